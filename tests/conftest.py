@@ -34,8 +34,9 @@ def real_data() -> Path:
 #: begins late is waited for. The cluster's tests mostly wait; test_workflow makes the experiment
 #: `finished`, for which the files that read it would wait if they began at the same time.
 FIRST = (
-    *("slurm/test_rules", "slurm/test_slurm", "workflow/test_failures", "workflow/test_workflow"),
-    *("workflow/test_inputs_change", "test_frame_scans", "workflow/test_constants"),
+    *("slurm/test_rules", "slurm/test_slurm", "workflow/test_workflow"),
+    *("workflow/test_inputs_change", "test_frame_scans", "workflow/test_failures"),
+    "workflow/test_constants",
     *(
         "workflow/test_calibration",
         "orientation/test_wrong_header",

@@ -17,6 +17,7 @@ import pytest
 from pydantic import BaseModel
 
 from hklflow import stage, stages
+from hklflow.base.described import descriptions
 from hklflow.base.errors import HklflowError
 from hklflow.experiment import schema
 from hklflow.experiment.step import Step
@@ -106,8 +107,9 @@ def test_a_stage_has_what_the_contract_says(name: str) -> None:
 
 
 def _fields(model: type[BaseModel]) -> Iterator[tuple[str, str | None]]:
-    for name, info in model.model_fields.items():
-        yield f"{model.__name__}.{name}", info.description
+    texts = descriptions(model)
+    for name in model.model_fields:
+        yield f"{model.__name__}.{name}", texts.get(name)
 
 
 @pytest.mark.parametrize("name", NAMES)

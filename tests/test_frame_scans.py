@@ -15,21 +15,16 @@ COARSE = {"shape": (240, 256), "pixel_size": 344e-6}
 
 @pytest.mark.slow
 def test_a_mosaic_crystal_has_its_cell(tmp_path: Path) -> None:
-    """Case 10 of the fits that look good: by the centroids of its arcs the cell is 7 σ off."""
+    """Case 10 of the fits that look good: by the centroids of its arcs the cell is 7 σ off.
+
+    By integrated centroids alone it is 110 ppm (8 σ) too large as they are seen.
+    """
     world = frame_world("plain", "cubic", 1, mosaic=1.0, n_frames=160, **COARSE)
     found = reduced(world, tmp_path, last="converge")
     assert found.refused == {}
     assert np.abs(found.figures["pulls of cell and orientation"]).max() < 4
     assert np.abs(found.figures["pulls of cell and orientation converged"]).max() < 4
     assert found.said["accept"] == []
-
-
-@pytest.mark.slow
-def test_integrated_centroids_of_arcs_have_the_cell(tmp_path: Path) -> None:
-    """By these alone it is 180 ppm (7 σ) too large as they are seen."""
-    world = frame_world("plain", "orthorhombic", 522, mosaic=1.0, n_frames=160, **COARSE)
-    found = reduced(world, tmp_path, last="accept")
-    assert found.refused == {}
     by_centroids = centroids_alone(world, tmp_path)
     assert np.abs(by_centroids.cell_off).max() < 5e-5
     assert np.abs(by_centroids.cell_pulls).max() < 3

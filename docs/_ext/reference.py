@@ -87,6 +87,7 @@ def products() -> str:
 
 
 def _products() -> Iterator[tuple[str, str, str, str]]:
+    from hklflow.base.described import descriptions
     from hklflow.experiment.paths import Paths
     from hklflow.experiment.steps import STEPS
     from hklflow.experiment.steps_constants import CONSTANTS_STEPS
@@ -95,9 +96,9 @@ def _products() -> Iterator[tuple[str, str, str, str]]:
     for step in (*STEPS, *CONSTANTS_STEPS):
         if step.rule == "simulate":
             continue  # it writes raw files, wherever the table says
-        fields = step.stage.Outputs.model_fields
+        texts = descriptions(step.stage.Outputs)
         for name, output in step.writes.items():
-            meaning = " ".join((fields[name].description or "").split())
+            meaning = " ".join(texts.get(name, "").split())
             yield step.rule, name, step.pattern(step.paths(paths), output), meaning
 
 

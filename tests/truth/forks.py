@@ -1,16 +1,17 @@
 """A process that has imported everything and forks for each job, so that a job need not import.
 
-    python -m tests.truth.forks ADDRESS
+    python -m tests.truth.forks ADDRESS PROCESS
 
 Starting Python and importing takes most of the time of so small a job. `path` begins with a folder
-whose ``python`` hands ``python -m snakemake`` and ``python -m hklflow.stages.NAME`` over to the
-process, which forks. Each job is a process of its own, with the arguments, folder,
-environment and files of its caller, but not in its caller's process group: a test that sends
-signals to a group starts a new Python instead.
+whose ``python`` hands ``python -m`` of snakemake, hklflow.cli and hklflow.stages.NAME over to the
+process, which forks. Each job is a process of its own, with the arguments, folder, environment and
+files of its caller, but not in its caller's process group: a test that sends signals to a group
+starts a new Python instead.
 """
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import gc
 import importlib
@@ -19,6 +20,7 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -37,7 +39,7 @@ import json, os, socket, sys
 if {command!r}:
     sys.argv[1:1] = ["-m", {command!r}]
 name = sys.argv[2] if sys.argv[1:2] == ["-m"] and len(sys.argv) > 2 else ""
-if name not in ("snakemake", {command!r}) and not name.startswith("hklflow.stages."):
+if name not in ("snakemake", "hklflow.cli", {command!r}) and not name.startswith("hklflow.stages."):
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
@@ -47,6 +49,9 @@ with socket.socket(socket.AF_UNIX) as server:
     answer = server.recv(1)
 os._exit(answer[0] if answer else 1)
 """
+
+#: The process that forks, if this one has started it; nobody waits for it.
+_KEPT: list["subprocess.Popen[bytes]"] = []
 
 #: Modules that jobs import when they need them; those of hklflow are added.
 _MODULES = (
@@ -61,43 +66,58 @@ _MODULES = (
 
 @functools.cache
 def tools() -> Path:
-    """Return the folder of the clients; the process that forks ends with this one."""
+    """Return the folder of the clients of the process that forks.
+
+    The processes of a test run share one, which takes 8 s of CPU to start; it ends with the run.
+    """
+    owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
     # The name of a socket must be short: a folder of its own, not one of pytest's.
-    folder = tempfile.TemporaryDirectory(prefix="hklflow-")
-    address = str(Path(folder.name) / "jobs")
+    folder = Path(tempfile.gettempdir()) / f"hklflow-{os.getuid()}-{owner}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    assert folder.stat().st_uid == os.getuid()
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _serves(folder / "jobs"):
+            _start(folder, owner)
+    return folder
+
+
+def _serves(address: Path) -> bool:
+    """Whether a process listens there: its number may have been that of an earlier test run."""
+    with socket.socket(socket.AF_UNIX) as server:
+        try:
+            server.connect(str(address))
+        except OSError:
+            return False
+    return True
+
+
+def _start(folder: Path, owner: int) -> None:
+    address = folder / "jobs"
+    address.unlink(missing_ok=True)
     for name, command in (
         ("bin/python", ""),
         ("commands/python", ""),
         ("commands/hklflow", str(Path(sys.executable).parent / "hklflow")),
         ("commands/snakemake", str(Path(sys.executable).parent / "snakemake")),
     ):
-        client = Path(folder.name) / name
+        client = folder / name
         client.parent.mkdir(exist_ok=True)
-        text = _CLIENT.format(python=sys.executable, address=address, command=command)
+        text = _CLIENT.format(python=sys.executable, address=str(address), command=command)
         client.write_text(text)
         client.chmod(0o755)
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.truth.forks", address],
-        stdin=subprocess.PIPE,
+        [sys.executable, "-m", "tests.truth.forks", str(address), str(owner)],
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         cwd=REPOSITORY,
         env=os.environ | {"MPLBACKEND": "Agg"},
         start_new_session=True,
     )
-    assert process.stdin
+    _KEPT.append(process)
     assert process.stdout
-
-    def end() -> None:
-        process.stdin.close()
-        process.wait()
-        process.stdout.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        folder.cleanup()
-
-    atexit.register(end)
-    assert process.stdout.readline() == b"ready\n", "the process that forks has ended"
-    return Path(folder.name)
+    with process.stdout as told:
+        assert told.readline() == b"ready\n", "the process that forks has ended"
 
 
 def python() -> str:
@@ -144,6 +164,8 @@ def _run(client: str, folder: str, words: list[str], environment: dict[str, str]
 def _serve(caller: socket.socket, client: str) -> None:
     """Fork the job of a caller, and tell the caller its exit code."""
     size, files, _, _ = socket.recv_fds(caller, 8, 3)
+    if not size:  # `_serves` has asked
+        return
     left, text = int.from_bytes(size, "big"), b""
     while len(text) < left:
         text += caller.recv(left - len(text))
@@ -176,8 +198,9 @@ def _use_once() -> None:
     pyplot.close(figure)
 
 
-def _main(address: str) -> None:
-    """Serve callers until standard input is closed."""
+def _main(address: str, owner: int) -> None:
+    """Serve callers until the test run ends, then end all jobs."""
+    run = os.pidfd_open(owner)
     source = REPOSITORY / "src"
     own = [
         ".".join(file.relative_to(source).with_suffix("").parts)
@@ -195,12 +218,13 @@ def _main(address: str) -> None:
         server.listen(64)
         print("ready", flush=True)
         while True:
-            ready, _, _ = select.select([server, sys.stdin], [], [])
+            ready, _, _ = select.select([server, run], [], [])
             with contextlib.suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
-            if sys.stdin in ready:
-                return
+            if run in ready:
+                shutil.rmtree(Path(address).parent)
+                os.killpg(0, signal.SIGKILL)
             caller, _ = server.accept()
             if os.fork() == 0:
                 server.close()
@@ -212,4 +236,4 @@ def _main(address: str) -> None:
 if __name__ == "__main__":
     import hklflow  # noqa: F401  (first: it makes cctbx safe to import)
 
-    _main(sys.argv[1])
+    _main(sys.argv[1], int(sys.argv[2]))

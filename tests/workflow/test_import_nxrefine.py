@@ -2,13 +2,13 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hklflow.geometry.lattice import rotation_angle
+from tests.truth import forks
 
 from ..beamlines.nxrefine_layout import Layout, write
 from .conftest import snakemake
@@ -26,7 +26,7 @@ def reduced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = write(home / "EXP", LAYOUT)
     base = home / "reduced"
     for command in (("init", base), ("import", source, "--from", "nxrefine", "--directory", base)):
-        words = [sys.executable, "-m", "hklflow.cli", *map(str, command)]
+        words = [forks.python(), "-m", "hklflow.cli", *map(str, command)]
         run = subprocess.run(words, capture_output=True, text=True, check=False)
         assert run.returncode == 0, run.stderr
     goals = ("results/hexa/300K/hexa_300K.nxs", "results/hexa/100K/orientation.json")

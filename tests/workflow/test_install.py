@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import sys
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -15,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.patience import PATIENCE
+from tests.truth import forks
 
 from .conftest import CONFIG, REPOSITORY, scans, write_experiment
 
@@ -127,10 +127,9 @@ def test_the_container_has_all_that_the_wheel_is_made_of() -> None:
 
 def _snakemake(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run snakemake in a folder."""
-    environment = dict(os.environ)
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    environment = os.environ | {"PATH": forks.path()}
     return subprocess.run(
-        [sys.executable, "-m", "snakemake", *map(str, arguments)],
+        [forks.python(), "-m", "snakemake", *map(str, arguments)],
         cwd=folder,
         capture_output=True,
         text=True,

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import functools
 import json
 import re
 import shlex
@@ -23,6 +24,7 @@ from hklflow.geometry.lattice import rotation_angle
 from hklflow.geometry.symmetry import space_group
 from hklflow.nexus.structure_factors import read_factors
 from hklflow.stages.simulate import build
+from tests.truth import forks
 from tests.volume_layout import problems
 
 from .conftest import CONFIG, REPOSITORY, scans, snakemake, write_experiment
@@ -460,25 +462,14 @@ def test_killed_between_two_renames_it_resumes(finished: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_the_linter_is_content() -> None:
-    run = snakemake(REPOSITORY / "demo", "--lint")
-    assert run.returncode == 0, run.stderr
-    assert "Congratulations" in run.stdout + run.stderr
-
-
-@pytest.mark.slow
-def test_the_rule_graph_is_drawn() -> None:
-    run = snakemake(REPOSITORY / "demo", "--rulegraph", "mermaid-js", "--cores", "1")
-    assert run.returncode == 0, run.stderr
-    for name in ("refine_parent", "transform", "merge"):
-        assert name in run.stdout
-
-
-@pytest.mark.slow
-def test_the_graphs_in_the_documentation_are_the_workflows() -> None:
-    sys.path.insert(0, str(REPOSITORY / "docs"))
+def test_the_graphs_in_the_documentation_are_the_workflows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY / "docs"))
     import draw_graphs
 
+    monkeypatch.setattr(sys, "executable", forks.python())
+    monkeypatch.setattr(draw_graphs, "edges", functools.cache(draw_graphs.edges))
     page = draw_graphs.PAGE.read_text(encoding="utf-8")
     cure = "the workflow has changed: run `python docs/draw_graphs.py`"
     assert draw_graphs.drawn(page) == page, cure

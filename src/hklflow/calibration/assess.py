@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from hklflow.base.described import Described
 from hklflow.base.errors import HklflowError
 
 if TYPE_CHECKING:
@@ -30,10 +31,10 @@ Rectangle = tuple[int, int, int, int]
 """Module: slow start, slow stop, fast start, fast stop in pixels."""
 
 
-class GateLimits(BaseModel):
+class GateLimits(Described):
     """Limits that a powder calibration must meet; null switches a gate off."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     settled: bool = True
     """Require that beam centre and distance no longer change in the last cycle."""

@@ -14,6 +14,7 @@ from pydantic import (
     ValidationError,
 )
 
+from hklflow.base.described import Described
 from hklflow.base.errors import HklflowError
 from hklflow.calibration import applies
 
@@ -30,9 +31,9 @@ def _expression(text: str) -> str:
         raise ValueError(str(error)) from error
 
 
-class _Part(BaseModel):
+class _Part(Described):
     # A record may have more fields than these.
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
 
 class Artefact(_Part):
@@ -108,12 +109,12 @@ class Record(_Part):
     calibrant: Calibrant | None = None
     geometryVersionUsed: UsedGeometry | None = None  # noqa: N815
     """Geometry under which a normalisation was measured."""
-    inputs: list[Input] = []
+    inputs: list[Input] = Field([])
     parametersSha256: Sha256  # noqa: N815
     software: dict[str, str]
-    hooks: list[Any] = []
-    metrics: dict[str, Any] = {}
-    gates: list[Gate] = []
+    hooks: list[Any] = Field([])
+    metrics: dict[str, Any] = Field({})
+    gates: list[Gate] = Field([])
     artefacts: list[Artefact]
 
 
@@ -126,7 +127,7 @@ class Proposal(_Part):
     author: Text
     """Author of the proposal."""
     timestamp: AwareDatetime
-    gates: list[Gate] = []
+    gates: list[Gate] = Field([])
     artefacts: list[Artefact]
     """Files of the candidate, with their hashes at the time of the proposal."""
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hklflow.base.described import Described
 from hklflow.base.errors import HklflowError
 from hklflow.base.system import require_no_pipe
 
@@ -29,10 +30,10 @@ EDGE = 0.1
 _ID = re.compile(r"[0-9a-f]{16}")
 
 
-class Key(BaseModel):
+class Key(Described):
     """One key of the state."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Literal["text", "integer", "number"]
     length: int | None = Field(None, ge=1)

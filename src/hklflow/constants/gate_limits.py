@@ -1,12 +1,14 @@
 """Limits for accepting constants (light imports, because the configuration imports them)."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+
+from hklflow.base.described import Described
 
 
-class Gates(BaseModel):
+class Gates(Described):
     """Limits that constants must meet to be accepted; None: not checked."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_masked: float | None = Field(0.05, ge=0, le=1)
     """Largest fraction of masked pixels of the detector; gaps and virtual pixels do not count."""
@@ -26,10 +28,10 @@ class Gates(BaseModel):
     constants, in units of the noise. Offsets change with temperature."""
 
 
-class NormalizationGates(BaseModel):
+class NormalizationGates(Described):
     """Limits that a normalisation must meet to be accepted; None: not checked."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_error: float | None = Field(0.01, gt=0)
     """Largest median standard error of the response of a pixel."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Discriminator,
     Field,
@@ -41,6 +40,7 @@ import hklflow.stages.process_pulse_capacitor
 import hklflow.stages.process_xray
 import hklflow.stages.propose_constants  # noqa: F401  (used as `stages.propose_constants`)
 from hklflow import stages
+from hklflow.base.described import Described
 from hklflow.base.errors import HklflowError
 from hklflow.calibration.kinds import OnMissing
 from hklflow.constants.detectors import Integrating, integrating
@@ -48,8 +48,8 @@ from hklflow.constants.layout_names import LayoutName
 from hklflow.constants.runs import raw_files
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+class _Section(Described):
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Stored(_Section):

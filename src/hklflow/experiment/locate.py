@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import ConfigDict, field_validator
 
+from hklflow.base.described import Described
 from hklflow.base.errors import HklflowError
 
 _FIELD = re.compile(r"\{(\w*)(?::0(\d+)d)?\}")
@@ -13,10 +14,10 @@ _PART = re.compile(r"\{run(?::0\d+d)?\}|\{proposal\}|#+|.", re.DOTALL)
 _MOST = 10  # candidates that a message lists
 
 
-class RunFiles(BaseModel):
+class RunFiles(Described):
     """Place of the raw files of a facility, by run number and proposal."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     root: str
     """Folder below which all raw files are; a relative path starts at the experiment's folder."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Discriminator,
     Field,
@@ -58,6 +57,7 @@ import hklflow.stages.temperature_series
 import hklflow.stages.transform
 import hklflow.stages.unmeasured_background  # noqa: F401  (used as `stages...`)
 from hklflow import stages
+from hklflow.base.described import Described
 from hklflow.calibration.assess import GateLimits
 from hklflow.constants.gate_limits import NormalizationGates
 from hklflow.dials.settings import DialsPrograms, OrientationEngine
@@ -66,10 +66,8 @@ from hklflow.experiment.locate import RunFiles
 from hklflow.experiment.stills import StillSample
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
+class _Section(Described):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PowderImage(stages.powder_calibration.Params):

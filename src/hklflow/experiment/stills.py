@@ -3,21 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 import hklflow.stages.index_stills
 import hklflow.stages.merge_stills
 import hklflow.stages.refine_stills_detector  # noqa: F401  (used as `stages...`)
 from hklflow import stages
+from hklflow.base.described import Described
 from hklflow.experiment.tables import is_series
 
 
-class StillSample(BaseModel):
+class StillSample(Described):
     """Still frames of crystals of one sample, with a known cell."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     raw: str
     """Raw HDF5 file, or pattern of a series of images; every frame is a still."""

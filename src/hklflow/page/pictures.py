@@ -85,9 +85,12 @@ def pack(
             return list(pool.map(lambda path: _packed(path, width), some))
 
         for width in widths[:-1] if last else widths:
-            total = sum(len(picture.data) for picture in packed(tried, width))
+            known = dict(zip(tried, packed(tried, width), strict=True))
+            total = sum(len(picture.data) for picture in known.values())
             if total * len(paths) <= budget * len(tried):
-                return packed(paths, width)
+                others = [path for path in paths if path not in known]
+                known |= dict(zip(others, packed(others, width), strict=True))
+                return [known[path] for path in paths]
         return packed(paths, widths[-1]) if last else []
 
 

@@ -28,6 +28,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from hklflow import __version__
 from hklflow.base import identity, notes, publish, system
+from hklflow.base.described import Described
 from hklflow.base.errors import HklflowError, printable_lines
 from hklflow.base.history import diagnoses
 from hklflow.stage import kernels, tags
@@ -36,10 +37,8 @@ T = TypeVar("T")
 Record = dict[str, Any]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
+class _Model(Described):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Inputs(_Model):

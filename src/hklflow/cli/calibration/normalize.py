@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from hklflow import stage
+from hklflow.base.described import Described
 from hklflow.base.errors import HklflowError
 
 if TYPE_CHECKING:
@@ -24,10 +25,10 @@ Record = dict[str, Any]
 FILE = "normalization.nxs"
 
 
-class Standard(BaseModel):
+class Standard(Described):
     """Measurement of a standard, from the options of `propose` and from `--set`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     standard: str
     """Raw file or pattern of the frames with the standard."""
