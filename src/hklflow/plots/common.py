@@ -44,6 +44,14 @@ class _Powers(LogFormatterSciNotation):
         return re.sub(r"\^\{(-?\d+)\}", lambda match: match[1].translate(_RAISED), formula[1])
 
 
+def _number(x: float) -> str:
+    """Return 200000 and 0.002, but 2×10⁻⁷ if the zeros are too many to count."""
+    mantissa, _, power = f"{x:.5e}".partition("e")
+    if -4 <= int(power) <= 6:
+        return np.format_float_positional(float(f"{x:.5e}"), trim="-")
+    return f"{float(mantissa):g}×10{str(int(power)).translate(_RAISED)}"
+
+
 def _label_ticks(axis: Axis) -> None:
     """Label powers of ten, or numbers if the axis has less than three decades; no offsets."""
     major = axis.get_major_formatter()
@@ -60,7 +68,7 @@ def _label_ticks(axis: Axis) -> None:
     # Below about a decade, the numbers of a linear axis: an axis needs more than one number.
     locator = LogLocator(subs=(1, 2, 5)) if decades > 0.9 else MaxNLocator(6, steps=[1, 2, 5, 10])
     axis.set_major_locator(locator)
-    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.4g}"))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: _number(x)))
     axis.set_minor_formatter(NullFormatter())
 
 

@@ -30,7 +30,7 @@ _BITS = {
     MaskBit.NOISY: "magenta",
 }
 _STEPS = ("0.45", "red", "orange", "magenta", "white", "tan", "brown", "deeppink")
-_MASKED = "#d55e00"  # red that the colour-blind can tell from viridis
+_MASKED = "#d55e00"  # orange that the colour-blind can tell from viridis
 _NODES = 100  # points of the detector along each side for the rings
 _RINGS = (50, 20, 10, 5, 3, 2, 1.5, 1.2, 1, 0.8, 0.7, 0.6, 0.5, 0.4, 0.35, 0.3, 0.25, 0.2)
 _FEW = 200  # number of pixels up to which each pixel is circled
@@ -39,7 +39,7 @@ _FEW = 200  # number of pixels up to which each pixel is circled
 def detector_image(
     image: NDArray[Any], title: str, label: str, mask: NDArray[np.bool_] | None = None
 ) -> Figure:
-    """Draw one detector image on a logarithmic scale, with masked pixels in red."""
+    """Draw one detector image on a logarithmic scale, with masked pixels in orange."""
     figure = figure_of(7.5, 6.5)
     axes = figure.subplots()
     draw_detector(axes, image, mask, label=label)
@@ -55,7 +55,7 @@ def draw_detector(
     label: str = "",
     norm: LogNorm | None = None,
 ) -> LogNorm:
-    """Draw one image on a logarithmic scale, with masked pixels in red; return its colours.
+    """Draw one image on a logarithmic scale, with masked pixels in orange; return its colours.
 
     Parameters
     ----------
@@ -103,7 +103,8 @@ def _draw_rings(axes: Axes, detector: Detector, beam: Beam) -> None:
     )  # fmt: skip
     texts = axes.clabel(rings, fmt=lambda x: f"{1 / x:.3g} Å", inline=False, **SMALL)
     for text in texts:
-        text.set_bbox({"facecolor": "0.2", "alpha": 0.7, "pad": 1, "lw": 0})
+        text.set(color="white", alpha=1, zorder=5)
+        text.set_bbox({"facecolor": "0.1", "pad": 1, "lw": 0})
 
 
 def pixel_mask(
@@ -221,7 +222,7 @@ def peaks(
     draw_detector(axes, maximum_image, mask, geometry, "largest count over the scan")
     for select, marker, colour, name in (
         (~flagged, "o", "white", "used"),
-        (flagged, "x", "orange", "flagged"),
+        (flagged, "x", "#ff9ed2", "flagged"),
     ):
         label = f"{int(select.sum())} {name}"
         axes.plot(
@@ -259,7 +260,7 @@ def frame_mask(
     norm = draw_detector(left, frame, None, geometry)
     left.set_title(f"frame {number}")
     draw_detector(middle, frame, excluded, geometry, "counts", norm)
-    middle.set_title("3-D mask in red")
+    middle.set_title("3-D mask in orange")
     right.plot(np.arange(len(fraction)) + 0.5, 100 * fraction, lw=0.8)
     right.set(xlabel="frame", ylabel="excluded pixels (%)")
     figure.suptitle(title)

@@ -77,9 +77,9 @@ def powder(
     figure = figure_of(WIDEST, 5.8)
     left, right = halves(figure)
     axes = left.subplots()
-    draw_detector(axes, image, mask)
+    draw_detector(axes, image, mask, label="counts")
     for slow, fast in rings:
-        axes.plot(fast, slow, color="white", lw=0.4)
+        axes.plot(fast, slow, color="white", lw=0.7, ls="--")
     axes.set(xlim=(0, image.shape[1]), ylim=(image.shape[0], 0))
     top, bottom = right.subplots(2, 1, sharex=True)
     top.plot(two_theta_deg, profile, lw=0.8)
