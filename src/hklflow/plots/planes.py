@@ -136,7 +136,9 @@ def group(
         unit = f"{label} ({UNITS[direct]})"
         # Planes in one row have more space with the bar below them.
         place: dict[str, Any] = {"location": "bottom", "shrink": 0.5} if shape[0] == 1 else {}
-        figure.colorbar(drawn, ax=axes, label=unit, extend=extend, aspect=40, **place)
+        bar = figure.colorbar(drawn, ax=axes, label=unit, extend=extend, aspect=40, **place)
+        if diverging:
+            bar.set_ticks(MaxNLocator(6))
 
 
 def _all(cuts: Sequence[Cut]) -> Floats:

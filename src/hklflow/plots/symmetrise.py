@@ -53,6 +53,7 @@ def symmetrised(
         (panels[1], maps.disagreement, LogNorm(0.2, 20), "disagreement: χ² of equivalents"),
     ):
         plane = plane_of_grid(grid, 2, sections.at[2], image)
+        axes.set_title(plane.plane.text)
         mesh = draw(axes, plane, metric, "1/Å", norm, False)
         lower.colorbar(mesh, ax=axes, location="bottom", shrink=0.8, label=label)
     _by_shell(last, agreement)

@@ -61,7 +61,7 @@ def slices(grid: Grid, cell: ArrayLike, sections: Sections, title: str) -> Figur
     sections : Sections
         Planes; voxels that were not measured are grey.
     """
-    figure = figure_of(WIDEST, 5.2)
+    figure = figure_of(WIDEST, 5.0)
     group(figure, (1, 3), sections.cuts(grid), metric_of(cell, False), False, False, "S(Q)")
     figure.suptitle(title)
     return figure
@@ -88,6 +88,7 @@ def coverage(
         (middle, np.where(np.isfinite(relative), relative, np.nan), "σ(S) / S"),
     ):
         plane = plane_of_grid(grid, 2, sections.at[2], image)
+        axes.set_title(plane.plane.text)
         mesh = draw(axes, plane, metric_of(cell, False), "1/Å", log_range(image), False)
         figure.colorbar(mesh, ax=axes, location="bottom", shrink=0.8, label=label)
     with np.errstate(invalid="ignore"):
