@@ -90,7 +90,8 @@ def panels(
     shapes = [np.ptp(one.v) / np.ptp(one.u) * _aspect(one, metric) for one in cuts if _drawn(one)]
     width = min(5.4, (WIDEST - 1) / columns)
     height = float(np.clip(max(shapes, default=1.0), 0.5, 1.1)) * (width - 1.1) + 1.1
-    figure = figure_of(width * columns + 1, height * rows + 0.4)
+    below = 0.8 if rows == 1 < columns else 0.0  # for the colour bar
+    figure = figure_of(width * columns + 1, height * rows + 0.4 + below)
     group(figure, (rows, columns), cuts, metric, direct, diverging, label, near, norm)
     figure.suptitle(title)
     return figure
@@ -135,7 +136,9 @@ def group(
         extend = "both" if diverging else "max"
         unit = f"{label} ({UNITS[direct]})"
         # Planes in one row have more space with the bar below them.
-        place: dict[str, Any] = {"location": "bottom", "shrink": 0.5} if shape[0] == 1 else {}
+        place: dict[str, Any] = (
+            {"location": "bottom", "shrink": 0.5} if shape[0] == 1 < shape[1] else {}
+        )
         bar = figure.colorbar(drawn, ax=axes, label=unit, extend=extend, aspect=40, **place)
         if diverging:
             bar.set_ticks(MaxNLocator(6))
