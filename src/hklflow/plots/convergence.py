@@ -88,9 +88,10 @@ def _draw_changes(axes: Axes, iterations: Sequence[Record], limits: Record) -> N
         axes.plot([i["iteration"] for i in known], over, "o-", ms=4, label=label)
     axes.axhline(1, color="0.3", lw=0.8)
     axes.set(yscale="log")
+    axes.set_ylim(top=100 * axes.get_ylim()[1])  # space for the legend
     axes.set_ylabel("change over the limit", fontsize=9)
     axes.set_title("converged: all below 1", fontsize=9)
-    axes.legend(fontsize=9)
+    axes.legend(loc="upper right", fontsize=9)
 
 
 def _draw_rmsd(axes: Axes, iterations: Sequence[Record]) -> None:

@@ -136,9 +136,8 @@ def group(
         extend = "both" if diverging else "max"
         unit = f"{label} ({UNITS[direct]})"
         # Planes in one row have more space with the bar below them.
-        place: dict[str, Any] = (
-            {"location": "bottom", "shrink": 0.5} if shape[0] == 1 < shape[1] else {}
-        )
+        below = shape[0] == 1 < shape[1]
+        place: dict[str, Any] = {"location": "bottom", "shrink": 0.5} if below else {"shrink": 0.85}
         bar = figure.colorbar(drawn, ax=axes, label=unit, extend=extend, aspect=40, **place)
         if diverging:
             bar.set_ticks(MaxNLocator(6))
