@@ -228,7 +228,7 @@ def test_planes_outside_the_volume_are_said_to_be(
     with h5py.File(volume, "r+") as file:
         file["entry/transform/data"][0] = np.nan
     figure = run(volume, tmp_path / "p.png", monkeypatch, hkl=["h k 0", "h k 9", "h k -3"])
-    assert figure.axes[-1].get_ylabel() == "S(Q) (counts per unit norm)"
+    assert figure.axes[-1].get_xlabel() == "S(Q) (counts per unit norm)"
     assert "outside the volume: h k 9" in capsys.readouterr().out
     told = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert told == ["outside the volume", "not measured"]

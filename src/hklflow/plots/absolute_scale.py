@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from hklflow.bragg.absolute import Intensities
-from hklflow.plots.common import SMALL, figure_of
+from hklflow.plots.common import SMALL, WIDEST, figure_of
 
 Floats = NDArray[np.float64]
 
@@ -41,7 +41,7 @@ class Points:
 
 def absolute_scale(points: Points, metrics: Mapping[str, Any], title: str) -> Figure:
     """Draw what each method used, and the factors that the methods gave."""
-    figure = figure_of(14, 4.5)
+    figure = figure_of(WIDEST, 4.5)
     left, middle, right = figure.subplots(1, 3)
     _intensities(left, points, metrics["factor"])
     _shells(middle, points.shells, metrics["factor"])

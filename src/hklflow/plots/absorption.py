@@ -52,7 +52,7 @@ def absorption(
     limits = [(one.transmissions.min(), one.transmissions.max()) for one in found.values()]
     for axes in (frames, angles):
         axes.set_ylim(0.95 * min(low for low, _ in limits), 1.05 * max(high for _, high in limits))
-    frames.legend(loc="best", fontsize=8)
+    frames.legend(loc="best", fontsize=9)
     figure.suptitle(title)
     return figure
 

@@ -28,14 +28,14 @@ def background(rings: Rings, parts: Sequence[Part], title: str) -> Figure:
     curves.axhline(0, lw=0.6, color="0.6")
     curves.set_xlabel("|Q| (1/Å)")
     curves.set_ylabel("mean counts of a pixel and frame", **SMALL)
-    curves.legend(fontsize=8)
+    curves.legend(fontsize=9)
     for part in parts:
         frames = np.arange(len(part.factor)) + 0.5
         factors.plot(frames, part.factor, lw=1.2, label=f"{part.name} (± {part.error:.2%})")
     factors.set_ylim(0, 1.1 * max(float(part.factor.max()) for part in parts))
     factors.set_xlabel("frame")
     factors.set_ylabel("factor of the background", **SMALL)
-    factors.legend(fontsize=8)
+    factors.legend(fontsize=9)
     figure.suptitle(title)
     return figure
 
@@ -70,7 +70,7 @@ def unmeasured(
         curves.plot(q[seen], curve, lw=1.3, color=colour, label=label)
     curves.set_ylim(0, 1.15 * float(np.nanmax(both, initial=1e-12)))
     curves.set_ylabel("mean, in units of S", **SMALL)
-    curves.legend(fontsize=8)
+    curves.legend(fontsize=9)
     top = float(np.nanquantile(maps[0], 0.99)) if np.isfinite(maps[0]).any() else 1.0
     images = ("measured", maps[0]), ("background", maps[1]), ("rest", maps[0] - maps[1])
     for axes, (label, image) in zip(rows[1:], images, strict=True):

@@ -3,25 +3,24 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from hklflow.bragg.reflections import UNFIT, ReflectionFlag, Reflections
-from hklflow.plots.common import IMAGE, SMALL, figure_of
+from hklflow.plots.common import SMALL, WIDEST, figure_of
 
 if TYPE_CHECKING:
     from hklflow.bragg.integrate import Integrated
 
 Floats = NDArray[np.float64]
 
-_POINTS: dict[str, Any] = {"ls": "", "marker": ".", "ms": 3, "rasterized": True}
+_POINTS: dict[str, Any] = {"ls": "", "marker": ".", "ms": 4, "rasterized": True}
 
 
 def integration(
     reflections: Reflections, found: "Integrated | None", title: str, engine: str = ""
 ) -> Figure:
-    """Draw I/σ, background, fits against sums, profiles, and observed positions.
+    """Draw I/σ, background, fits over sums, observed positions, the detector, and profiles.
 
     Parameters
     ----------
@@ -32,18 +31,19 @@ def integration(
     engine : str
         Name of the program for the title; empty: no name.
     """
-    figure = figure_of(16, 9) if found is not None else figure_of(20, 4.8)
-    axes = figure.subplots(2, 4) if found is not None else figure.subplots(1, 5, squeeze=False)
+    figure = figure_of(WIDEST, 8)
+    axes = figure.subplots(2, 3).ravel()
     use = np.isfinite(reflections.intensity_sum) & ~reflections.has(UNFIT)
     table = reflections.select(use)
-    _strength(axes[0, 0], table)
-    _background(axes[0, 1], table)
-    _estimates(axes[0, 2], table)
-    _places(axes[0, 3], table)
-    _detector(axes.flat[4], reflections)
+    _strength(axes[0], table)
+    _background(axes[1], table)
+    _estimates(axes[2], table)
+    _places(axes[3], table)
+    _detector(axes[4], reflections)
     if found is not None:
-        _profiles(axes[1, 1:3], found)
-        _write_counters(axes[1, 3], found)
+        _profiles(axes[5], found)
+    else:
+        axes[5].set_axis_off()
     figure.suptitle(f"{title}, by {engine}" if engine else title)
     return figure
 
@@ -56,7 +56,7 @@ def _strength(axes: Any, table: Reflections) -> None:
         return
     ratio = table.intensity_sum / table.sigma_sum
     axes.plot(1 / table.d, ratio, color="0.6", **_POINTS)
-    axes.plot(*_binned(1 / table.d, ratio, np.nanmean), label="mean, sums")
+    axes.plot(*_binned(1 / table.d, ratio, np.nanmean), lw=4, alpha=0.5, label="mean, sums")
     fitted = table.intensity_profile / table.sigma_profile
     axes.plot(*_binned(1 / table.d, fitted, np.nanmean), label="mean, fits")
     axes.set_yscale("symlog", linthresh=1.0)
@@ -110,14 +110,19 @@ def _estimates(axes: Any, table: Reflections) -> None:
 def _places(axes: Any, table: Reflections) -> None:
     """Draw observed minus predicted positions of strong reflections."""
     units = {"frame": "frames", "slow": "pixels", "fast": "pixels"}
-    for name, unit in units.items():
-        off = getattr(table, f"observed_{name}") - getattr(table, name)
-        off = off[np.isfinite(off)]
+    every = {name: getattr(table, f"observed_{name}") - getattr(table, name) for name in units}
+    known = {name: off[np.isfinite(off)] for name, off in every.items()}
+    spread = [np.percentile(np.abs(off), 98) for off in known.values() if off.size]
+    reach = min(1.0, 2 * max(spread, default=0.5)) or 1.0
+    for (name, off), style in zip(known.items(), ("-", "--", "-."), strict=True):
         if off.size:
-            label = f"{name}: median {np.median(off):+.3f}, σ {off.std():.3f} {unit}"
-            axes.hist(off, bins=np.linspace(-1, 1, 81), histtype="step", label=label)
+            label = f"{name}: {np.median(off):+.3f} ± {off.std():.3f} {units[name]}"
+            bins = np.linspace(-reach, reach, 61)
+            axes.hist(np.clip(off, -reach, reach), bins, histtype="step", ls=style, label=label)
+    axes.set_ylim(top=1.35 * axes.get_ylim()[1])  # space for the legend
     axes.set_xlabel("observed minus predicted", **SMALL)
-    axes.legend(loc="upper right", fontsize=7)
+    axes.set_ylabel("reflections", **SMALL)
+    axes.legend(loc="upper right", title="median, σ", title_fontsize=9, **SMALL)
 
 
 def _detector(axes: Any, table: Reflections) -> None:
@@ -125,59 +130,32 @@ def _detector(axes: Any, table: Reflections) -> None:
     unfit = table.has(UNFIT)
     unlike = table.has(ReflectionFlag.UNLIKE)
     for rows, style, label in (
-        (~unfit, {"color": "0.6"}, "integrated"),
-        (unfit & ~unlike, {"color": "tab:orange"}, "partial, overlapping, long ..."),
-        (unlike, {"color": "tab:red"}, "unlike the profile"),
+        (~unfit, {"color": "0.5", "marker": "."}, "integrated"),
+        (unfit & ~unlike, {"color": "C1", "marker": "x"}, "partial, overlapping, long ..."),
+        (unlike, {"color": "C3", "marker": "+"}, "unlike the profile"),
     ):
-        axes.plot(table.fast[rows], table.slow[rows], ".", ms=1.5, label=label, **style)
+        name = f"{np.count_nonzero(rows)} {label}"
+        axes.plot(table.fast[rows], table.slow[rows], ls="", ms=5, label=name, **style)
     axes.set_aspect("equal")
     axes.invert_yaxis()
     axes.set_xlabel("fast (pixels)", **SMALL)
     axes.set_ylabel("slow (pixels)", **SMALL)
-    axes.legend(loc="upper right", markerscale=4, fontsize=7)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), **SMALL)
 
 
 def _profiles(axes: Any, found: "Integrated") -> None:
-    """Draw the learned profiles of each region, and sections of them through the centre."""
+    """Draw sections through the centre of the learned profile of each part of the detector."""
     nodes = found.profile.nodes
     middle = len(nodes) // 2
-    gaussian = np.exp(-0.5 * (nodes[:, None] ** 2 + nodes[None, :] ** 2))
-    n_frame, n_slow, n_fast = found.profile.regions
-    correction = found.profile.correction.reshape(n_frame, n_slow, n_fast, *(3 * [len(nodes)]))
-    rows = [
-        np.hstack([correction[0, y, x, middle] * gaussian for x in range(n_fast)])
-        for y in range(n_slow)
-    ]
-    axes[0].imshow(np.vstack(rows), norm=LogNorm(1e-4, 1.0), cmap=IMAGE, origin="upper")
-    axes[0].set_title("profile in (slow, fast) by part of the detector", **SMALL)
-    axes[0].set_xticks([])
-    axes[0].set_yticks([])
     line = np.exp(-0.5 * nodes**2)
+    styles = (("frame", "C0", "-"), ("slow", "C1", "--"), ("fast", "C2", "-."))
     for region in found.profile.correction:
         cuts = (region[:, middle, middle], region[middle, :, middle], region[middle, middle, :])
-        for cut, colour in zip(cuts, ("tab:blue", "tab:orange", "tab:green"), strict=True):
-            axes[1].semilogy(nodes, cut * line, color=colour, lw=0.8)
-    axes[1].semilogy(nodes, line, "k:", lw=1)
-    axes[1].set_ylim(1e-5, 3)
-    axes[1].set_xlabel("standard deviations (frame, slow, fast; dotted: Gaussian)", **SMALL)
-    axes[1].set_title("profile through the centre", **SMALL)
-
-
-def _write_counters(axes: Any, found: "Integrated") -> None:
-    axes.set_axis_off()
-    slow, fast = np.exp(found.widths.slow[0]), np.exp(found.widths.fast[0])
-    lines = [
-        *(f"{name:32s} {number}" for name, number in found.counters.items()),
-        "",
-        f"mosaic {np.degrees(found.widths.mosaic):.4f}°",
-        f"spot {slow:.2f} x {fast:.2f} pixels in the middle",
-        f"references {int(found.profile.n_references.sum())}",
-        f"relative error of profile {found.profile_error:.4f}",
-        f"median chi2 of background {np.nanmedian(found.background_chi2):.3f}",
-        "",
-        *(
-            f"{flag.name or '':16s} {int(found.reflections.has(flag).sum())}"
-            for flag in ReflectionFlag
-        ),
-    ]
-    axes.text(0.0, 1.0, "\n".join(lines), va="top", family="monospace", fontsize=7.5)
+        for cut, (name, colour, style) in zip(cuts, styles, strict=True):
+            axes.semilogy(nodes, cut * line, style, color=colour, lw=1, label=name)
+    axes.semilogy(nodes, line, "k:", lw=1.2, label="Gaussian")
+    axes.set_ylim(1e-5, 3)
+    axes.set_xlabel("standard deviations", **SMALL)
+    axes.set_ylabel("profile through its centre", **SMALL)
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    axes.legend(handles.values(), handles.keys(), loc="lower center", **SMALL)

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hklflow.plots.common import SMALL, figure_of
+from hklflow.plots.common import SMALL, WIDEST, figure_of
 
 Metrics = Mapping[str, Any]
 
@@ -16,7 +16,7 @@ _HARMONICS = {"cos": "cos χ", "sin": "sin χ", "cos2": "cos 2χ", "sin2": "sin 
 
 def assessment(metrics: Metrics, title: str) -> Figure:
     """Draw rings, azimuth, convergence and modules of one calibration; see `calibration.assess`."""
-    figure = figure_of(13, 8)
+    figure = figure_of(WIDEST, 8)
     (rings, widths), (harmonics, last) = figure.subplots(2, 2)
     draw_rings(rings, {"": metrics})
     draw_widths(widths, {"": metrics})
@@ -31,7 +31,7 @@ def assessment(metrics: Metrics, title: str) -> Figure:
 
 def comparison(metrics: Mapping[str, Metrics], title: str) -> Figure:
     """Draw rings, widths and harmonics of several calibrations, with their names."""
-    figure = figure_of(15, 5)
+    figure = figure_of(WIDEST, 4.8)
     rings, widths, harmonics = figure.subplots(1, 3)
     draw_rings(rings, metrics)
     draw_widths(widths, metrics)
@@ -98,7 +98,7 @@ def _draw_modules(axes: Axes, modules: list[dict[str, Any]]) -> None:
         color = "0.9" if shift is None else _color(shift / limit)
         axes.fill([f0, f1, f1, f0], [s0, s0, s1, s1], color=color, ec="0.3", lw=0.5)
         text = "–" if shift is None else f"{shift:.3f}"
-        axes.text((f0 + f1) / 2, (s0 + s1) / 2, text, ha="center", va="center", fontsize=7)
+        axes.text((f0 + f1) / 2, (s0 + s1) / 2, text, ha="center", va="center", fontsize=9)
     axes.set(xlabel="fast (pixel)", ylabel="slow (pixel)", aspect="equal")
     axes.invert_yaxis()
     axes.set_title("radial residual of each module (pixel)", fontsize=9)

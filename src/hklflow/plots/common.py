@@ -5,15 +5,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatterSciNotation
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogFormatterSciNotation,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    ScalarFormatter,
+)
 from numpy.typing import NDArray
 
 from hklflow.base.values import FIRST_PANEL
 
 IMAGE = "viridis"
 SMALL = {"fontsize": 9}
+"""The smallest print."""
+
+WIDEST = 12.7
+"""Largest width of a picture in inches; a page shows it without making the print smaller."""
+
+_FEW_DECADES = 3
 _DPI = 110
 _EDGE = 4.0  # pixels around a panel
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
@@ -30,6 +44,34 @@ class _Powers(LogFormatterSciNotation):
         return re.sub(r"\^\{(-?\d+)\}", lambda match: match[1].translate(_RAISED), formula[1])
 
 
+def _number(x: float) -> str:
+    """Return 200000 and 0.002, but 2×10⁻⁷ if the zeros are too many to count."""
+    mantissa, _, power = f"{x:.5e}".partition("e")
+    if -4 <= int(power) <= 6:
+        return np.format_float_positional(float(f"{x:.5e}"), trim="-")
+    return f"{float(mantissa):g}×10{str(int(power)).translate(_RAISED)}"
+
+
+def _label_ticks(axis: Axis) -> None:
+    """Label powers of ten, or numbers if the axis has less than three decades; no offsets."""
+    major = axis.get_major_formatter()
+    if isinstance(major, ScalarFormatter):
+        major.set_useOffset(False)
+    if not isinstance(major, LogFormatterSciNotation):
+        return
+    low, high = sorted(axis.get_view_interval())
+    decades = np.log10(high / low) if low > 0 else np.inf
+    if decades >= _FEW_DECADES:
+        axis.set_major_formatter(_Powers())
+        axis.set_minor_formatter(NullFormatter())
+        return
+    # Below about a decade, the numbers of a linear axis: an axis needs more than one number.
+    locator = LogLocator(subs=(1, 2, 5)) if decades > 0.9 else MaxNLocator(6, steps=[1, 2, 5, 10])
+    axis.set_major_locator(locator)
+    axis.set_major_formatter(FuncFormatter(lambda x, _: _number(x)))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG and draw it once; `Figure.savefig` would draw it twice.
 
@@ -43,10 +85,7 @@ def save(figure: Figure, path: Path) -> None:
     figure.set_dpi(_DPI)
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
-            if isinstance(axis.get_major_formatter(), LogFormatterSciNotation):
-                axis.set_major_formatter(_Powers())
-            if isinstance(axis.get_minor_formatter(), LogFormatterSciNotation):
-                axis.set_minor_formatter(_Powers(labelOnlyBase=False))
+            _label_ticks(axis)
     canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     size = canvas.get_width_height()

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hklflow.plots.common import IMAGE, figure_of
+from hklflow.plots.common import IMAGE, WIDEST, figure_of
 
 # Quantities in each row of pictures; each gain stage has a column.
 _ROWS = (
@@ -33,7 +33,7 @@ def constants_histograms(summary: Mapping[str, Any], title: str) -> Figure:
     """Draw the histogram of every quantity over the detector, and its range in every ASIC."""
     rows = shown(summary)
     columns = max((len(row) for row in rows), default=1)
-    figure = figure_of(max(6.0 * columns, 9.0), 4.2 * max(len(rows), 1) + 0.5)
+    figure = figure_of(min(6.0 * max(columns, 1.5), WIDEST), 4.2 * max(len(rows), 1) + 0.5)
     figure.suptitle(title)
     grid = figure.subplots(
         2 * max(len(rows), 1), columns, squeeze=False, height_ratios=[1, 1.2] * max(len(rows), 1)
@@ -68,7 +68,7 @@ def draw_histogram(axes: Axes, summary: Mapping[str, Any], name: str) -> None:
     axes.set_title(f"{_words(name)}: median of ASICs {middle:.5g}{beyond}", fontsize=9)
     axes.set_xlabel(_label(summary, name), fontsize=9)
     axes.set_ylabel("values", fontsize=9)
-    axes.tick_params(labelsize=8)
+    axes.tick_params(labelsize=9)
 
 
 def draw_asics(axes: Axes, rows: Sequence[Mapping[str, Any]], name: str, label: str) -> None:
@@ -95,7 +95,7 @@ def draw_asics(axes: Axes, rows: Sequence[Mapping[str, Any]], name: str, label: 
     per_module = ends[0] - starts[0]
     axes.set_xlabel(f"module ({per_module} ASICs each)" if per_module > 1 else "module", fontsize=9)
     axes.set_ylabel(label, fontsize=9)
-    axes.tick_params(labelsize=8)
+    axes.tick_params(labelsize=9)
 
 
 def constants_maps(
@@ -104,7 +104,7 @@ def constants_maps(
     """Draw images of every quantity, all modules side by side; masked pixels are empty."""
     rows = [*shown(summary), ["bad"]]
     columns = max(len(row) for row in rows)
-    figure = figure_of(max(6.0 * columns, 8.0), 4.3 * len(rows) + 0.5)
+    figure = figure_of(min(max(6.0 * columns, 8.0), WIDEST), 4.3 * len(rows) + 0.5)
     figure.suptitle(title)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes in grid.flat:
@@ -137,7 +137,7 @@ def _draw_map(axes: Axes, modules: Mapping[int, NDArray[Any]], name: str) -> Non
     few = len(modules) <= 40
     for number, (row, column) in places.items():
         if few and len(modules) > 1:
-            axes.text(column / step, row / step, f"{number}", va="bottom", ha="left", fontsize=7)
+            axes.text(column / step, row / step, f"{number}", va="bottom", ha="left", fontsize=9)
     axes.set_xticks([])
     axes.set_yticks([])
     what = "constants with a status bit, or masked" if name == "bad" else _words(name)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from hklflow.base.values import CELL_NAMES
-from hklflow.plots.common import figure_of, halves
+from hklflow.plots.common import WIDEST, figure_of
 
 Record = Mapping[str, Any]
 
@@ -46,15 +46,15 @@ def convergence(
         ``indexed_change``.
     title : str
     """
-    figure = figure_of(15, 8)
-    left, right = halves(figure, (3, 2))
-    (cell, change), (rmsd, score) = left.subplots(2, 2)
+    figure = figure_of(WIDEST, 8.4)
+    (cell, change, rmsd), (score, indexed, map_) = figure.subplots(2, 3)
     _draw_cell(cell, iterations, kept)
     _draw_changes(change, iterations, limits)
     _draw_rmsd(rmsd, iterations)
     _draw_score(score, iterations, kept)
-    _draw_modules(right.subplots(), modules)
-    for axes in (cell, change, rmsd, score):
+    _draw_indexed(indexed, iterations)
+    _draw_modules(map_, modules)
+    for axes in (cell, change, rmsd, score, indexed):
         axes.set_xlabel("iteration (0: start)", fontsize=9)
         axes.set_xticks(range(len(iterations)))
     figure.suptitle(title)
@@ -88,9 +88,10 @@ def _draw_changes(axes: Axes, iterations: Sequence[Record], limits: Record) -> N
         axes.plot([i["iteration"] for i in known], over, "o-", ms=4, label=label)
     axes.axhline(1, color="0.3", lw=0.8)
     axes.set(yscale="log")
+    axes.set_ylim(top=100 * axes.get_ylim()[1])  # space for the legend
     axes.set_ylabel("change over the limit", fontsize=9)
     axes.set_title("converged: all below 1", fontsize=9)
-    axes.legend(fontsize=9)
+    axes.legend(loc="upper right", fontsize=9)
 
 
 def _draw_rmsd(axes: Axes, iterations: Sequence[Record]) -> None:
@@ -111,22 +112,25 @@ def _draw_rmsd(axes: Axes, iterations: Sequence[Record]) -> None:
     for y, style, color, alpha, label in lines:
         axes.plot(number, y, style, ms=4, color=color, alpha=alpha, label=label)
     axes.set_yscale("log")
+    axes.set_ylim(top=10 * axes.get_ylim()[1])  # space for the legend
     axes.set_ylabel("rms residual", fontsize=9)
     axes.set_title("observed minus predicted", fontsize=9)
-    axes.legend(fontsize=7)
+    axes.legend(loc="upper left", fontsize=9)
 
 
 def _draw_score(axes: Axes, iterations: Sequence[Record], kept: int) -> None:
     number = [item["iteration"] for item in iterations]
     axes.plot(number, [item["score"] for item in iterations], "o-", ms=4, color="C0")
     axes.plot(kept, iterations[kept]["score"], "o", ms=11, mfc="none", color="C0")
-    axes.set_ylabel("score of held-out peaks (circle: kept)", color="C0", fontsize=9)
-    other = axes.twinx()
-    other.plot(
-        number, [100 * item["fraction indexed"] for item in iterations], "s--", ms=4, color="C1"
-    )
-    other.set_ylim(0, 103)
-    other.set_ylabel("peaks indexed (%)", color="C1", fontsize=9)
+    axes.set_ylabel("score", fontsize=9)
+    axes.set_title("score of held-out peaks; circle: kept", fontsize=9)
+
+
+def _draw_indexed(axes: Axes, iterations: Sequence[Record]) -> None:
+    number = [item["iteration"] for item in iterations]
+    axes.plot(number, [100 * item["fraction indexed"] for item in iterations], "o-", ms=4)
+    axes.set_ylim(0, 103)
+    axes.set_ylabel("peaks indexed (%)", fontsize=9)
     used = [
         item["peaks"].get("used", 0) + item["reflections"].get("used", 0) for item in iterations
     ]
@@ -146,7 +150,7 @@ def _draw_modules(axes: Axes, modules: Sequence[Record]) -> None:
             part = float(np.hypot(*row["rms_px"])) / high
             color = (1.0, 1.0 - 0.35 * part, 1.0 - 0.6 * part)
         axes.add_patch(Rectangle((f0, s0), f1 - f0, s1 - s0, fc=color, ec="0.4", lw=0.5))
-        axes.text(f0, s0, f" {row['spots']}", va="top", fontsize=7, color="0.3")
+        axes.text(f0, s0, f" {row['spots']}", va="top", fontsize=9, color="0.3")
     if known:
         middle = np.array([[r["rectangle"][0] + r["rectangle"][1],
                             r["rectangle"][2] + r["rectangle"][3]] for r in known]) / 2  # fmt: skip
@@ -160,9 +164,9 @@ def _draw_modules(axes: Axes, modules: Sequence[Record]) -> None:
             scale=scale, width=0.006, color="C0",
         )  # fmt: skip
         axes.set_title(
-            f"median residual of each module, largest {longest:.3f} px; "
-            f"half a module side is {full:.2g} px;\n"
-            f"shade 0 to {high:.2g} px: rms {min(rmsd):.3f} to {max(rmsd):.3f} px; number of spots",
+            f"median residual of each module, largest {longest:.3f} px;\n"
+            f"half a module side is {full:.2g} px; numbers: spots;\n"
+            f"shade 0 to {high:.2g} px: rms {min(rmsd):.3f} to {max(rmsd):.3f} px",
             fontsize=9,
         )
     axes.set(

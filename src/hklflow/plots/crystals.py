@@ -45,13 +45,13 @@ def scans(metrics: Mapping[str, Any], title: str) -> Figure:
     panels[3].xaxis.set_major_locator(LogLocator(subs=(1, 3)))
     panels[3].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     panels[3].xaxis.set_minor_formatter(NullFormatter())
-    panels[0].set_yticks(np.arange(len(rows)), [row["scan"] for row in rows], fontsize=8)
+    panels[0].set_yticks(np.arange(len(rows)), [row["scan"] for row in rows], fontsize=9)
     panels[0].invert_yaxis()
     figure.legend(
         handles=[Patch(color="C0", label="merged"), Patch(color="C3", label="left out")],
         loc="outside lower right",
         ncols=2,
-        fontsize=8,
+        fontsize=9,
         frameon=False,
     )
     figure.suptitle(title)

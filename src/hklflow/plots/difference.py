@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hklflow.plots.common import figure_of
-from hklflow.plots.planes import group
+from hklflow.plots.common import WIDEST, figure_of
+from hklflow.plots.planes import REACH, group
 from hklflow.volumes.planes import Cut
 
 Floats = NDArray[np.float64]
@@ -28,11 +28,12 @@ def differences(
     near : float
         Distance in Å, see `planes.symmetric_range`.
     """
-    figure = figure_of(16, 10.5)
+    near_origin = [one.within(xyz[1], REACH) for one in xyz[0]]
+    figure = figure_of(WIDEST, 10.4)
     upper, lower = figure.subfigures(2, 1)  # type: ignore[misc]
     for part, (cuts, metric), direct, label in (
         (upper, hkl, False, "difference of S(Q)"),
-        (lower, xyz, True, "difference of 3D-ΔPDF"),
+        (lower, (near_origin, xyz[1]), True, "difference of 3D-ΔPDF"),
     ):
         group(part, (1, 3), cuts, metric, direct, True, label, near)
     figure.suptitle(title)

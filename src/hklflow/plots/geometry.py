@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hklflow.plots.common import SMALL, figure_of, halves
+from hklflow.plots.common import SMALL, WIDEST, figure_of, halves
 from hklflow.plots.detector import draw_detector
 
 Floats = NDArray[np.float64]
@@ -30,8 +30,8 @@ def residuals(
     lines : sequence of str
         Lines of text next to the panels.
     """
-    figure = figure_of(15, 6.2)
-    panels, side = halves(figure, (3, 1))
+    figure = figure_of(WIDEST, 6.4)
+    panels, side = halves(figure, (2.4, 1))
     grid = panels.subplots(len(units), 2, width_ratios=[3, 1], sharey="row")
     for row, (kind, unit) in zip(grid, units.items(), strict=True):
         everything = np.concatenate([r[kind] for r in per_rotation.values()])
@@ -46,7 +46,7 @@ def residuals(
         )
     grid[0, 0].legend(loc="upper right", markerscale=4, **SMALL)
     grid[-1, 0].set_xlabel("frame")
-    side.text(0.0, 0.95, "\n".join(lines), va="top", family="monospace", fontsize=8)
+    side.text(0.0, 0.95, "\n".join(lines), va="top", family="monospace", fontsize=9)
     figure.suptitle(title)
     return figure
 
@@ -74,12 +74,12 @@ def powder(
     residual_deg : (2θ, Δ2θ)
         2θ of the points used, and observed minus calculated 2θ.
     """
-    figure = figure_of(15, 6.4)
+    figure = figure_of(WIDEST, 5.8)
     left, right = halves(figure)
     axes = left.subplots()
-    draw_detector(axes, image, mask)
+    draw_detector(axes, image, mask, label="counts")
     for slow, fast in rings:
-        axes.plot(fast, slow, color="white", lw=0.4)
+        axes.plot(fast, slow, color="white", lw=0.7, ls="--")
     axes.set(xlim=(0, image.shape[1]), ylim=(image.shape[0], 0))
     top, bottom = right.subplots(2, 1, sharex=True)
     top.plot(two_theta_deg, profile, lw=0.8)

@@ -12,12 +12,15 @@ from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
-from hklflow.plots.common import IMAGE, figure_of, log_range
+from hklflow.plots.common import IMAGE, WIDEST, figure_of, log_range
 from hklflow.volumes.planes import Cut
 
 Floats = NDArray[np.float64]
 
 DIVERGING = "RdBu_r"
+REACH = 25.0
+"""Largest distance from the origin in pictures of pair distribution functions, in Å."""
+
 _EMPTY = "0.85"
 
 UNITS = {False: "counts per unit norm", True: "S per Å³"}
@@ -85,8 +88,10 @@ def panels(
     rows = -(-len(cuts) // columns)
     # The height follows from the shape of the planes, so that they fill their panels.
     shapes = [np.ptp(one.v) / np.ptp(one.u) * _aspect(one, metric) for one in cuts if _drawn(one)]
-    height = float(np.clip(max(shapes, default=1.0), 0.5, 1.1)) * 4.3 + 1.1
-    figure = figure_of(5.4 * columns + 1, height * rows + 0.4)
+    width = min(5.4, (WIDEST - 1) / columns)
+    height = float(np.clip(max(shapes, default=1.0), 0.5, 1.1)) * (width - 1.1) + 1.1
+    below = 0.8 if rows == 1 < columns else 0.0  # for the colour bar
+    figure = figure_of(width * columns + 1, height * rows + 0.4 + below)
     group(figure, (rows, columns), cuts, metric, direct, diverging, label, near, norm)
     figure.suptitle(title)
     return figure
@@ -130,7 +135,12 @@ def group(
     if drawn is not None:
         extend = "both" if diverging else "max"
         unit = f"{label} ({UNITS[direct]})"
-        figure.colorbar(drawn, ax=axes, label=unit, shrink=0.85, extend=extend)
+        # Planes in one row have more space with the bar below them.
+        below = shape[0] == 1 < shape[1]
+        place: dict[str, Any] = {"location": "bottom", "shrink": 0.5} if below else {"shrink": 0.85}
+        bar = figure.colorbar(drawn, ax=axes, label=unit, extend=extend, aspect=40, **place)
+        if diverging:
+            bar.set_ticks(MaxNLocator(6))
 
 
 def _all(cuts: Sequence[Cut]) -> Floats:
@@ -221,7 +231,7 @@ def _letters(axes: Axes, one: Cut, matrix: Floats, view: tuple[Floats, Floats]) 
         round(values_u[0] / step) - beyond, round(values_u[-1] / step) + beyond + 1
     )
     ends = np.array([low[1], high[1]])
-    thin: dict[str, Any] = {"color": "0.5", "lw": 0.5, "alpha": 0.45, "scalex": False}
+    thin: dict[str, Any] = {"color": "0.5", "lw": 0.5, "alpha": 0.35, "scalex": False}
     for value in lines:
         axes.plot(along * value + x / y * ends, ends, scaley=False, **thin)
     for value in values_v:

@@ -41,7 +41,7 @@ def refined_scale(corrections: "Mapping[str, Refined]", angles: Mapping[str, Flo
     direction.set_ylabel("factor of the direction\n(5 to 95 % of the detector)", **SMALL)
     direction.set_xlabel("scan angle at mid-frame (deg)")
     if corrections:
-        curve.legend(loc="best", fontsize=8)
+        curve.legend(loc="best", fontsize=9)
         figure.suptitle("scale from repeated measurements of S(Q)")
     else:
         figure.suptitle("the scale is not determined by repeated measurements: nothing is changed")

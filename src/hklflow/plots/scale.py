@@ -54,7 +54,7 @@ def frame_scale(scale: FrameScale, angle: Floats, axis: str, title: str) -> Figu
     )
     curve.set_ylim(low, high)
     curve.set_ylabel(f"transmission over its median\n(from: {scale.source})", **SMALL)
-    curve.legend(loc="best", fontsize=8, ncols=2)
+    curve.legend(loc="best", fontsize=9, ncols=2)
     last.plot(angle, scale.scale, lw=1.2, color="C2")
     last.set_ylabel(f"scale\n(rotation {scale.rotation:.4g})", **SMALL)
     for panel in (monitor, attenuators, last):

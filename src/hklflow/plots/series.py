@@ -10,16 +10,17 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
-from hklflow.plots.common import figure_of
+from hklflow.plots.common import WIDEST, figure_of
 
-_POINT: dict[str, Any] = {"fmt": "o", "ms": 4, "capsize": 3}
+# Without caps: next to an error smaller than the point, a cap looks like an error of temperature.
+_POINT: dict[str, Any] = {"fmt": "o", "ms": 4}
 
 
 def _panels(n: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
     """Return a figure with n panels in rows; unused panels of the last row are empty."""
     columns = max(1, min(n, columns))
     rows = max(1, -(-n // columns))
-    figure = figure_of(4.2 * columns + 0.6, height * rows + 0.8)
+    figure = figure_of(4 * columns + 0.6, height * rows + 0.8)
     axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for spare in axes[n:]:
         spare.set_axis_off()
@@ -28,7 +29,6 @@ def _panels(n: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
 
 def _decorate(axes: Axes, label: str, title: str = "") -> None:
     axes.set(xlabel="temperature (K)", ylabel=label, title=title)
-    axes.ticklabel_format(useOffset=False)
     axes.margins(0.12)
 
 
@@ -44,7 +44,7 @@ def series(rows: Sequence[Mapping[str, Any]], quantities: Mapping[str, str], tit
         Axis label of each quantity.
     """
     samples = sorted({str(row["sample"]) for row in rows})
-    figure = figure_of(3.2 * len(quantities) + 1, 2.6 * len(samples) + 0.6)
+    figure = figure_of(min(3.2 * len(quantities) + 1, WIDEST), 2.6 * len(samples) + 0.6)
     grid = figure.subplots(len(samples), len(quantities), squeeze=False)
     for line, sample in zip(grid, samples, strict=True):
         mine = [row for row in rows if row["sample"] == sample and row["temperature"] is not None]
@@ -126,6 +126,9 @@ def intensities(
 ) -> Figure:
     """Draw integrated intensities against temperature, one panel for each reflection.
 
+    The axes do not begin at 0, so that small changes are visible. Intensities at a single
+    temperature are in one panel.
+
     Parameters
     ----------
     temperature : (t,) array
@@ -136,13 +139,21 @@ def intensities(
     label : str
         Label of the intensities, with unit.
     """
-    rows = np.asarray(hkl, dtype=np.float64)
-    figure, panels = _panels(len(rows), 3, 2.6)
-    for axes, index, values, errors in zip(
-        panels, rows, np.asarray(intensity), np.asarray(sigma), strict=True
-    ):
-        axes.errorbar(np.asarray(temperature), values, yerr=errors, **_POINT)
+    places, pairs = np.asarray(temperature), np.stack([intensity, sigma], axis=-1)
+    names = [" ".join(f"{x:g}" for x in row) for row in np.asarray(hkl, dtype=np.float64)]
+    if len(np.unique(places)) < 2:
+        figure, (axes,) = _panels(1, 1, 4.0)
+        figure.set_figwidth(min(0.5 * len(names) + 3, WIDEST))
+        for values, errors in pairs.transpose(1, 2, 0):
+            axes.errorbar(np.arange(len(names)), values, yerr=errors, **_POINT)
         axes.axhline(0, color="0.7", lw=0.8)
-        _decorate(axes, label, " ".join(f"{x:g}" for x in index))
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=9)
+        axes.set(ylabel=label, title=" ".join(f"{t:g} K" for t in np.unique(places)))
+        figure.suptitle(title)
+        return figure
+    figure, panels = _panels(len(names), 3, 2.6)
+    for axes, name, (values, errors) in zip(panels, names, pairs.transpose(0, 2, 1), strict=True):
+        axes.errorbar(places, values, yerr=errors, **_POINT | {"fmt": "o-", "lw": 1})
+        _decorate(axes, label, name)
     figure.suptitle(title)
     return figure

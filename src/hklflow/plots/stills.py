@@ -42,7 +42,7 @@ def merged(
             axes.plot(at, values, "o-", ms=4, label=name)
         axes.set(xlabel="1/d (1/Å), outer edge of the shell", ylabel=label)
         axes.set_ylim(bottom=0)
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=9)
     axes = grid[1, 0]
     edges = np.linspace(-4, 4, 41)
     axes.hist(excitation, edges, color="0.6")
@@ -55,7 +55,7 @@ def merged(
                 scaling.scale[chosen], scaling.correlation[chosen], ".", color=colour, label=name
             )
     axes.set(xscale="log", xlabel="scale of the frame", ylabel="correlation with the other frames")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=9)
     row = metrics["overall"]
     figure.suptitle(
         f"{title}\n{metrics['indexed frames']} of {metrics['frames']} frames; "
@@ -87,6 +87,6 @@ def detector(before: "Residuals", after: "Residuals", title: str) -> Figure:
             aspect="equal",
         )
         if len(np.unique(residuals.module)) <= 8:
-            axes.legend(fontsize=8)
+            axes.legend(fontsize=9)
     figure.suptitle(title)
     return figure

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hklflow.bragg.error_model import Spread
 from hklflow.bragg.scale_model import Curve
 from hklflow.bragg.structure_factors import IntensitySeries
-from hklflow.plots.common import figure_of
+from hklflow.plots.common import SMALL, figure_of
 from hklflow.plots.series import intensities
 
 Floats = NDArray[np.float64]
@@ -24,6 +24,9 @@ _VERDICTS = {
     "not present": "C0",
     "not tested": "0.7",
 }
+_MOST_ELEMENTS = 24
+_STEPS = (("C0", 5.0), ("C1", 2.5), ("k", 1.0))
+"""Colours and widths of curves: a thin curve on a wide one shows that both are equal."""
 
 
 def scales(curves: Sequence[Curve], spread: Spread, names: Sequence[str], title: str) -> Figure:
@@ -37,7 +40,7 @@ def scales(curves: Sequence[Curve], spread: Spread, names: Sequence[str], title:
         _band(middle, curve.angle, curve.decay, curve.decay_sigma, colour, name)
     top.set(ylabel="scale", xlabel="angle of the scan (deg)")
     middle.set(ylabel="B (Å²)", xlabel="angle of the scan (deg)")
-    top.legend(fontsize=8, ncols=4)
+    top.legend(fontsize=9, ncols=4)
     known = np.argsort(spread.intensity)
     known = known[spread.intensity[known] > 0]
     bottom.axhline(1, color="0.7", lw=0.8)
@@ -49,7 +52,7 @@ def scales(curves: Sequence[Curve], spread: Spread, names: Sequence[str], title:
         ylabel="rms deviation of\nequivalents over σ",
         ylim=(0, None),
     )
-    bottom.legend(fontsize=8)
+    bottom.legend(fontsize=9)
     figure.suptitle(title)
     return figure
 
@@ -67,43 +70,49 @@ def merged(metrics: Mapping[str, Any], title: str) -> Figure:
     metrics : mapping
         Metrics of the stage `merge_reflections`.
     """
-    figure = figure_of(10, 8.4)
-    grid = figure.subplots(2, 2)
-    rows = metrics["shells"]
-    at = [1 / row["d min"] for row in rows]
+    elements = [e for e in metrics["absences"]["elements"] if e["observed"]][:_MOST_ELEMENTS]
+    lower = max(4.2, 0.2 * len(elements) + 1.5)
+    figure = figure_of(11, 4.2 + lower)
+    grid = figure.subplots(2, 2, height_ratios=[4.2, lower])
+    rows, row = metrics["shells"], metrics["overall"]
+    # Steps from edge to edge show the width of each shell, also of a single one.
+    edges = [1 / (rows[0]["d max"] or row["d max"]), *(1 / shell["d min"] for shell in rows)]
     panels: list[tuple[Axes, tuple[str, ...], str]] = [
         (grid[0, 0], ("CC1/2", "CC of rotations", "completeness"), "correlation, completeness"),
         (grid[0, 1], ("R_merge", "R_meas", "R_pim"), "R"),
         (grid[1, 0], ("I/sigma", "multiplicity"), "I/σ, multiplicity"),
     ]
     for axes, names, label in panels:
-        for name in names:
-            values = [row.get(name) for row in rows]
-            if any(value is not None for value in values):
-                known = [np.nan if value is None else value for value in values]
-                axes.plot(at, known, "o-", ms=4, label=name)
-        axes.set(xlabel="1/d (1/Å), outer edge of the shell", ylabel=label)
-        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-        if axes is grid[0, 0]:
-            axes.set_ylim(top=1.05)
-        if axes.lines:
-            axes.legend(fontsize=8)
-    _absences(grid[1, 1], metrics["absences"]["elements"])
-    row = metrics["overall"]
+        for name, (colour, wide) in zip(names, _STEPS, strict=False):
+            values = [np.nan if shell.get(name) is None else shell[name] for shell in rows]
+            if np.isfinite(values).any():
+                axes.stairs(values, edges, baseline=None, color=colour, lw=wide, label=name)
+        axes.set(xlabel="1/d (1/Å)", ylabel=label)
+        axes.margins(y=0.1)
+        if axes.patches:
+            axes.autoscale_view()
+            axes.legend(**SMALL)
+    low, high = grid[0, 0].get_ylim()
+    grid[0, 0].set_ylim(min(low, 0.0), max(high, 1.05))
+    grid[0, 1].set_ylim(bottom=0)
+    grid[1, 0].set_yscale("log")  # a multiplicity of 10 and an I/σ of 500
+    _absences(grid[1, 1], elements)
     figure.suptitle(f"{title}\n{row['unique']} unique of {row['observations']} observations")
     return figure
 
 
 def _absences(axes: Axes, elements: Sequence[Mapping[str, Any]]) -> None:
-    shown = [e for e in elements if e["observed"]][:24]
-    place = np.arange(len(shown))[::-1]
-    verdicts = [_shown_verdict(e) for e in shown]
+    place = np.arange(len(elements))[::-1]
+    verdicts = [_shown_verdict(e) for e in elements]
     colours = [_VERDICTS[verdict] for verdict in verdicts]
     axes.barh(
-        place, [e["mean"] for e in shown], xerr=[e["mean_error"] for e in shown], color=colours
+        place,
+        [e["mean"] for e in elements],
+        xerr=[e["mean_error"] for e in elements],
+        color=colours,
     )
-    labels = [f"{e['name'][:30]}{' *' if e['given'] else ''}" for e in shown]
-    axes.set_yticks(place, labels, fontsize=6)
+    labels = [f"{e['name'][:30]}{' *' if e['given'] else ''}" for e in elements]
+    axes.set_yticks(place, labels, fontsize=9)
     axes.axvline(0, color="0.5", lw=0.8)
     axes.set_xlabel(
         "mean I/σ of reflections that the element forbids\n(*: in the given space group)",
@@ -118,7 +127,7 @@ def _absences(axes: Axes, elements: Sequence[Mapping[str, Any]]) -> None:
         loc="lower right",
         bbox_to_anchor=(1.0, 1.0),
         ncols=3,
-        fontsize=7,
+        fontsize=9,
         frameon=False,
     )
 

@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow.geometry.grid import Grid
-from hklflow.geometry.lattice import reciprocal
-from hklflow.plots.common import figure_of, log_range
-from hklflow.plots.volumes import Sections, _plane
+from hklflow.plots.common import WIDEST, figure_of
+from hklflow.plots.planes import draw, group
+from hklflow.plots.volumes import Sections
+from hklflow.volumes.planes import metric_of, plane_of_grid
 from hklflow.volumes.symmetrise import Agreement
 
 Floats = NDArray[np.float64]
@@ -41,34 +42,21 @@ def symmetrised(
     cell : (6,) array
         Cell, Å and degrees.
     """
-    lengths, angles = np.split(reciprocal(cell), 2)
-    h, k, l = (f"{grid.axis(i)[at]:g}" for i, at in enumerate(sections.at))  # noqa: E741
-    figure = figure_of(15.5, 10)
-    axes = figure.subplots(2, 3)
-    s_range = log_range(
-        np.concatenate([a.ravel() for a in (sections.hk, sections.hl, sections.kl)])
-    )
+    metric = metric_of(cell, False)
+    figure = figure_of(WIDEST, 10.2)
+    upper, lower = figure.subfigures(2, 1)  # type: ignore[misc]
+    group(upper, (1, 3), sections.cuts(grid), metric, False, False, "S(Q)")
+    *panels, last = lower.subplots(1, 3)
     most = float(np.nanmax(maps.multiplicity, initial=2.0))
-    chi2_range = LogNorm(0.2, 20)
-    panels = (
-        (axes[0, 0], f"h k {l}: S(Q)", sections.hk, (0, 1), s_range, ""),
-        (axes[0, 1], f"h {k} l: S(Q)", sections.hl, (0, 2), s_range, ""),
-        (axes[0, 2], f"{h} k l: S(Q)", sections.kl, (1, 2), s_range, "counts per unit norm"),
-        (axes[1, 0], f"h k {l}: multiplicity", maps.multiplicity, (0, 1), LogNorm(1, most),
-         "measurements used"),
-        (axes[1, 1], f"h k {l}: disagreement", maps.disagreement, (0, 1), chi2_range,
-         "reduced χ² of equivalents"),
-    )  # fmt: skip
-    for place, name, image, (i, j), colours, label in panels:
-        angle = angles[3 - i - j]
-        scale = (lengths[i], lengths[j])
-        mesh = _plane(place, image, grid.axis(i), grid.axis(j), scale, angle, colours)
-        place.set_title(name)
-        place.set_xlabel(f"along {'abc'[i]}* (1/Å)")
-        place.set_ylabel(f"in plane, towards {'abc'[j]}* (1/Å)")
-        if label:
-            figure.colorbar(mesh, ax=place, shrink=0.85, label=label)
-    _by_shell(axes[1, 2], agreement)
+    for axes, image, norm, label in (
+        (panels[0], maps.multiplicity, LogNorm(1, most), "multiplicity: measurements used"),
+        (panels[1], maps.disagreement, LogNorm(0.2, 20), "disagreement: χ² of equivalents"),
+    ):
+        plane = plane_of_grid(grid, 2, sections.at[2], image)
+        axes.set_title(plane.plane.text)
+        mesh = draw(axes, plane, metric, "1/Å", norm, False)
+        lower.colorbar(mesh, ax=axes, location="bottom", shrink=0.8, label=label)
+    _by_shell(last, agreement)
     figure.suptitle(title)
     return figure
 

@@ -144,12 +144,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         }
         metrics["warnings"] += warnings + _much(metrics["fraction not measured within q_max"])
         metrics["warnings"] += volume.doubts
-        axis = target.grid.axis(2)[l]
         _write(target, volume, outputs.filled, params.title, {"q_max": q_max, "fill": metrics})
         control = (found[model].pulls, model) if model in found else None
         images = before, target.data[l], target.code[l]
         cell = volume.cell
-        figure = pictures.fill(target.grid, cell, (2, axis), *images, control, q_max, params.title)
+        figure = pictures.fill(target.grid, cell, (2, l), *images, control, q_max, params.title)
     plots.save(figure, outputs.picture)
     stage.write_json(outputs.metrics, metrics)
     rms = f"{found[model].rms:.2f} σ" if model in found else "not known"

@@ -206,9 +206,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         peaks.intensity,
         peaks.flags != 0,
         f"{len(peaks.frame)} peaks of {scan.raw}",
+        (scan.rotation.detector, scan.rotation.beam),
     )
     plots.save(picture, outputs.picture)
-    _record(outputs, arrays, scan.raw, bad, result, ring)
+    _record(outputs, arrays, scan, bad, result, ring)
     print(ring.sentence)
     print(f"{len(peaks.frame)} peaks; {peaks.counts}" + (f"; {warning}" if warning else ""))
     print(f"maximum {result.maximum} at (frame, slow, fast) {result.maximum_at}")
@@ -474,7 +475,7 @@ def _cure(path: Path, frames: list[int]) -> str:
 def _record(
     outputs: Outputs,
     arrays: "dict[str, NDArray[Any]]",
-    raw: str,
+    scan: "RotationScan",
     bad: "NDArray[np.bool_]",
     result: "StatisticsResult",
     ring: "Annulus",
@@ -483,8 +484,9 @@ def _record(
 
     from hklflow import plots
 
-    title = f"frame statistics of {raw}"
-    picture = plots.frame_statistics(arrays, result.maximum_image, bad, title)
+    title = f"frame statistics of {scan.raw}"
+    geometry = scan.rotation.detector, scan.rotation.beam
+    picture = plots.frame_statistics(arrays, result.maximum_image, bad, title, geometry)
     plots.save(picture, outputs.statistics_picture)
     known = result.background[np.isfinite(result.background)]
     n = len(result.frame_sums)

@@ -128,7 +128,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             writer.record_seed(seed)
         excluded_worst = mask3d.unpack(packed_worst, shape[2])[0]
     title = f"3-D mask of {scan.raw}: {100 * fractions.mean():.2f} % of good pixels excluded"
-    plots.save(plots.frame_mask(frame, excluded_worst, fractions, worst, title), outputs.picture)
+    geometry = scan.rotation.detector, scan.rotation.beam
+    picture = plots.frame_mask(frame, excluded_worst, fractions, worst, title, geometry)
+    plots.save(picture, outputs.picture)
     print(
         f"{100 * fractions.mean():.3f} % of good pixels excluded; a region starts at {seed:.0f} "
         f"counts above background in the median cell of {params.cell} x {params.cell} pixels"

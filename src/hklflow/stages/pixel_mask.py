@@ -202,7 +202,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         bits |= _beyond(limit, sampled, bits)
     nexus.write_mask(outputs.mask, bits)
     mean = sampled.total / np.maximum(sampled.frames, 1)
-    plots.save(plots.pixel_mask(mean, bits, f"pixel mask of {scan.raw}"), outputs.picture)
+    geometry = scan.rotation.detector, scan.rotation.beam
+    title = f"pixel mask of {scan.raw}"
+    plots.save(plots.pixel_mask(mean, bits, title, geometry), outputs.picture)
     rows = _module_rows(modules, sampled, bits, of_modules.result())
     facts = {
         "masked pixels": counters.numbers(bits),

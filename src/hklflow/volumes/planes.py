@@ -221,6 +221,25 @@ def cut(values: Any, grid: Grid, plane: Plane, block: tuple[int, int, int] = (16
     return Cut(plane, u, v, sample(values, grid, plane, u, v, block))
 
 
+def plane_of_grid(grid: Grid, axis: int, at: int, image: NDArray[Any], names: str = "hkl") -> Cut:
+    """Return a plane of voxels as a cut.
+
+    Parameters
+    ----------
+    axis, at : int
+        Constant axis (2: l) and its index.
+    image : (m, n) array
+        Values; the second array axis is the first varying letter.
+    names : str
+        The letters: "hkl" or "xyz".
+    """
+    i, j = (n for n in range(3) if n != axis)
+    unit, value = np.eye(3), float(grid.axis(axis)[at])
+    text = " ".join(f"{value:g}" if n == axis else names[n] for n in range(3))
+    plane = Plane(text, (names[i], names[j]), value * unit[axis], unit[i], unit[j])
+    return Cut(plane, grid.axis(i), grid.axis(j), image)
+
+
 def slab_normal(plane: Plane, grid: Grid, width: float) -> Floats:
     """Return the normal (3,) of a plane in index space, along which a slab of a width is thick.
 
