@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hklflow.images.powder_rings import Cells, Rings
+    from hklflow.images.powder_rings import Rings
+    from hklflow.images.ring_search import Cells
     from hklflow.images.surroundings import Part
     from hklflow.transform.unmeasured_bounds import Bounds
 
-VERSION = 4
+VERSION = 5
 
 
 class Inputs(stage.Inputs):
@@ -183,6 +184,14 @@ def _found(task: unmeasured_sums.Task, params: Params) -> _Found:
             "background; no smooth background is subtracted, and the interval is from 0 to the "
             "level; do not bin the pixels, or measure a run without the crystal"
         )
+    if rings.changing:
+        warnings.append(
+            f"powder rings at |Q| = {', '.join(f'{ring.q:.2f}' for ring in rings.changing)} 1/Å "
+            "are not equally strong in all parts of the rotation (ice that grows, a wall that "
+            "leaves the beam): weaker ones may be left in S on some frames, and a ring that is "
+            "subtracted is wrong; leave out the frames with rings (`import_scan: {leave_out}`), "
+            "or mask the rings (`hklflow mask add annulus`)"
+        )
     pixels, pixel_norm = unmeasured_sums.pixel_places(task.rotations[0]), task.norms[0].pixel
     use = pixel_norm > 0
     found, subtracted = None, False
@@ -281,7 +290,12 @@ def _metrics(found: _Found, params: Params) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "subtracted": [part.name for part in found.parts],
         "powder rings": [
-            {"|Q| in 1/Å": r.q, "width in 1/Å": r.width, "height over S": r.height}
+            {
+                "|Q| in 1/Å": r.q,
+                "width in 1/Å": r.width,
+                "height over S": r.height,
+                "changes during the rotation": r in found.rings.changing,
+            }
             for r in found.rings.rings
         ],
         "share of the pixels with powder rings": found.covered,
