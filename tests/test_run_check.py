@@ -140,14 +140,15 @@ def test_rings_that_the_run_does_not_have_are_reported() -> None:
     weak = AIR / 10
     for run, frames, n in ((weak, weak, 0), (weak + RING, weak + RING, 0), (weak, weak + RING, 1)):
         watch, parts = watched(run, frames)
-        rings = watch.rings(parts)
+        left = watch.rings(parts)
+        rings = left.rings
         assert [ring.q for ring in rings] == n * [pytest.approx(25 * 0.0251, abs=0.03)]
         if rings:
             assert rings[0].share == pytest.approx(1 / 3, rel=0.3)
-            (warning,) = background_checks.rings_left(rings, "air")
+            (warning,) = background_checks.rings_left(left, "air")
             assert "powder rings are left at |Q| = 0.6" in warning
         else:
-            assert background_checks.rings_left(rings, "air") == []
+            assert background_checks.rings_left(left, "air") == []
 
 
 def test_a_level_that_nothing_confirms_is_reported() -> None:

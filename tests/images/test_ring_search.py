@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from hklflow.images import ice
 from hklflow.images.ring_search import GROUPS, SECTORS, Cells, bins, search
+from tests.truth.worlds_physics import aluminium_rings, ice_rings
 
 PIXEL, CENTRE = 0.02, 1.5
 
@@ -67,3 +69,35 @@ def test_noise_that_all_frames_share_is_no_ring() -> None:
     made = cells(np.full(GROUPS, 0.33))
     assert search(made).rings != []
     assert search(made, np.full(len(made.middles), 4.0)).rings == []
+
+
+def frozen(places: np.ndarray, strength: np.ndarray, course: np.ndarray, seed: int = 4) -> Cells:
+    """Return cells of coarse pixels, with rings of up to 1 over a level of 10 that scatters."""
+    rng, pixel = np.random.default_rng(seed), 0.06
+    edges = bins(np.array([0.6, 5.5]), pixel)
+    q = (edges[:-1] + edges[1:]) / 2
+    rings = np.exp(-(((q[:, None] - places) / 0.05) ** 2) / 2) @ (strength / strength.max())
+    level = 10 + course[:, None, None] * rings
+    level = level * (1 + 0.1 * rng.normal(size=(GROUPS, SECTORS, len(q))))
+    unit = np.full(level.shape, 20.0)
+    return Cells(edges, rng.poisson(level * unit).astype(float), unit)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_weak_ice_is_found_by_all_its_rings_together(late: bool) -> None:
+    course = np.where(np.arange(GROUPS) < 5, 0.0, 1.0) if late else np.ones(GROUPS)
+    found = search(frozen(*ice_rings(), course)).frozen
+    assert found is not None
+    heights = [0.0, 0.025, 0.075, 0.1] if late else 4 * [0.1]
+    np.testing.assert_allclose(found.heights, heights, atol=0.03)
+    assert all(any(low < q < high for low, high in found.ranges) for q in ice_rings()[0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_other_rings_and_noise_are_no_ice(seed: int) -> None:
+    assert search(frozen(*aluminium_rings(), np.ones(GROUPS), seed)).frozen is None
+    assert search(frozen(*ice_rings(), np.zeros(GROUPS), seed)).frozen is None
+
+
+def test_places_of_ice_are_those_of_its_cell() -> None:
+    np.testing.assert_allclose(ice.Q, np.sort(ice_rings()[0]), atol=0.01)

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.images.ring_search import BINS, SECTORS, Cells, Ring, search
+from hklflow.images.ice import Ice
+from hklflow.images.ring_search import BINS, SECTORS, Cells, Ring, joined, search
 
 Floats = NDArray[np.float64]
 
@@ -39,6 +40,8 @@ class Rings(NamedTuple):
         Rings in units of S, and the variance.
     coarse : bool
         Pixels are too large to tell rings from a smooth background.
+    frozen : Ice or None
+        Ice, all of whose rings are among the ranges.
     """
 
     rings: list[Ring]
@@ -49,6 +52,7 @@ class Rings(NamedTuple):
     table: Floats
     variance: Floats
     coarse: bool = False
+    frozen: Ice | None = None
 
     def near(self, q: Floats, more: float = 0.0) -> NDArray[np.bool_]:
         """Mark values of |Q| in a range, or nearer to it than ``more``."""
@@ -76,13 +80,14 @@ class Rings(NamedTuple):
 def find(cells: Cells) -> Rings:
     """Return the powder rings, their textures and errors."""
     found = search(cells)
+    ranges = joined(found.ranges + (found.frozen.ranges if found.frozen else []))
     azimuth, q = np.linspace(-np.pi, np.pi, 73), cells.middles
     table, variance = np.zeros((2, len(q), len(azimuth)))
-    if found.rings:
-        table, variance = _textures(cells, found.ranges, azimuth)
+    if ranges:
+        table, variance = _textures(cells, ranges, azimuth)
     return Rings(
-        found.rings, found.changing, found.ranges, q, azimuth, table, variance,
-        cells.pixel > _COARSE,
+        found.rings, found.changing, ranges, q, azimuth, table, variance,
+        cells.pixel > _COARSE, found.frozen,
     )  # fmt: skip
 
 

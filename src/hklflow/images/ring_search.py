@@ -11,6 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.images import ice
+from hklflow.images.ice import Ice
+
 Floats = NDArray[np.float64]
 
 SECTORS = 24
@@ -40,6 +43,7 @@ heights, of a ring that changes. Constant rings in simulations: up to 1.6 errors
 _LEAST = 0.02  # of the level
 _WIDEST = 6.5  # pixels, full width at half maximum; two rings that overlap are so wide
 _END = 1.3  # of the width, from the centre to the end of a ring
+_FWHM = 2.355  # of a Gaussian, over its standard deviation
 _FEWEST = 30  # cells of a median
 _MEDIAN = np.pi / 2  # variance of a median over the variance of a mean
 
@@ -119,11 +123,14 @@ class Search(NamedTuple):
         Ranges of |Q| with rings, 1/Å.
     changing : list of Ring
         Rings that are in a part of the rotation only, or twice as strong there as in another.
+    frozen : Ice or None
+        Ice, if its rings together are significant in the rotation or in a part of it.
     """
 
     rings: list[Ring]
     ranges: list[tuple[float, float]]
     changing: list[Ring]
+    frozen: Ice | None = None
 
 
 def bins(q: Floats, pixel: float) -> Floats:
@@ -148,15 +155,30 @@ def search(cells: Cells, variance: Floats | float = 0.0) -> Search:
         Variance of the level of each bin that is the same in all frames: noise of a background
         that was subtracted.
     """
-    rings, ranges = _peaks(cells, *_excess(cells, variance), _SHARP_SIGNIFICANT)
+    whole = _excess(cells, variance)
+    rings, ranges = _peaks(cells, *whole, _SHARP_SIGNIFICANT)
     parts = [cells.part(*ends) for ends in PARTS]
     curves = [_excess(part, variance) for part in parts]
     changing = [ring for ring in rings if _changes(cells, ring, curves)]
     for part, curve in zip(parts, curves, strict=True):
         own, covered = _peaks(part, *curve, _SHARP_IN_PART)
         new = [ring for ring in own if not _near(ring.q, ranges)]
-        rings, changing, ranges = rings + new, changing + new, _joined(ranges + covered)
-    return Search(sorted(rings), ranges, sorted(changing))
+        rings, changing, ranges = rings + new, changing + new, joined(ranges + covered)
+    found = _ice(cells, [(cells, whole), *zip(parts, curves, strict=True)])
+    return Search(sorted(rings), ranges, sorted(changing), found)
+
+
+def _ice(cells: Cells, curves: list[tuple[Cells, tuple[Floats, Floats]]]) -> Ice | None:
+    """Return the ice from the curves of all frames and of parts of the rotation."""
+    seen = (cells.unit.sum(axis=(0, 1), keepdims=True) > 0).astype(float)
+    rings = ice.pattern(cells.middles, cells.pixel)
+    expected = _excess(Cells(cells.edges, seen * rings, seen), 0.0, fewest=1)[0]
+    found = [ice.height(expected, *curve, part.between) for part, curve in curves]
+    if max(deviations for _, deviations in found) < ice.SIGNIFICANT:
+        return None
+    reach = _END * _FWHM * ice.width(cells.pixel)
+    ranges = joined([(float(q - reach), float(q + reach)) for q in ice.Q])
+    return Ice([height for height, _ in found[1:]], ranges)
 
 
 def _changes(cells: Cells, ring: Ring, curves: list[tuple[Floats, Floats]]) -> bool:
@@ -175,7 +197,7 @@ def _near(q: float, ranges: Sequence[tuple[float, float]]) -> bool:
     return any(low < q < high for low, high in ranges)
 
 
-def _joined(ranges: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def joined(ranges: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Join ranges that overlap."""
     joined: list[tuple[float, float]] = []
     for low, high in sorted(ranges):
@@ -186,7 +208,7 @@ def _joined(ranges: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return joined
 
 
-def _excess(cells: Cells, variance: Floats | float) -> tuple[Floats, Floats]:
+def _excess(cells: Cells, variance: Floats | float, fewest: int = _FEWEST) -> tuple[Floats, Floats]:
     """Return the median over all cells of a bin's level above its neighbours', and its error."""
     rate = np.full(cells.counts.shape, np.nan)
     np.divide(cells.counts, cells.unit, out=rate, where=cells.unit > 0)
@@ -205,7 +227,7 @@ def _excess(cells: Cells, variance: Floats | float) -> tuple[Floats, Floats]:
         ]
         difference = (rate[:, :, i] - (sides[0] + sides[1]) / 2).ravel()
         difference = difference[np.isfinite(difference)]
-        if len(difference) < _FEWEST:
+        if len(difference) < fewest:
             continue
         excess[i] = np.median(difference)
         spread = 1.4826 * np.median(np.abs(difference - excess[i]))
@@ -256,4 +278,4 @@ def _peaks(
         low = float(q[0] + max(a - more, i - reach_of) * step)
         high = float(q[0] + min(b + more, i + reach_of) * step)
         ranges.append((low, high))
-    return rings, _joined(ranges)
+    return rings, joined(ranges)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hklflow.images.ring_search import Ring
+    from hklflow.images.ring_search import Search
     from hklflow.images.run_check import Counted
     from hklflow.images.scan import RotationScan
     from hklflow.images.surroundings import Part, Rings
@@ -72,15 +72,20 @@ def contradicted(sums: "Counted", parts: "list[Part]") -> tuple[list[str], bool]
     return warnings, bool(n_spots <= _MANY * good)
 
 
-def rings_left(rings: "Sequence[Ring]", names: str) -> list[str]:
+def rings_left(left: "Search", names: str) -> list[str]:
     """Return a warning if powder rings are left that the runs do not have."""
-    if not rings:
+    if not left.rings and left.frozen is None:
         return []
-    places = ", ".join(f"{ring.q:.2f}" for ring in rings)
+    found = [
+        f"at |Q| = {', '.join(f'{ring.q:.2f}' for ring in left.rings)} 1/Å, as high as "
+        f"{max(ring.share for ring in left.rings):.0%} of S next to them"
+    ] * bool(left.rings)
+    if left.frozen is not None:
+        heights = ", ".join(f"{height:.0%}" for height in left.frozen.heights)
+        found.append(f"of ice, {heights} of S in consecutive parts of the rotation")
     return [
-        f"{names}: powder rings are left at |Q| = {places} 1/Å, as high as "
-        f"{max(ring.share for ring in rings):.0%} of S next to them: the run does not have them, "
-        "or has weaker ones; measure the run with all that was in the beam (furnace, windows), or "
+        f"{names}: powder rings are left {', and '.join(found)}: the run does not have them, or "
+        "has weaker ones; measure the run with all that was in the beam (furnace, windows), or "
         "mask the rings (`hklflow mask add annulus`)"
     ]
 

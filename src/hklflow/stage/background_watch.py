@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hklflow.geometry import Rotation
-    from hklflow.images.ring_search import Ring
+    from hklflow.images.ring_search import Search
     from hklflow.images.run_check import Counted
     from hklflow.images.surroundings import Part, Valid
 
@@ -74,7 +74,7 @@ class Watch:
                 sums[group] += cells.reshape(sums[group].shape)
             yield frame, image
 
-    def rings(self, parts: "Sequence[Part]") -> "list[Ring]":
+    def rings(self, parts: "Sequence[Part]") -> "Search":
         """Return the powder rings that the runs leave in the frames."""
         import numpy as np
 
@@ -83,7 +83,7 @@ class Watch:
         unit = self.cells.unit.sum(axis=(0, 1))
         noise = self._noise(parts)
         variance = np.divide(noise, unit**2, out=np.zeros_like(unit), where=unit > 0)
-        return ring_search.search(self.cells, variance).rings
+        return ring_search.search(self.cells, variance)
 
     def most(self, parts: "Sequence[Part]") -> tuple[float, float]:
         """Return the largest factor of the background that the counts allow, and what S loses.

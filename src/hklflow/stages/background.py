@@ -169,9 +169,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     warnings += contradicted + background_checks.no_monitor(runs, scan)
     warnings += background_checks.doubts(rings, params.told_error)
     weaker = _levels(scan, parts, params) if usable else []
-    left = watch.rings(parts) if usable else []
+    left = watch.rings(parts)
     names = ", ".join(part.name for part in parts)
-    warnings += weaker or background_checks.rings_left(left, names)
+    warnings += weaker or (background_checks.rings_left(left, names) if usable else [])
     most = watch.most(parts)
     warnings += background_checks.not_confirmed(*most, runs)
     around = None if pixels is None else factors.surroundings(parts, pixels, course)
@@ -180,7 +180,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     figures = _metrics(parts, rings, params)
     figures["powder rings that are left"] = [
         {"|Q| in 1/Å": ring.q, "width in 1/Å": ring.width, "height over S": ring.share}
-        for ring in left
+        for ring in left.rings
     ]
     figures["smallest and largest transmission over its median"] = [
         float(np.min(course)),

@@ -184,14 +184,7 @@ def _found(task: unmeasured_sums.Task, params: Params) -> _Found:
             "background; no smooth background is subtracted, and the interval is from 0 to the "
             "level; do not bin the pixels, or measure a run without the crystal"
         )
-    if rings.changing:
-        warnings.append(
-            f"powder rings at |Q| = {', '.join(f'{ring.q:.2f}' for ring in rings.changing)} 1/Å "
-            "are not equally strong in all parts of the rotation (ice that grows, a wall that "
-            "leaves the beam): weaker ones may be left in S on some frames, and a ring that is "
-            "subtracted is wrong; leave out the frames with rings (`import_scan: {leave_out}`), "
-            "or mask the rings (`hklflow mask add annulus`)"
-        )
+    warnings += _unsteady(rings)
     pixels, pixel_norm = unmeasured_sums.pixel_places(task.rotations[0]), task.norms[0].pixel
     use = pixel_norm > 0
     found, subtracted = None, False
@@ -232,6 +225,28 @@ def _found(task: unmeasured_sums.Task, params: Params) -> _Found:
     return _Found(parts, found, rings, covered, cells, maps, warnings)
 
 
+def _unsteady(rings: "Rings") -> list[str]:
+    """Return warnings on ice, and on rings that are not equally strong in the whole rotation."""
+    found = []
+    if rings.frozen is not None:
+        heights = ", ".join(f"{height:.0%}" for height in rings.frozen.heights)
+        found.append(
+            f"powder rings of ice: the strongest is {heights} of the level in "
+            f"{len(rings.frozen.heights)} consecutive parts of the rotation; all are treated "
+            "like other powder rings; leave out the frames with ice if they are few "
+            "(`import_scan: {leave_out}`)"
+        )
+    if rings.changing:
+        places = ", ".join(f"{ring.q:.2f}" for ring in rings.changing)
+        found.append(
+            f"powder rings at |Q| = {places} 1/Å are not equally strong in all parts of the "
+            "rotation (ice that grows, a wall that leaves the beam): weaker ones may be left in S "
+            "on some frames, and a ring that is subtracted is wrong; leave out the frames with "
+            "rings (`import_scan: {leave_out}`), or mask the rings (`hklflow mask add annulus`)"
+        )
+    return found
+
+
 def _objection(found: unmeasured_fit.Found, rings: "Rings") -> str | None:
     """Return the reason why the anisotropic part is not subtracted although it is significant."""
     if found.rest.contradicts:
@@ -243,7 +258,7 @@ def _objection(found: unmeasured_fit.Found, rings: "Rings") -> str | None:
             "transmission changes; no smooth background is subtracted, and the interval is from 0 "
             "to the level; mask these pixels or frames, or measure a run without the crystal"
         )
-    if rings.rings and found.significance > SIGNIFICANT:
+    if rings.ranges and found.significance > SIGNIFICANT:
         # Ends of rings, and rings that are too weak to be found, have a texture, too.
         return (
             "powder rings were found: what is left of them may be taken for a smooth "
@@ -298,6 +313,9 @@ def _metrics(found: _Found, params: Params) -> dict[str, Any]:
             }
             for r in found.rings.rings
         ],
+        "ice, part of the level by parts of the rotation": (
+            found.rings.frozen.heights if found.rings.frozen else []
+        ),
         "share of the pixels with powder rings": found.covered,
         "determined": found.smooth is not None,
         "warnings": found.warnings,
