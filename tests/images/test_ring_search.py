@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from tests.truth.worlds_physics import aluminium_rings, ice_rings
 
 from hklflow.images import ice
 from hklflow.images.ring_search import GROUPS, SECTORS, Cells, bins, search
-from tests.truth.worlds_physics import aluminium_rings, ice_rings
 
 PIXEL, CENTRE = 0.02, 1.5
 
