@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 VERSION = 5
 
+# Error of the anisotropic part, as a part of the level, above which it is reported; the same as
+# `background: told_error` of runs.
+_TOLD_ERROR = 0.01
+
 
 class Inputs(stage.Inputs):
     scans: list[Path]
@@ -107,6 +111,7 @@ class _Found(NamedTuple):
     cells: "Cells"
     maps: "NDArray[np.float64]"
     warnings: list[str]
+    error: float
 
     @property
     def bounds(self) -> "Bounds | None":
@@ -211,6 +216,10 @@ def _found(task: unmeasured_sums.Task, params: Params) -> _Found:
             warnings += [said] if said else []
             subtracted = not said and not rings.coarse and found.significance >= SIGNIFICANT
     smooth = unmeasured_fit.smooth_part(found if subtracted else None, pixels, use)
+    error = 0.0
+    if found is not None:
+        error = _relative_error(smooth[1][use], found.bounds.level)
+        warnings += _uncertain(error) if params.subtract else []
     ring = rings.image(pixels.q, pixels.azimuth)
     near = rings.near(pixels.q)
     parts = _parts(smooth, ring, near, pixel_norm, params)
@@ -222,7 +231,26 @@ def _found(task: unmeasured_sums.Task, params: Params) -> _Found:
         )
     maps = unmeasured_fit.maps(cells, pixels, use, smooth[0] + ring[0])
     covered = float(near[use].mean()) if use.any() else 0.0
-    return _Found(parts, found, rings, covered, cells, maps, warnings)
+    return _Found(parts, found, rings, covered, cells, maps, warnings, error)
+
+
+def _relative_error(variance: "NDArray[np.float64]", level: "NDArray[np.float64]") -> float:
+    """Return the error (rms over the pixels) of the anisotropic part, as a part of the level."""
+    import numpy as np
+
+    middle = float(np.nanmedian(level)) if np.isfinite(level).any() else 0.0
+    return float(np.sqrt(variance.mean())) / middle if variance.size and middle > 0 else 0.0
+
+
+def _uncertain(error: float) -> list[str]:
+    """Return a warning if the anisotropic part is subtracted with a large error."""
+    if error <= _TOLD_ERROR:
+        return []
+    return [
+        f"the anisotropic part of the background is subtracted with an error of {error:.1%} of the "
+        f"level (rms, limit {_TOLD_ERROR:.0%}), which neighbouring voxels share: sums over voxels "
+        "have larger errors than stated; measure a run without the crystal"
+    ]
 
 
 def _unsteady(rings: "Rings") -> list[str]:
@@ -325,6 +353,7 @@ def _metrics(found: _Found, params: Params) -> dict[str, Any]:
     rest = found.smooth.rest
     figures |= {
         "significance of the anisotropic part": found.smooth.significance,
+        "error of the anisotropic part that is subtracted, part of the level": found.error,
         "share of repeated measurements that spots disturb": found.smooth.spots,
         "differences of repeated measurements that are not explained": {
             "rms, part of the counts": rest.size,
