@@ -62,6 +62,8 @@ def test_a_short_rotation_needs_more_for_a_ring() -> None:
     course = np.full(GROUPS, 0.5)
     assert search(cells(course, spread=0.5)).rings != []
     assert search(cells(course, spread=0.5, turn=20.0)).rings == []
+    long, short = (search(cells(0 * course, turn=turn)).least for turn in (360.0, 20.0))
+    assert short > 2 * long > 0
 
 
 def test_noise_that_all_frames_share_is_no_ring() -> None:

@@ -35,7 +35,9 @@ wide: diffuse scattering is rarely as sharp in |Q| as a powder.
 """
 _SHARP = 3.0  # pixels
 _TURN = 120.0
-"""Degrees of rotation below which ranges of frames see the same scattering of the crystal."""
+"""Degrees of rotation below which ranges of frames see the same scattering of the crystal: its
+shells are up to 12 errors high in rotations of 40° to 60°, and a ring must be higher in proportion.
+"""
 _CHANGE, _CHANGED = 2.5, 0.5
 """Least difference of a ring between parts of the rotation over its error, and largest ratio of its
 heights, of a ring that changes. Constant rings in simulations: up to 1.6 errors, ratio above 0.7.
@@ -125,12 +127,15 @@ class Search(NamedTuple):
         Rings that are in a part of the rotation only, or twice as strong there as in another.
     frozen : Ice or None
         Ice, if its rings together are significant in the rotation or in a part of it.
+    least : float
+        Height over S of a ring wider than `_SHARP` that would just be found, median over |Q|.
     """
 
     rings: list[Ring]
     ranges: list[tuple[float, float]]
     changing: list[Ring]
     frozen: Ice | None = None
+    least: float = np.inf
 
 
 def bins(q: Floats, pixel: float) -> Floats:
@@ -165,7 +170,17 @@ def search(cells: Cells, variance: Floats | float = 0.0) -> Search:
         new = [ring for ring in own if not _near(ring.q, ranges)]
         rings, changing, ranges = rings + new, changing + new, joined(ranges + covered)
     found = _ice(cells, [(cells, whole), *zip(parts, curves, strict=True)])
-    return Search(sorted(rings), ranges, sorted(changing), found)
+    return Search(sorted(rings), ranges, sorted(changing), found, _least(cells, whole[1]))
+
+
+def _least(cells: Cells, error: Floats) -> float:
+    """Return the height over S of a ring that would just be found, infinite if none would be."""
+    between = cells.between
+    use = np.isfinite(error) & (between > 0)
+    if np.count_nonzero(use) < 3 * _WINDOW:
+        return np.inf
+    limit = np.maximum(_SIGNIFICANT * error[use], _LEAST * cells.level[use])
+    return float(np.median(limit / between[use]))
 
 
 def _ice(cells: Cells, curves: list[tuple[Cells, tuple[Floats, Floats]]]) -> Ice | None:
@@ -232,7 +247,7 @@ def _excess(cells: Cells, variance: Floats | float, fewest: int = _FEWEST) -> tu
         excess[i] = np.median(difference)
         spread = 1.4826 * np.median(np.abs(difference - excess[i]))
         error[i] = np.sqrt(_MEDIAN / len(difference)) * spread
-    error /= np.sqrt(np.clip(cells.turn / _TURN, 0.01, 1.0))
+    error /= np.clip(cells.turn / _TURN, 0.01, 1.0)
     return excess, np.sqrt(error**2 + _MEDIAN * variance)
 
 

@@ -186,6 +186,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         float(np.min(course)),
         float(np.max(course)),
     ]
+    figures["height over S of a powder ring that would just be found"] = (
+        left.least if np.isfinite(left.least) else None
+    )
     figures["largest factor of the background that the counts allow"] = most[0]
     stage.write_json(outputs.metrics, figures | {"warnings": warnings})
     for warning in warnings:
@@ -194,7 +197,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     print(
         f"{len(parts)} background{'s' * (len(parts) > 1)}: {background_checks.share(rings):.1%} of "
         f"the counts of the frames; an error of 1% of their level changes S by {middle:.2%} in the "
-        f"median shell of |Q| and by at most {largest:.2%}; `scale_error` states such an error"
+        f"median shell of |Q| and by at most {largest:.2%}; `scale_error` states such an error; "
+        + (
+            f"powder rings below {left.least:.0%} of S that the runs do not have are not noticed"
+            if np.isfinite(left.least)
+            else "too few pixels or frames to search powder rings that the runs do not have"
+        )
     )
 
 
