@@ -182,6 +182,7 @@ def rewrite(**values: float) -> Callable[[h5py.File], None]:
 MANY = EmptyRun(40, 1.0)
 COARSE: dict[str, Any] = {"shape": (60, 64), "span": 60.0}
 FINE: dict[str, Any] = {"shape": (120, 128), "span": 40.0}
+LONG: dict[str, Any] = {"shape": (120, 128), "span": 90.0}
 CASES: dict[str, Case] = {
     "as it is": Case(),
     "one frame": Case(empty=EmptyRun(1, 1.0)),
@@ -218,6 +219,12 @@ CASES: dict[str, Case] = {
         plan=FINE, change=furnace(lambda t: 1 + 0.5 * np.sin(7 * t)), change_run=with_rings
     ),
     "rings in the frames only": Case(plan=FINE, change=furnace(lambda t: 1.0, 0.3)),
+    "rings in the frames only, 90 degrees": Case(
+        plan=LONG, change=furnace(lambda t: 1.0, 0.3)
+    ),
+    "rings in the frames only, in half of 90 degrees": Case(
+        plan=LONG, change=furnace(lambda t: float(t > 0.5), 0.3)
+    ),
     "rings in the run only": Case(plan=FINE, change_run=with_rings),
 }  # fmt: skip
 

@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan
 from hklflow.images import run_check
-from hklflow.images.surroundings import Part, Rings
-from hklflow.stage import background_checks
+from hklflow.images.surroundings import Part, Rings, Valid
+from hklflow.stage import background_checks, background_watch
+from hklflow.stage.background_settings import Named
 
 SHAPE = (80, 90)
 ROW, COLUMN = np.indices(SHAPE)
@@ -109,3 +111,62 @@ def test_only_rings_make_a_run_sharp() -> None:
     q, ring = AWAY / 10, 200 * np.exp(-((AWAY - 25) ** 2) / 4)
     for run, expected in ((AIR, False), (AIR + ring, True), (0.001 * AIR, False)):
         assert background_checks.sharp(sums(run, run)[1], q) == expected
+
+
+def watched(
+    run: Any, background: Any, crystal: Any = 30.0
+) -> tuple[background_watch.Watch, list[Part]]:
+    """Return a run compared with 40 frames over half a turn, for a background in the frames."""
+    rng, n = np.random.default_rng(205), 40
+    # 2 mrad for each pixel, around the middle.
+    origin = np.array([-45 * 1e-4, 40 * 1e-4, 0.05])
+    detector = Detector(SHAPE, (1e-4, 1e-4), origin, np.array([0, -1.0, 0]), np.array([1.0, 0, 0]))
+    goniometer = Goniometer(("phi",), np.array([[1.0, 0.0, 0.0]]), np.zeros(1), 0)
+    rotation = Rotation(Beam(0.5, 0.99), detector, goniometer, Scan(0.0, np.pi / n, n))
+    level = rng.poisson(40 * np.broadcast_to(run, SHAPE)) / 40
+    part = Part("air", level, np.maximum(level, 0.1) / 40, np.ones(n), 0.0)
+    watch = background_watch.Watch(rotation, [part])
+    expected = np.broadcast_to(background + crystal, SHAPE)
+    frames = iter([(z, rng.poisson(expected)) for z in range(n)])
+    assert len(list(watch.passed(frames, np.ones(n), [part], Valid()))) == n
+    return watch, [part]
+
+
+NAMED = Named(name="air", raw="raw/air.nxs", seen_through="not")
+RING = 10 * np.exp(-((AWAY - 25) ** 2) / 2)
+
+
+def test_rings_that_the_run_does_not_have_are_reported() -> None:
+    weak = AIR / 10
+    for run, frames, n in ((weak, weak, 0), (weak + RING, weak + RING, 0), (weak, weak + RING, 1)):
+        watch, parts = watched(run, frames)
+        left = watch.rings(parts)
+        rings = left.rings
+        assert [ring.q for ring in rings] == n * [pytest.approx(25 * 0.0251, abs=0.03)]
+        if rings:
+            assert rings[0].share == pytest.approx(1 / 3, rel=0.3)
+            (warning,) = background_checks.rings_left(left, "air")
+            assert "powder rings are left at |Q| = 0.6" in warning
+        else:
+            assert background_checks.rings_left(left, "air") == []
+
+
+def test_a_level_that_nothing_confirms_is_reported() -> None:
+    """Next to the beam stop nearly all counts are those of air."""
+    crystal = 30 * np.minimum(AWAY / 20, 1) ** 2
+    for factor, confirmed in ((1.0, True), (0.3, False), (0.2, False), (1.5, True)):
+        watch, parts = watched(factor * AIR, AIR, crystal)
+        most, of_s = watch.most(parts)
+        assert most == pytest.approx(1 / factor, rel=0.2)
+        assert (background_checks.not_confirmed(most, of_s, [NAMED]) == []) == confirmed
+
+
+def test_a_weak_background_needs_no_confirmation() -> None:
+    """An error of the level does not matter if the crystal scatters 300 times as much."""
+    watch, parts = watched(0.1, 0.1, 30.0)
+    most, of_s = watch.most(parts)
+    assert most > 100
+    assert background_checks.not_confirmed(most, of_s / 100, [NAMED]) == []
+    assert background_checks.not_confirmed(1.5, 0.3, [NAMED]) == []
+    stated = NAMED.model_copy(update={"scale_error": 0.1})
+    assert background_checks.not_confirmed(most, of_s, [stated]) == []

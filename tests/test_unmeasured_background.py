@@ -12,6 +12,9 @@ from hklflow import nexus, stage
 from hklflow.base.errors import HklflowError
 from hklflow.experiment.config import load
 from hklflow.experiment.jobs import Plan
+from hklflow.images.ice import Ice
+from hklflow.images.powder_rings import Rings
+from hklflow.images.ring_search import Ring
 from hklflow.stage.unmeasured_sums import Task
 from hklflow.stages import transform, unmeasured_background
 from tests.truth.quantitative_background import Air, Surroundings, Walls
@@ -121,3 +124,24 @@ def test_jobs_follow_the_configuration(tmp_path: Path) -> None:
     settings = yaml.safe_load(text + f"background: {{unmeasured: report, runs: {runs}}}\n")
     with pytest.raises(HklflowError, match="`unmeasured` is for scans without `runs`"):
         load(settings, tmp_path)
+
+
+def test_an_anisotropic_part_with_a_large_error_is_reported() -> None:
+    """Rms over the pixels over the level: 0.3 of 10 is too much, 0.03 is not."""
+    level = np.array([9.0, np.nan, 10.0, 11.0])
+    for sigma, n in ((0.3, 1), (0.03, 0), (0.0, 0)):
+        error = unmeasured_background._relative_error(np.full(50, sigma**2), level)
+        assert error == pytest.approx(sigma / 10)
+        warnings = unmeasured_background._uncertain(error)
+        assert len(warnings) == n
+        assert all("error of 3.0% of the level" in text for text in warnings)
+
+
+def test_rings_that_change_and_ice_are_reported() -> None:
+    ring = Ring(2.72, 0.1, 3.0, 0.2)
+    rings = Rings([ring], [], [(2.6, 2.8)], *np.zeros((4, 1)))
+    assert unmeasured_background._unsteady(rings) == []
+    (text,) = unmeasured_background._unsteady(rings._replace(changing=[ring]))
+    assert "|Q| = 2.72 1/Å are not equally strong" in text
+    (text,) = unmeasured_background._unsteady(rings._replace(frozen=Ice([0, 0.02, 0.1, 0.1], [])))
+    assert "0%, 2%, 10%, 10% of the level in 4 consecutive parts" in text

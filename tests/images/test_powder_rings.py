@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hklflow.images import powder_rings
-from hklflow.images.powder_rings import GROUPS, SECTORS, Cells
+from hklflow.images import powder_rings, ring_search
+from hklflow.images.ring_search import GROUPS, SECTORS, Cells
 
 PIXEL = 0.02
 RINGS = ((1.5, 0.02, 8.0), (2.3, 0.025, 4.0), (2.36, 0.02, 5.0))  # centre, σ, height
@@ -21,7 +21,7 @@ def true(q: np.ndarray, azimuth: np.ndarray, texture: float) -> np.ndarray:
 def cells(rings: bool, texture: float = 0.4, *, streaks: float = 0.0) -> Cells:
     """Return sums of 1500 counts in a cell; ``streaks``: sharp scattering in few cells."""
     rng = np.random.default_rng(1)
-    edges = powder_rings.bins(np.array([0.5, 4.5]), PIXEL)
+    edges = ring_search.bins(np.array([0.5, 4.5]), PIXEL)
     q = (edges[:-1] + edges[1:]) / 2
     azimuth = (np.arange(SECTORS)[:, None] + 0.5) / SECTORS * 2 * np.pi - np.pi
     level = 20 + 5 * q - 0.8 * q**2 + np.cos(azimuth)
@@ -92,6 +92,6 @@ def test_shells_of_the_crystal_are_no_rings() -> None:
 
 def test_coarse_pixels_are_reported() -> None:
     assert not powder_rings.find(cells(rings=False)).coarse
-    edges = powder_rings.bins(np.array([0.5, 16.0]), 0.39)
+    edges = ring_search.bins(np.array([0.5, 16.0]), 0.39)
     ones = np.ones((GROUPS, SECTORS, len(edges) - 1))
     assert powder_rings.find(Cells(edges, 100 * ones, ones)).coarse

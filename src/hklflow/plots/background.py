@@ -11,7 +11,7 @@ from hklflow.images.surroundings import Part, Rings
 from hklflow.plots.common import SMALL, figure_of
 
 if TYPE_CHECKING:
-    from hklflow.images.powder_rings import Cells
+    from hklflow.images.ring_search import Cells
     from hklflow.transform.unmeasured_bounds import Bounds
 
 

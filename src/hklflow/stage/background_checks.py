@@ -1,18 +1,19 @@
 """Checks of runs without the crystal against the frames with the crystal."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hklflow.stage.background_settings import Named
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
+    from hklflow.images.ring_search import Search
     from hklflow.images.run_check import Counted
     from hklflow.images.scan import RotationScan
-    from hklflow.images.surroundings import Part, Rings, Valid
+    from hklflow.images.surroundings import Part, Rings
 
 # Standard deviations of the rest of a shell below 0 that are reported.
 _NEGATIVE = 4.0
@@ -24,46 +25,14 @@ _MANY = 0.2
 _KNOWN = 0.2
 _DEVIATIONS = 5.0
 _LEVEL = 0.05
+# Largest factor of a background that the counts allow, and part of S that it would be (median over
+# |Q|), above which its level is called not confirmed. Next to the beam stop air scatters more than
+# a crystal: in simulations the factor is below 1.3, and 4 to 6 if the run is 3 to 5 times too weak.
+_ALLOWED, _ALLOWED_OF_S = 2.0, 0.03
 # Shells of |Q| for the rings, and the rms of a curve without a smooth part, over its mean, above
 # which it has rings: steps of the solid angle and of modules in smooth scattering are below 1 %.
 SHELLS = 300
 _ROUGH = 0.03
-
-
-class Watch:
-    """Sums of the pixels of frames that are read for another purpose."""
-
-    def __init__(self, shape: tuple[int, ...], n_parts: int) -> None:
-        import numpy as np
-
-        self.counts = np.zeros(shape)
-        self.weights = np.zeros((n_parts, *shape))
-
-    def passed(
-        self,
-        frames: "Iterator[tuple[int, NDArray[Any]]]",
-        incident: "NDArray[np.float64]",
-        parts: "Sequence[Part]",
-        valid: "Valid",
-    ) -> "Iterator[tuple[int, NDArray[Any]]]":
-        """Yield the frames, and add the good pixels of each."""
-        import numpy as np
-
-        from hklflow.images import masks
-
-        limit = min(valid.flag_from, valid.saturated_from)
-        for frame, image in frames:
-            good = ~masks.flagged(image, limit, valid.valid_from)
-            self.counts += np.where(good, image, 0)
-            for weight, part in zip(self.weights, parts, strict=True):
-                weight += good * (incident[frame] * part.factor[frame])
-            yield frame, image
-
-    def sums(self, parts: "list[Part]") -> "Counted":
-        """Return the sums with the counts that the runs expect."""
-        from hklflow.images import run_check
-
-        return run_check.expected(self.counts, self.weights, parts)
 
 
 def contradicted(sums: "Counted", parts: "list[Part]") -> tuple[list[str], bool]:
@@ -103,9 +72,55 @@ def contradicted(sums: "Counted", parts: "list[Part]") -> tuple[list[str], bool]
     return warnings, bool(n_spots <= _MANY * good)
 
 
+def rings_left(left: "Search", names: str) -> list[str]:
+    """Return a warning if powder rings are left that the runs do not have."""
+    if not left.rings and left.frozen is None:
+        return []
+    found = [
+        f"at |Q| = {', '.join(f'{ring.q:.2f}' for ring in left.rings)} 1/Å, as high as "
+        f"{max(ring.share for ring in left.rings):.0%} of S next to them"
+    ] * bool(left.rings)
+    if left.frozen is not None:
+        heights = ", ".join(f"{height:.0%}" for height in left.frozen.heights)
+        found.append(f"of ice, {heights} of S in consecutive parts of the rotation")
+    return [
+        f"{names}: powder rings are left {', and '.join(found)}: the run does not have them, or "
+        "has weaker ones; measure the run with all that was in the beam (furnace, windows), or "
+        "mask the rings (`hklflow mask add annulus`)"
+    ]
+
+
+def not_confirmed(most: float, of_s: float, runs: list[Named]) -> list[str]:
+    """Return a warning if the frames have far more counts than the background everywhere.
+
+    A run with a stated error, or with a fitted factor, needs no confirmation.
+
+    Parameters
+    ----------
+    most, of_s : float
+        Largest factor of the background that the counts allow, and what S loses with it.
+    """
+    unknown = _without_error(runs)
+    if not (unknown and most > _ALLOWED and of_s > _ALLOWED_OF_S):
+        return []
+    return [
+        f"{', '.join(unknown)}: the frames have at least {most:.1f} times the counts of the "
+        "background on all of the detector, so that nothing confirms its level, and S may be too "
+        "large by up to "
+        f"{of_s:.0%} (median over |Q|); air alone would scatter as much next to the beam stop: "
+        "check exposure, monitor and attenuator of the run, and give their uncertainty as "
+        "`scale_error`"
+    ]
+
+
+def _without_error(runs: list[Named]) -> list[str]:
+    """Return the names of the runs whose levels are taken to be right."""
+    return [run.name for run in runs if run.scale != "fit" and run.scale_error == 0]
+
+
 def no_monitor(runs: list[Named], scan: "RotationScan") -> list[str]:
     """Return a warning if the incident intensity of a run is taken from its exposure."""
-    unknown = [run.name for run in runs if run.scale != "fit" and run.scale_error == 0]
+    unknown = _without_error(runs)
     if scan.monitor_source != "none" or not unknown:
         return []
     return [

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hklflow.images.powder_rings import Cells, Rings
+    from hklflow.images.powder_rings import Rings
+    from hklflow.images.ring_search import Cells
     from hklflow.transform.repeat_grid import RepeatGrid
     from hklflow.transform.repeats import Records
     from hklflow.transform.unmeasured import Fit, Places

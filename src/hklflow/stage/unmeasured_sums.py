@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hklflow.geometry import Rotation
-    from hklflow.images.powder_rings import Cells
+    from hklflow.images.ring_search import Cells
     from hklflow.images.scan import RotationScan
     from hklflow.orientation.product import Orientation
     from hklflow.stage.norms import Norm
@@ -105,7 +105,8 @@ def summed(task: Task, plan: "RepeatGrid | None", punch: Punch) -> "tuple[Record
         own, mine = _of_rotation(task, number, plan, orbit, punch)
         parts += [] if own is None else [own]
         cells = mine if cells is None else cells._replace(
-            counts=cells.counts + mine.counts, unit=cells.unit + mine.unit
+            counts=cells.counts + mine.counts, unit=cells.unit + mine.unit,
+            turn=cells.turn + mine.turn,
         )  # fmt: skip
     assert cells is not None
     if plan is None or orbit is None:
@@ -160,6 +161,17 @@ def places_of(rotation: "Rotation", slow: Any, fast: Any) -> "Places":
     return Places(np.linalg.norm(q, axis=-1), np.arctan2(q[..., 1], q[..., 0]))
 
 
+def ring_edges(rotation: "Rotation", every: int = 1) -> "NDArray[np.float64]":
+    """Return the edges of the bins of |Q| in which powder rings are searched."""
+    import numpy as np
+
+    from hklflow.images import ring_search
+
+    middle = [n / 2 for n in rotation.detector.shape]
+    width = np.linalg.norm(rotation.q_lab(middle[0] + 1, middle[1]) - rotation.q_lab(*middle))
+    return ring_search.bins(pixel_places(rotation, every).q, max(float(width), 0.005))
+
+
 class _Sampled:
     """Sums of some frames by range of frames, sector and |Q|, without reflections."""
 
@@ -173,7 +185,7 @@ class _Sampled:
     ) -> None:
         import numpy as np
 
-        from hklflow.images import powder_rings
+        from hklflow.images import ring_search
 
         self._rotation, self._ub = task.rotations[number], task.orientation.ub
         self._incident, self._readout, self._punch = incident, readout, punch
@@ -182,23 +194,15 @@ class _Sampled:
         self._every = every
         self._norm = norm[::every, ::every]
         places = pixel_places(self._rotation, every)
-        first = task.rotations[0]
-        middle = first.q_lab(*(n / 2 for n in first.detector.shape))
-        width = np.linalg.norm(
-            first.q_lab(first.detector.shape[0] / 2 + 1, first.detector.shape[1] / 2) - middle
-        )
-        edges = powder_rings.bins(pixel_places(first, every).q, max(float(width), 0.005))
-        n_bins = len(edges) - 1
-        shell = np.clip(np.digitize(places.q, edges) - 1, 0, n_bins - 1)
-        sector = (places.azimuth + np.pi) / (2 * np.pi) * powder_rings.SECTORS
-        sector = np.clip(sector.astype(int), 0, powder_rings.SECTORS - 1)
-        self._cell = sector * n_bins + shell
+        edges = ring_edges(task.rotations[0], every)
+        self._cell = ring_search.numbers(places.q, places.azimuth, edges)
         self._slow, self._fast = (
             (np.arange(0, size, every) + 0.5) for size in self._rotation.detector.shape
         )
-        size = powder_rings.GROUPS, powder_rings.SECTORS, n_bins
-        self.cells = powder_rings.Cells(edges, np.zeros(size), np.zeros(size))
+        size = ring_search.GROUPS, ring_search.SECTORS, len(edges) - 1
         n = self._rotation.scan.n_frames
+        turn = n * abs(np.degrees(self._rotation.scan.step))
+        self.cells = ring_search.Cells(edges, np.zeros(size), np.zeros(size), turn)
         self._chosen = set(np.unique(np.linspace(0, n - 1, min(n, _CELL_FRAMES)).astype(int)))
 
     def add(self, counts: "NDArray[Any]", first: int, mask: "NDArray[np.uint8] | None") -> None:

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from hklflow import stage
-from hklflow.stage import background_checks, background_factors, background_runs
+from hklflow.stage import (
+    background_checks,
+    background_factors,
+    background_runs,
+    background_watch,
+    unmeasured_sums,
+)
 from hklflow.stage.background_settings import Named, Run
 from hklflow.stage.frame_curve import Curve, read_signal
 
@@ -26,7 +32,7 @@ if TYPE_CHECKING:
     from hklflow.stage.background_runs import Averaged
     from hklflow.stage.rehearsal import Known
 
-VERSION = 5
+VERSION = 6
 FRAMES_OF = "scan"
 
 # Ranges of frames in which the rings of a run are compared.
@@ -155,22 +161,35 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     factors, course = _factors([image for image, _ in averaged], scan, inputs, pixels, params)
     parts = factors.require_positive(factors.parts(course))
     warnings += [w for run in runs if (w := background_factors.interval(run, course)) is not None]
-    watch = background_checks.Watch(bad.shape, len(parts))
+    watch = background_watch.Watch(scan.rotation, parts)
     rings = _rings(scan, parts, params, watch=watch)
     contradicted, usable = background_checks.contradicted(watch.sums(parts), parts)
     if contradicted:
         rings = _rings(scan, parts, params)
     warnings += contradicted + background_checks.no_monitor(runs, scan)
     warnings += background_checks.doubts(rings, params.told_error)
-    warnings += _levels(scan, parts, params) if usable else []
+    weaker = _levels(scan, parts, params) if usable else []
+    left = watch.rings(parts)
+    names = ", ".join(part.name for part in parts)
+    warnings += weaker or (background_checks.rings_left(left, names) if usable else [])
+    most = watch.most(parts)
+    warnings += background_checks.not_confirmed(*most, runs)
     around = None if pixels is None else factors.surroundings(parts, pixels, course)
     nexus.write_background(outputs.background, parts, rings, around)
     plots.save(picture(rings, parts, f"background of {scan.raw}"), outputs.picture)
     figures = _metrics(parts, rings, params)
+    figures["powder rings that are left"] = [
+        {"|Q| in 1/Å": ring.q, "width in 1/Å": ring.width, "height over S": ring.share}
+        for ring in left.rings
+    ]
     figures["smallest and largest transmission over its median"] = [
         float(np.min(course)),
         float(np.max(course)),
     ]
+    figures["height over S of a powder ring that would just be found"] = (
+        left.least if np.isfinite(left.least) else None
+    )
+    figures["largest factor of the background that the counts allow"] = most[0]
     stage.write_json(outputs.metrics, figures | {"warnings": warnings})
     for warning in warnings:
         print(f"warning: {warning}")
@@ -178,7 +197,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     print(
         f"{len(parts)} background{'s' * (len(parts) > 1)}: {background_checks.share(rings):.1%} of "
         f"the counts of the frames; an error of 1% of their level changes S by {middle:.2%} in the "
-        f"median shell of |Q| and by at most {largest:.2%}; `scale_error` states such an error"
+        f"median shell of |Q| and by at most {largest:.2%}; `scale_error` states such an error; "
+        + (
+            f"powder rings below {left.least:.0%} of S that the runs do not have are not noticed"
+            if np.isfinite(left.least)
+            else "too few pixels or frames to search powder rings that the runs do not have"
+        )
     )
 
 
@@ -251,7 +275,7 @@ def _rings(
     *,
     for_fit: bool = False,
     part: tuple[int, int] = (0, 1),
-    watch: "background_checks.Watch | None" = None,
+    watch: "background_watch.Watch | None" = None,
 ) -> "Rings":
     """Compare frames spread over the rotation, or over a part of it, with the backgrounds.
 
@@ -267,7 +291,7 @@ def _rings(
     used = [frame for frame in range(n) if frame not in out]
     chosen = np.unique(np.linspace(0, len(used) - 1, min(params.sample_frames, len(used))))
     chosen = np.array_split(chosen, part[1])[part[0]]
-    q = _pixels_q(scan)
+    q = unmeasured_sums.pixel_places(scan.rotation).q
     with raw.open_scan(scan) as frames:
         flag = float(masks.flag_value(frames.dtype) or np.inf)
         limits = surroundings.Valid(flag, float(scan.saturation or np.inf), scan.underload)
@@ -324,21 +348,12 @@ def _fitted(
 
 def _levels(scan: "RotationScan", parts: "list[Part]", params: Params) -> list[str]:
     """Return a warning if rings of the runs are not as strong in all parts of the rotation."""
-    if not background_checks.sharp(parts, _pixels_q(scan)):
+    if not background_checks.sharp(parts, unmeasured_sums.pixel_places(scan.rotation).q):
         return []
     ranges = [_rings(scan, parts, params, for_fit=True, part=(i, _RANGES)) for i in range(_RANGES)]
     levels = background_checks.ring_levels(ranges)
     doubt = background_checks.level_doubt(levels, ", ".join(part.name for part in parts))
     return [] if doubt is None else [doubt]
-
-
-def _pixels_q(scan: "RotationScan") -> "NDArray[np.float64]":
-    """Return |Q| (1/Å) of the pixels."""
-    import numpy as np
-
-    centres = (np.arange(size) + 0.5 for size in scan.rotation.detector.shape)
-    slow, fast = np.meshgrid(*centres, indexing="ij")
-    return np.asarray(np.linalg.norm(scan.rotation.q_lab(slow, fast), axis=-1), np.float64)
 
 
 def _metrics(parts: "list[Part]", rings: "Rings", params: Params) -> dict[str, Any]:

@@ -19,11 +19,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hklflow.images.powder_rings import Cells, Rings
+    from hklflow.images.powder_rings import Rings
+    from hklflow.images.ring_search import Cells
     from hklflow.images.surroundings import Part
     from hklflow.transform.unmeasured_bounds import Bounds
 
-VERSION = 5
+VERSION = 6
+
+# Error of the anisotropic part, as a part of the level, above which it is reported; the same as
+# `background: told_error` of runs.
+_TOLD_ERROR = 0.01
 
 
 class Inputs(stage.Inputs):
@@ -106,6 +111,7 @@ class _Found(NamedTuple):
     cells: "Cells"
     maps: "NDArray[np.float64]"
     warnings: list[str]
+    error: float
 
     @property
     def bounds(self) -> "Bounds | None":
@@ -183,6 +189,7 @@ def _found(task: unmeasured_sums.Task, params: Params) -> _Found:
             "background; no smooth background is subtracted, and the interval is from 0 to the "
             "level; do not bin the pixels, or measure a run without the crystal"
         )
+    warnings += _unsteady(rings)
     pixels, pixel_norm = unmeasured_sums.pixel_places(task.rotations[0]), task.norms[0].pixel
     use = pixel_norm > 0
     found, subtracted = None, False
@@ -209,6 +216,10 @@ def _found(task: unmeasured_sums.Task, params: Params) -> _Found:
             warnings += [said] if said else []
             subtracted = not said and not rings.coarse and found.significance >= SIGNIFICANT
     smooth = unmeasured_fit.smooth_part(found if subtracted else None, pixels, use)
+    error = 0.0
+    if found is not None:
+        error = _relative_error(smooth[1][use], found.bounds.level)
+        warnings += _uncertain(error) if params.subtract else []
     ring = rings.image(pixels.q, pixels.azimuth)
     near = rings.near(pixels.q)
     parts = _parts(smooth, ring, near, pixel_norm, params)
@@ -220,7 +231,48 @@ def _found(task: unmeasured_sums.Task, params: Params) -> _Found:
         )
     maps = unmeasured_fit.maps(cells, pixels, use, smooth[0] + ring[0])
     covered = float(near[use].mean()) if use.any() else 0.0
-    return _Found(parts, found, rings, covered, cells, maps, warnings)
+    return _Found(parts, found, rings, covered, cells, maps, warnings, error)
+
+
+def _relative_error(variance: "NDArray[np.float64]", level: "NDArray[np.float64]") -> float:
+    """Return the error (rms over the pixels) of the anisotropic part, as a part of the level."""
+    import numpy as np
+
+    middle = float(np.nanmedian(level)) if np.isfinite(level).any() else 0.0
+    return float(np.sqrt(variance.mean())) / middle if variance.size and middle > 0 else 0.0
+
+
+def _uncertain(error: float) -> list[str]:
+    """Return a warning if the anisotropic part is subtracted with a large error."""
+    if error <= _TOLD_ERROR:
+        return []
+    return [
+        f"the anisotropic part of the background is subtracted with an error of {error:.1%} of the "
+        f"level (rms, limit {_TOLD_ERROR:.0%}), which neighbouring voxels share: sums over voxels "
+        "have larger errors than stated; measure a run without the crystal"
+    ]
+
+
+def _unsteady(rings: "Rings") -> list[str]:
+    """Return warnings on ice, and on rings that are not equally strong in the whole rotation."""
+    found = []
+    if rings.frozen is not None:
+        heights = ", ".join(f"{height:.0%}" for height in rings.frozen.heights)
+        found.append(
+            f"powder rings of ice: the strongest is {heights} of the level in "
+            f"{len(rings.frozen.heights)} consecutive parts of the rotation; all are treated "
+            "like other powder rings; leave out the frames with ice if they are few "
+            "(`import_scan: {leave_out}`)"
+        )
+    if rings.changing:
+        places = ", ".join(f"{ring.q:.2f}" for ring in rings.changing)
+        found.append(
+            f"powder rings at |Q| = {places} 1/Å are not equally strong in all parts of the "
+            "rotation (ice that grows, a wall that leaves the beam): weaker ones may be left in S "
+            "on some frames, and a ring that is subtracted is wrong; leave out the frames with "
+            "rings (`import_scan: {leave_out}`), or mask the rings (`hklflow mask add annulus`)"
+        )
+    return found
 
 
 def _objection(found: unmeasured_fit.Found, rings: "Rings") -> str | None:
@@ -234,7 +286,7 @@ def _objection(found: unmeasured_fit.Found, rings: "Rings") -> str | None:
             "transmission changes; no smooth background is subtracted, and the interval is from 0 "
             "to the level; mask these pixels or frames, or measure a run without the crystal"
         )
-    if rings.rings and found.significance > SIGNIFICANT:
+    if rings.ranges and found.significance > SIGNIFICANT:
         # Ends of rings, and rings that are too weak to be found, have a texture, too.
         return (
             "powder rings were found: what is left of them may be taken for a smooth "
@@ -281,9 +333,17 @@ def _metrics(found: _Found, params: Params) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "subtracted": [part.name for part in found.parts],
         "powder rings": [
-            {"|Q| in 1/Å": r.q, "width in 1/Å": r.width, "height over S": r.height}
+            {
+                "|Q| in 1/Å": r.q,
+                "width in 1/Å": r.width,
+                "height over S": r.height,
+                "changes during the rotation": r in found.rings.changing,
+            }
             for r in found.rings.rings
         ],
+        "ice, part of the level by parts of the rotation": (
+            found.rings.frozen.heights if found.rings.frozen else []
+        ),
         "share of the pixels with powder rings": found.covered,
         "determined": found.smooth is not None,
         "warnings": found.warnings,
@@ -293,6 +353,7 @@ def _metrics(found: _Found, params: Params) -> dict[str, Any]:
     rest = found.smooth.rest
     figures |= {
         "significance of the anisotropic part": found.smooth.significance,
+        "error of the anisotropic part that is subtracted, part of the level": found.error,
         "share of repeated measurements that spots disturb": found.smooth.spots,
         "differences of repeated measurements that are not explained": {
             "rms, part of the counts": rest.size,
