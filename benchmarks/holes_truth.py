@@ -4,9 +4,9 @@
         [--cells cubic ...] [--kinds "size effect" ...] [--waves] [--cosines]
 
 Worlds of tests/truth/hole_worlds.py with a known S(Q); counting noise for a given norm; holes of
-0.2 1/Å. `fill` is the fill of the stage with the interpolant that its control holes choose; `whole`
-is the same volume without holes (its figures are 0 and 1 if σ is right); `spectrum` with
---spectrum is the candidate of spectrum_fill.py, with its covariance. mean, bias: mean pull, and
+0.2 1/Å. `fill` is the fill of the stage; `kriging` is its first part, without the spectrum; `whole`
+is the same volume without holes (its figures are 0 and 1 if σ is right); `spectrum` with --spectrum
+is the fill of spectrum_fill.py, with its covariance. mean, bias: mean pull, and
 rms over vectors of their mean pulls; χ² with the diagonal and with the full covariance of
 independent voxels; shells: width of the pulls of sums over shells. --waves adds thermal diffuse
 scattering; --cosines also prints recovered amplitudes of injected cosines.
@@ -22,16 +22,16 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from benchmarks import spectrum_fill
-from hklflow.volumes import control, fill
+from hklflow.volumes import control, fill, spectrum
 from tests.truth import hole_judge, hole_worlds
 
 WAVES = ("isotropic TDS", "anisotropic TDS")
 
 
-def todays_fill(
+def kriged(
     values: np.ndarray, sigma: np.ndarray, punched: np.ndarray, world: hole_worlds.World
-) -> tuple[np.ndarray, np.ndarray]:
-    """Fill as the stage does; what was not measured beyond q_max is left."""
+) -> fill.Target:
+    """Fill as the first part of the stage; what was not measured beyond q_max is left."""
     q = np.linalg.norm(hole_worlds.hkl_of(world.grid) @ world.lattice.reciprocal.T, axis=-1)
     beyond = (punched == hole_worlds.UNMEASURED) & (q > world.q_max * (1 + 1e-9))
     code = np.where(beyond, np.uint8(fill.LEFT), punched)
@@ -46,7 +46,31 @@ def todays_fill(
     holes = fill.find_holes(target, (punched == hole_worlds.PUNCHED).view(np.uint8))
     model = control.best_of(control.controls(target, holes), fill.BEST)
     fill.fill(target, model)
+    return target
+
+
+def arrays(target: fill.Target) -> tuple[np.ndarray, np.ndarray]:
+    """Return S and its errors."""
     return target.data.astype(float), target.errors.astype(float)
+
+
+def by_kriging(
+    values: np.ndarray, sigma: np.ndarray, punched: np.ndarray, world: hole_worlds.World
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fill as the first part of the stage."""
+    return arrays(kriged(values, sigma, punched, world))
+
+
+def todays_fill(
+    values: np.ndarray, sigma: np.ndarray, punched: np.ndarray, world: hole_worlds.World
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fill as the stage does, with the spectrum."""
+    target = kriged(values, sigma, punched, world)
+    again = spectrum.SpectrumFill(target, world.q_max)
+    for _ in range(spectrum.ROUNDS):
+        again.learn()
+    again.write()
+    return arrays(target)
 
 
 def by_spectrum(
@@ -78,7 +102,7 @@ def table(
         for label, candidate in candidates.items():
             result = hole_judge.verdict(*hole_judge.pulls(candidate, judge, norm, realisations))
             print(
-                f"{name:52s} {norm:5.0f} {place:8s} {len(vectors):3d} {label:6s} "
+                f"{name:52s} {norm:5.0f} {place:8s} {len(vectors):3d} {label:8s} "
                 f"{result.mean:+7.2f} {result.width:6.2f} {result.bias:6.2f} {result.chi2:7.2f} "
                 f"{result.chi2_full:7.2f} {result.shells:7.2f}",
                 flush=True,
@@ -111,6 +135,7 @@ def main() -> None:
                 world = hole_worlds.make_world(kind, cell, args.size, args.step, coverage == "cone")
                 for norm in args.norms:
                     candidates = {
+                        "kriging": by_kriging,
                         "fill": todays_fill,
                         "whole": hole_judge.without_holes(norm, 1000),
                     }

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hklflow.volumes import fill_kernels as kernels
 from hklflow.volumes.fill import MODELS, Holes, Pattern, Target, most_of, support_of
 from hklflow.volumes.interpolants import OTHERS
+from hklflow.volumes.spectrum import SpectrumFill
 
 Floats = NDArray[np.float64]
 
@@ -61,32 +62,59 @@ def controls(target: Target, holes: list[Holes], seed: int = 0) -> dict[str, Con
     holes : list of Holes
         Punched holes that `find_holes` returned.
     """
-    if not holes:
+    chosen = _chosen(target, holes, seed)
+    if chosen is None:
         return {}
-    common = max(holes, key=lambda item: (len(item.bases), len(item.voxels)))
-    edges, voxels = target.edges, common.voxels
-    support = support_of(voxels, edges, most_of(len(voxels), True))
-    for least in _MEASURED:
-        bases = _places(target, common, support, least, np.random.default_rng(seed))
-        if len(bases) >= _FEWEST:
-            break
-    else:
-        return {}
-    truth, sigma = np.empty((2, len(bases), len(voxels)))
-    kernels.gather(target.data, target.errors, target.code, bases, voxels, truth, sigma)
+    bases, voxels, support = chosen
+    truth, sigma = _truth(target, bases, voxels)
     judged = {}
     for model in MODELS:
-        pattern = Pattern(voxels, support, edges, model)
+        pattern = Pattern(voxels, support, target.edges, model)
         values, noise = pattern.measured(target, bases)
         filled = pattern.kriging.fill(values, noise, pattern.twins(target, bases))
         judged[model] = _judge(filled.values, filled.errors, truth, sigma)
     whole = np.isfinite(values).all(axis=1)
     if whole.sum() >= _FEWEST:
         for name, weights in OTHERS.items():
-            others = values[whole] @ weights(voxels, support, edges).T
+            others = values[whole] @ weights(voxels, support, target.edges).T
             errors = np.full(others.shape, np.nan)
             judged[name] = _judge(others, errors, truth[whole], sigma[whole])
     return judged
+
+
+def of_spectrum(
+    target: Target, holes: list[Holes], spectrum: SpectrumFill, model: str, seed: int = 0
+) -> Control | None:
+    """Fill control holes by the spectrum; return None if there are fewer than ten.
+
+    Parameters
+    ----------
+    target : Target
+        Filled volume.
+    holes, seed
+        As for `controls`.
+    model : str
+        Kriging whose errors the filled voxels have.
+    """
+    chosen = _chosen(target, holes, seed)
+    if chosen is None:
+        return None
+    bases, voxels, support = chosen
+    places = bases[:, None] + voxels
+    values = spectrum.predicted(places.reshape(-1, 3)).reshape(places.shape[:2])
+    pattern = Pattern(voxels, support, target.edges, model)
+    errors = pattern.kriging.fill(
+        *pattern.measured(target, bases), pattern.twins(target, bases)
+    ).errors
+    return _judge(values, errors, *_truth(target, bases, voxels))
+
+
+def better(spectrum: Control | None, kriging: Control | None) -> bool:
+    """Return True if the control holes do not speak against the fill by the spectrum.
+
+    They cannot see what all holes share, which is where the spectrum is better.
+    """
+    return spectrum is None or kriging is None or spectrum.rms <= 1.1 * kriging.rms + 0.05
 
 
 def best_of(judged: dict[str, Control], default: str) -> str:
@@ -96,6 +124,29 @@ def best_of(judged: dict[str, Control], default: str) -> str:
         return default
     least = min(rms, key=lambda name: rms[name])
     return least if rms[least] < 0.98 * rms[default] else default
+
+
+def _chosen(
+    target: Target, holes: list[Holes], seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]] | None:
+    """Return first voxels of control holes, and their voxels and support; None if too few."""
+    if not holes:
+        return None
+    common = max(holes, key=lambda item: (len(item.bases), len(item.voxels)))
+    support = support_of(common.voxels, target.edges, most_of(len(common.voxels), True))
+    for least in _MEASURED:
+        bases = _places(target, common, support, least, np.random.default_rng(seed))
+        if len(bases) >= _FEWEST:
+            return bases, common.voxels, support
+    return None
+
+
+def _truth(
+    target: Target, bases: NDArray[np.int64], voxels: NDArray[np.int64]
+) -> tuple[Floats, Floats]:
+    truth, sigma = np.empty((2, len(bases), len(voxels)))
+    kernels.gather(target.data, target.errors, target.code, bases, voxels, truth, sigma)
+    return truth, sigma
 
 
 def _judge(filled: Floats, errors: Floats, truth: Floats, sigma: Floats) -> Control:

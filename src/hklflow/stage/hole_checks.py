@@ -1,0 +1,80 @@
+"""Checks of the fill of holes: control holes, shells that were not measured."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hklflow.transform.shells import Shells
+    from hklflow.volumes.control import Control
+
+# Filled fraction within q_max above which the errors of the ΔPDF are too small.
+_MUCH = 0.02
+
+
+def gaps(shells: "Shells", q_max: float, coverage: float) -> list[str]:
+    """Return a warning on the shell within q_max with the smallest measured fraction."""
+    import numpy as np
+
+    part = shells.seen / np.maximum(shells.inside, 1)
+    # The beam stop always hides the first shells.
+    first = int(np.argmax(part >= coverage / 2))
+    own = np.arange(len(part)) >= first
+    own &= (shells.inside > 0) & (shells.edges[1:] <= q_max * (1 + 1e-9))
+    worst = int(np.argmin(np.where(own, part, np.inf)))
+    if not own.any() or part[worst] >= coverage / 2:
+        return []
+    low, high = shells.edges[worst : worst + 2]
+    return [
+        f"only {100 * part[worst]:.0f} % of the shell of |Q| from {low:.3g} to {high:.3g} 1/Å is "
+        f"measured, which is within q_max = {q_max:.3g} 1/Å; reduce q_max"
+    ]
+
+
+def much(share: float) -> list[str]:
+    """Return a warning if a large share of the voxels within q_max was not measured."""
+    if share <= _MUCH:
+        return []
+    return [
+        f"{100 * share:.1f} % of the voxels within q_max were not measured and are filled: their "
+        "errors are correlated, and σ of the ΔPDF is too small at small r; reduce q_max or "
+        "measure more"
+    ]
+
+
+def told(found: "dict[str, Control]", model: str) -> dict[str, Any]:
+    """Return the results in the control holes, and warnings, of an interpolant."""
+    warnings = []
+    if model not in found:
+        warnings.append("fewer than ten control holes fit between holes: the fill is not judged")
+        return {"control holes": None, "warnings": warnings}
+    own = found[model]
+    if own.rms > 1.0:
+        warnings.append(
+            f"the interpolation error in control holes is {own.rms:.2f} times the noise: the "
+            "scattering varies within a hole, or the radius is too large; use a smaller radius or "
+            "declare the satellites"
+        )
+    if abs(own.bias) > max(0.2, 4 * own.error):
+        warnings.append(f"the fill of control holes is wrong by {own.bias:+.2f} σ on average")
+    best = min(found, key=lambda name: found[name].rms)
+    if found[best].rms < 0.8 * own.rms - 0.05:
+        warnings.append(
+            f"{best} fits the control holes better than {model} (error without noise "
+            f"{found[best].rms:.2f} σ instead of {own.rms:.2f} σ)"
+        )
+    judged = {
+        name: {
+            "rms of the fill in units of the noise": item.rms,
+            "bias in units of the noise": item.bias,
+            "standard error of the bias": item.error,
+            "pull width": item.pull,
+        }
+        for name, item in found.items()
+    }
+    return {
+        "rms of the fill in units of the noise": own.rms,
+        "bias in units of the noise": own.bias,
+        "pull width of control holes": own.pull,
+        "control holes": own.holes,
+        "interpolants": judged,
+        "warnings": warnings,
+    }
