@@ -1,9 +1,9 @@
 """Quadrants, modules and chips found against those that made the data, over seeds.
 
 Data are those of `tests/truth/level_worlds.py` (points) and `tests/truth/level_images.py` (pixels
-of powder images). Prints, for each case, the largest error of a corner relative to all others before
-and after in pixels (mean and worst of the seeds), the rms pulls of shifts and rotations, and the
-rounds. ``python -m benchmarks.levels_truth [seeds]``
+of powder images). Prints, for each case, the largest error of a corner relative to all others
+before and after in pixels (mean and worst of the seeds), the rms pulls of shifts and rotations, and
+the rounds. ``python -m benchmarks.levels_truth [seeds]``
 """
 
 import sys
