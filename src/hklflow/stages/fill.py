@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
     from hklflow.geometry.symmetry import SpaceGroup
     from hklflow.nexus import OpenVolume
-    from hklflow.volumes.control import Control
-    from hklflow.volumes.fill import Holes, Target
+    from hklflow.volumes.fill import Target
 
 VERSION = 7
 
@@ -109,6 +108,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.plots import fill as pictures
     from hklflow.volumes import fill
     from hklflow.volumes.control import best_of, controls
+    from hklflow.volumes.refill import refill
 
     group = stage.read_orientation(inputs.orientation).group
     with nexus.open_volume(inputs.symmetrised) as volume:
@@ -131,7 +131,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             model,
             lambda items, total: stage.progress(items, total, "holes filled", lambda step: step),
         )
-        model, doubts = _again(target, holes, found, model, q_max, params, threads)
+        if params.spectrum:
+            small = _room_for_spectrum(target.data.shape, params)
+            warnings += small
+            if not small:
+                model = refill(target, holes, found, model, q_max, threads, stage.progress)
         del holes
         metrics |= {
             "q_max in 1/Å": q_max,
@@ -146,7 +150,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "interpolant": model,
             **hole_checks.told(found, model),
         }
-        metrics["warnings"] += warnings + doubts
+        metrics["warnings"] += warnings
         metrics["warnings"] += hole_checks.much(metrics["fraction not measured within q_max"])
         metrics["warnings"] += volume.doubts
         _write(target, volume, outputs.filled, params.title, {"q_max": q_max, "fill": metrics})
@@ -166,39 +170,19 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         print(f"warning: {warning}")
 
 
-def _again(
-    target: "Target",
-    holes: "list[Holes]",
-    found: "dict[str, Control]",
-    model: str,
-    q_max: float,
-    params: Params,
-    threads: int,
-) -> tuple[str, list[str]]:
-    """Fill the kriged holes by the spectrum, if it is better; return the interpolant, and warnings.
+def _room_for_spectrum(shape: tuple[int, ...], params: Params) -> list[str]:
+    """Return a warning if the memory does not suffice for the fill by the spectrum."""
+    import numpy as np
 
-    ``found`` gets its result in the control holes.
-    """
-    from hklflow.volumes import control, spectrum
+    from hklflow.volumes import spectrum
 
-    if not params.spectrum:
-        return model, []
-    needed = (_BYTES_PER_VOXEL + spectrum.BYTES_PER_VOXEL) * target.data.size / 1e6
-    if needed > params.memory:
-        return model, [
-            f"the holes are filled by kriging alone, whose errors add up at lattice vectors of the "
-            f"ΔPDF: the fill by the spectrum needs {needed:.0f} MB; raise fill: memory above it"
-        ]
-    again = spectrum.SpectrumFill(target, q_max, threads)
-    for _ in stage.progress(range(spectrum.ROUNDS), spectrum.ROUNDS, "rounds of the spectrum"):
-        again.learn()
-    own = control.of_spectrum(target, holes, again, model)
-    if own is not None:
-        found[spectrum.NAME] = own
-    if not control.better(own, found.get(model)):
-        return model, []
-    again.write()
-    return spectrum.NAME, []
+    needed = (_BYTES_PER_VOXEL + spectrum.BYTES_PER_VOXEL) * np.prod(shape, dtype=float) / 1e6
+    if needed <= params.memory:
+        return []
+    return [
+        "the holes are filled by kriging alone, whose errors add up at lattice vectors of the "
+        f"ΔPDF: the fill by the spectrum needs {needed:.0f} MB; set `memory` of `fill` to it"
+    ]
 
 
 def _room(

@@ -22,6 +22,8 @@ _WANTED, _FEWEST, _TRIALS = 80, 10, 8000
 # Smallest measured fraction of the support; the second value is used if reflections are close to
 # each other.
 _MEASURED = (0.97, 0.6)
+# Ratio of the errors of the spectrum and of kriging above which the spectrum failed.
+_FAILED = 2.0
 
 
 @dataclass(frozen=True)
@@ -101,20 +103,23 @@ def of_spectrum(
         return None
     bases, voxels, support = chosen
     places = bases[:, None] + voxels
-    values = spectrum.predicted(places.reshape(-1, 3)).reshape(places.shape[:2])
     pattern = Pattern(voxels, support, target.edges, model)
     errors = pattern.kriging.fill(
         *pattern.measured(target, bases), pattern.twins(target, bases)
     ).errors
+    filled = spectrum.predicted(places.reshape(-1, 3), errors.ravel())
+    values, errors = (x.reshape(places.shape[:2]) for x in filled)
     return _judge(values, errors, *_truth(target, bases, voxels))
 
 
 def better(spectrum: Control | None, kriging: Control | None) -> bool:
     """Return True if the control holes do not speak against the fill by the spectrum.
 
-    They cannot see what all holes share, which is where the spectrum is better.
+    They cannot see the error that all holes share, for which the spectrum is taken. In simulations
+    (`benchmarks/holes_truth.py`), it was up to 1.4 times worse than kriging in them, and better in
+    the holes; therefore they only reject a fill that failed.
     """
-    return spectrum is None or kriging is None or spectrum.rms <= 1.1 * kriging.rms + 0.05
+    return spectrum is None or kriging is None or spectrum.rms <= _FAILED * max(kriging.rms, 0.2)
 
 
 def best_of(judged: dict[str, Control], default: str) -> str:

@@ -28,6 +28,7 @@ from hklflow.volumes.tapers import Taper
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Indices = NDArray[np.int64]
+Reals = NDArray[np.floating]
 
 #: Name of this fill among the interpolants.
 NAME = "spectrum of the pair distribution"
@@ -42,13 +43,13 @@ BYTES_PER_VOXEL = 24
 _WIDTH = 0.8
 _ORDER = 4  # of the mean of S, a polynomial of |Q|²
 _TOLERANCE = 1e-4  # of the residual of the conjugate gradients
-# Variance above that near holes, in its units, from which a voxel is noisy.
-_MORE = 0.2
 # Largest number of steps while V is learnt, and at the end. Holes of reflections take some 20; wide
 # gaps, to which only long waves reach, hundreds.
 _STEPS, _LAST_STEPS = 40, 120
 # T/w is not used where the taper is smaller, because the taper would be divided out of its noise.
 _LEAST = 0.05
+# Least variance of a filled voxel, in variances of a measured one.
+_LEAST_ERROR = 0.02
 
 
 class SpectrumFill:
@@ -57,7 +58,7 @@ class SpectrumFill:
     Parameters
     ----------
     target : Target
-        S with values in its holes, which are the start; errors in the holes are not used.
+        S with values in its holes, which are the start, and their errors by kriging.
     q_max : float
         End of the taper, 1/Å; voxels near it and beyond are not changed.
     threads : int
@@ -81,36 +82,37 @@ class SpectrumFill:
         self._unit = unit_of(known) or 1.0
         del known
         self._mean = self._fit_mean()
-        self._t, noise = self._tapered()
-        self._holes = np.flatnonzero(noise.reshape(-1) < 0)
-        self._noise, noisy = self._levels(noise)
-        self._soft = np.flatnonzero(noise.reshape(-1) > noisy)
-        self._excess = noise.reshape(-1)[self._soft].astype(np.float64) - self._noise
-        del noise
+        self._t, self._holes, self._noise, self._rms_taper = self._tapered()
+        self._gain: dict[int, float] = {}
         self._twins = self._equivalents()
         self._variance = self._learnt(self._power(self._t))
 
     def learn(self) -> None:
         """Fill the holes with V as it is known, and learn V from the result."""
-        lost = self._power(self._missed())
+        missed = self._missed()
+        self._gain = self._gains(missed.reshape(-1)[self._holes])
+        lost = self._power(missed)
+        del missed
         field = self._t.copy()
         self._complete(field, self._holes, _STEPS)
         self._variance = self._learnt(self._power(field) + lost)
         self._t.reshape(-1)[self._holes] = field.reshape(-1)[self._holes]
 
     def write(self) -> int:
-        """Replace S in the holes of the target; return the number of voxels."""
+        """Replace S and σ in the holes of the target; return the number of voxels."""
         target, holes = self._target, self._holes
         self._complete(self._t, holes, _LAST_STEPS)
-        target.data[np.unravel_index(holes, self._shape)] = self._s_of(self._t, holes)
+        places = np.unravel_index(holes, self._shape)
+        target.data[places] = self._s_of(self._t, holes)
+        target.errors[places] = self._errors_of(target.errors[places], holes, target.code[places])
         fill_kernels.average(target.data, target.errors, target.code, target.images)
         return len(holes)
 
-    def predicted(self, voxels: Indices) -> Floats:
-        """Return S that measured voxels (n, 3), (l, k, h), get if they are holes, too.
+    def predicted(self, voxels: Indices, errors: Floats) -> tuple[Floats, Floats]:
+        """Return S and σ that measured voxels (n, 3), (l, k, h), get if they are punched, too.
 
         Their equivalents, which tell their values, are then holes as well. NaN near q_max and
-        beyond.
+        beyond. ``errors`` (n,) are those of kriging.
         """
         mask = np.zeros(self._target.data.shape, np.uint8)
         mask[tuple(voxels.T)] = 1
@@ -120,7 +122,40 @@ class SpectrumFill:
         field = self._t.copy()
         self._complete(field, np.union1d(self._holes, more), _LAST_STEPS)
         numbers = np.ravel_multi_index(tuple(voxels.T), self._shape)
-        return self._s_of(field, numbers)
+        code = np.full(len(voxels), PUNCHED, np.uint8)
+        return self._s_of(field, numbers), self._errors_of(errors, numbers, code)
+
+    # -------------------------------------------------------------------------- σ
+
+    def _gains(self, missed: Singles) -> dict[int, float]:
+        """Return the ratio of the errors of T to those of kriging, for each kind of hole.
+
+        The kriging knows where in a hole S is known least, the random field how well on average.
+        """
+        places = np.unravel_index(self._holes, self._shape)
+        code, kriged = self._target.code[places], self._target.errors[places] / self._unit
+        # What is missed contains the noise of the field, which is no error of S.
+        noise = self._noise / len(self._target.images)
+        gains = {}
+        for kind in (PUNCHED, UNMEASURED):
+            own = code == kind
+            if own.any():
+                variance = float(np.mean(missed[own].astype(np.float64) ** 2)) - noise
+                mean = float(np.mean(kriged[own].astype(np.float64) ** 2))
+                gains[kind] = float(np.sqrt(max(variance, _LEAST_ERROR * noise) / mean))
+        return gains
+
+    def _errors_of(self, kriged: Reals, numbers: Indices, code: NDArray[np.uint8]) -> Floats:
+        """Return σ of S from that of kriging.
+
+        The error of T is that of a random field, whose noise is the mean noise of T, or larger if
+        the noise of T is: where the taper is larger than its rms.
+        """
+        w = self._taper(self._lengths(numbers))
+        gain = np.array([self._gain.get(kind, np.nan) for kind in range(4)])[code]
+        errors: Floats = gain * kriged / np.clip(w, _LEAST, self._rms_taper)
+        errors[w < _LEAST] = np.nan
+        return errors
 
     # -------------------------------------------------------------------------- S, T
 
@@ -140,41 +175,28 @@ class SpectrumFill:
             right += powers.T @ (values[known] / self._unit)
         return np.polynomial.Polynomial(np.linalg.lstsq(normal, right, rcond=None)[0])
 
-    def _tapered(self) -> tuple[Singles, Singles]:
-        """Return T and its variance for independent voxels; both are zero beyond q_max.
+    def _tapered(self) -> tuple[Singles, Indices, float, float]:
+        """Return T, the numbers of its voxels in holes, the variance of its waves, and rms w.
 
-        The variance is −1 in holes. Both in units.
+        T is zero beyond q_max, and in units.
         """
         target = self._target
-        t, variance = np.zeros((2, *self._shape), np.float32)
+        t = np.zeros(self._shape, np.float32)
+        hidden = np.zeros(self._shape, bool)
+        variance = taper = 0.0
         for l, values in enumerate(target.data):  # noqa: E741
             w, squares = self._weights(l)
             code = target.code[l]
             inside = (w > 0) & np.isfinite(values)
             own = np.s_[l, : values.shape[0], : values.shape[1]]
             t[own][inside] = (w * (values / self._unit - self._mean(squares)))[inside]
-            known = inside & (code == MEASURED)
-            # Equivalent voxels have the same noise, so that their waves add up.
-            noise = len(target.images) * (w * target.errors[l] / self._unit) ** 2
-            variance[own][known] = noise[known]
-            hole = inside & ((code == PUNCHED) | (code == UNMEASURED)) & (w >= _LEAST)
-            variance[own][hole] = -1
-        return t, variance
-
-    def _levels(self, variance: Singles) -> tuple[float, float]:
-        """Return the variance of the noise, and the variance from which voxels are noisy.
-
-        Where S is low near holes, its noise is low, too: noisy voxels must not tell as much of the
-        holes as those near them. Where S has its maxima in the holes, all voxels count alike:
-        trusting those near the holes less would lower the maxima, because V does not know that
-        neighbouring distances have the same sign.
-        """
-        from scipy.ndimage import binary_dilation
-
-        mean = float(np.sum(variance, where=variance > 0)) / variance.size
-        near = binary_dilation(variance < 0) & (variance > 0)
-        at_holes = float(np.median(variance[near])) if near.any() else mean
-        return (at_holes, (1 + _MORE) * at_holes) if at_holes < mean else (mean, np.inf)
+            noise = (w * target.errors[l] / self._unit) ** 2
+            taper += float(np.sum(w**2))
+            variance += float(np.sum(noise, where=inside & (code == MEASURED)))
+            hidden[own] = inside & ((code == PUNCHED) | (code == UNMEASURED)) & (w >= _LEAST)
+        # Equivalent voxels have the same noise, so that their waves add up.
+        noise_of_waves = len(target.images) * variance / t.size
+        return t, np.flatnonzero(hidden), noise_of_waves, float(np.sqrt(taper / t.size))
 
     # -------------------------------------------------------------------------- V
 
@@ -195,14 +217,19 @@ class SpectrumFill:
 
     def _learnt(self, power: Singles) -> Singles:
         """Return V: the mean of |D|² around each r, at least the noise."""
-        product = self._backward(power.astype(np.complex64))
-        # A Gaussian of r in Å is a Gaussian of Q, on the periodic grid of T.
+        # Neighbours have the weights of a Gaussian sampled at r, which are positive. One that is
+        # sampled in Q has not, if D is not wider than a voxel.
         index = [scipy.fft.fftfreq(n, 1 / n) for n in self._shape]
-        b = lattice.b_matrix(self._target.cell) * self._target.grid.step
-        l, k, h = index[0], index[1][:, None], index[2]  # noqa: E741
-        for i in range(self._shape[0]):
-            q2 = sum((b[j, 0] * h + b[j, 1] * k + b[j, 2] * l[i]) ** 2 for j in range(3))
-            product[i] *= np.exp(-0.5 * _WIDTH**2 * q2)
+        steps = 1 / (np.array(self._shape[::-1]) * self._target.grid.step)
+        a = 2 * np.pi * np.linalg.inv(lattice.b_matrix(self._target.cell)).T * steps
+        z, y, x = index[0], index[1][:, None], index[2][: power.shape[2]]
+        weights = np.empty(power.shape, np.complex64)
+        for i in range(len(z)):
+            r2 = sum((a[j, 0] * x + a[j, 1] * y + a[j, 2] * z[i]) ** 2 for j in range(3))
+            weights[i] = np.exp(-0.5 * r2 / _WIDTH**2)
+        product = self._backward(weights)
+        product /= product[0, 0, 0]
+        product *= self._backward(power.astype(np.complex64))
         around = self._forward(product).real
         return np.maximum(around, np.float32(self._noise))
 
@@ -233,7 +260,7 @@ class SpectrumFill:
         return self._backward(waves)
 
     def _complete(self, field: Singles, holes: Indices, most: int) -> None:
-        """Replace values in holes, which are the start, and noisy values by the most likely ones.
+        """Replace values in holes, which are the start, by the most likely ones.
 
         Parameters
         ----------
@@ -244,37 +271,29 @@ class SpectrumFill:
             Largest number of steps.
         """
         flat = field.reshape(-1)
-        soft = np.isin(self._soft, holes, assume_unique=True, invert=True)
-        free = np.concatenate([holes, self._soft[soft]])
-        weights = np.concatenate([np.zeros(len(holes)), 1 / self._excess[soft]])
-        measured = flat[free] * weights
-        diagonal = float(np.mean(1 / self._variance)) + weights
-        x = flat[free].astype(np.float64)
-        left = measured - self._at(field, free) - weights * x
-        flat[free] = 0
-        right = measured - self._at(field, free)
-        end = _TOLERANCE**2 * float(right @ (right / diagonal))
-        moved = left / diagonal
-        step, size = moved.copy(), float(left @ moved)
+        x = flat[holes].astype(np.float64)
+        left = -self._at(field, holes)
+        flat[holes] = 0
+        end = _TOLERANCE**2 * float(np.sum(self._at(field, holes) ** 2))
+        step, size = left.copy(), float(left @ left)
         full = np.zeros(self._shape, np.float32)
         for _ in range(most):
             if size <= end:
                 break
-            full.reshape(-1)[free] = step
-            moved = self._at(full, free) + weights * step
+            full.reshape(-1)[holes] = step
+            moved = self._at(full, holes)
             length = size / float(step @ moved)
             x += length * step
             left -= length * moved
-            moved = left / diagonal
-            size, before = float(left @ moved), size
-            step = moved + size / before * step
+            size, before = float(left @ left), size
+            step = left + size / before * step
             self.steps += 1
         self.converged = size <= end
-        flat[free] = x
+        flat[holes] = x
 
-    def _at(self, field: Singles, free: Indices) -> Floats:
+    def _at(self, field: Singles, holes: Indices) -> Floats:
         """Return Λ of a field in some voxels."""
-        return self._precision(field).reshape(-1)[free].astype(np.float64)
+        return self._precision(field).reshape(-1)[holes].astype(np.float64)
 
     def _white(self) -> Singles:
         """Return a random field with the symmetry of S, of variance 1 per independent voxel."""
@@ -292,14 +311,12 @@ class SpectrumFill:
         waves *= np.sqrt(self._variance)
         field = self._backward(waves)
         flat = field.reshape(-1)
-        free = np.concatenate([self._holes, self._soft])
-        truth = flat[free]
-        flat[self._soft] += self._white().reshape(-1)[self._soft] * np.sqrt(self._excess)
+        truth = flat[self._holes]
         flat[self._holes] = 0
         self._complete(field, self._holes, _STEPS)
-        missed = truth - flat[free]
+        missed = truth - flat[self._holes]
         flat[:] = 0
-        flat[free] = missed
+        flat[self._holes] = missed
         return field
 
     def _lengths(self, numbers: Indices) -> Floats:

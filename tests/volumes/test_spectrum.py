@@ -1,0 +1,120 @@
+"""Holes filled by the spectrum, against a dense solution and worlds with a known S(Q)."""
+
+import numpy as np
+import pytest
+from tests.truth import hole_judge, hole_worlds
+
+from hklflow.volumes import fill
+from hklflow.volumes.control import Control, better
+from hklflow.volumes.refill import refill
+from hklflow.volumes.spectrum import NAME, ROUNDS, SpectrumFill
+
+
+def target_of(world: hole_worlds.World, norm: float = 100.0) -> fill.Target:
+    """Measured volume; what stands in its holes is the level of S, a poor start."""
+    values, sigma = world.measure(norm, 0)
+    q = np.linalg.norm(hole_worlds.hkl_of(world.grid) @ world.lattice.reciprocal.T, axis=-1)
+    beyond = (world.punched == hole_worlds.UNMEASURED) & (q > world.q_max)
+    code = np.where(beyond, np.uint8(fill.LEFT), world.punched)
+    holes = (code == fill.PUNCHED) | (code == fill.UNMEASURED)
+    level = float(np.mean(values[code == fill.MEASURED]))
+    values = np.where(holes, level, values).astype(np.float32)
+    errors = np.where(holes, np.nanmean(sigma), sigma).astype(np.float32)
+    operations = world.lattice.operations.astype(np.int64)
+    cell = np.array(world.lattice.cell)
+    return fill.Target(values, errors, code, world.grid, cell, operations)
+
+
+@pytest.mark.parametrize("cone", [False, True])
+def test_holes_are_those_of_a_dense_solution(cone: bool) -> None:
+    """Λ_hh x = −Λ_hm T_m, in which Λ(Q − Q') is the transform of 1/V."""
+    world = hole_worlds.make_world("short-range order", "triclinic", 13, 0.25, cone)
+    target = target_of(world)
+    found = SpectrumFill(target, world.q_max)
+    t, v = found._t.astype(float), found._variance.astype(float)
+    row = np.fft.irfftn(1 / v, t.shape, (0, 1, 2))
+    holes = found._holes
+    at = np.stack(np.unravel_index(holes, t.shape))
+    apart = (at[:, :, None] - at[:, None]) % np.array(t.shape)[:, None, None]
+    known = t.copy()
+    known.reshape(-1)[holes] = 0
+    right = -np.fft.irfftn(np.fft.rfftn(known) / v, t.shape, (0, 1, 2))[*at]
+    dense = np.linalg.solve(row[*apart], right)
+    found._complete(found._t, holes, 2000)
+    scale = np.sqrt(np.mean(dense**2))
+    np.testing.assert_allclose(found._t.reshape(-1)[holes], dense, atol=2e-3 * scale)
+    assert found.converged
+
+
+def test_variance_is_that_of_neighbours() -> None:
+    """A cosine of one r, much stronger than noise: V is a Gaussian of 0.8 Å around this r."""
+    world = hole_worlds.make_world("short-range order", "triclinic", 21, 0.15, False)
+    found = SpectrumFill(target_of(world), world.q_max)
+    n = found._t.shape
+    power = np.zeros((*n[:2], n[2] // 2 + 1), np.float32)
+    power[2, n[1] - 3, 4] = 1e6 * found._noise
+    v = found._learnt(power) / found._noise
+    a = world.lattice.direct / (np.array(n[::-1]) * world.grid.step)
+    z, y, x = np.indices(power.shape)
+    apart = np.stack(
+        [x - 4, (y + 3 + n[1] // 2) % n[1] - n[1] // 2, (z - 2 + n[0] // 2) % n[0] - n[0] // 2]
+    )
+    r2 = np.sum(np.einsum("ij,jzyx->izyx", a, apart) ** 2, axis=0)
+    weights = np.exp(-0.5 * r2 / 0.8**2)
+    near = weights > 0.01
+    assert near.sum() > 8
+    # All of the power is in the half of r; its mirror image stands in the other.
+    np.testing.assert_allclose(v[near], 1e6 * weights[near] / weights.sum(), rtol=1e-2)
+
+
+def test_an_offset_that_all_holes_share_is_removed() -> None:
+    world = hole_worlds.make_world("correlated displacements", "cubic", 41, 0.1, False)
+    target = target_of(world)
+    holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
+    fill.fill(target)
+    kriged, errors = target.data.copy(), target.errors.copy()
+    assert refill(target, holes, {}, fill.BEST, world.q_max) == NAME
+    measured = target.code == fill.MEASURED
+    np.testing.assert_array_equal(target.data[measured], kriged[measured])
+    np.testing.assert_array_equal(target.errors[measured], errors[measured])
+    own = target.code == fill.PUNCHED
+    weight = hole_judge.taper(
+        np.linalg.norm(hole_worlds.hkl_of(world.grid) @ world.lattice.reciprocal.T, axis=-1),
+        world.q_max,
+    )[own]
+    before, after = (
+        abs(np.average((data - world.truth)[own], weights=weight)) for data in (kriged, target.data)
+    )
+    assert after < before / 3
+    image = target.data[::-1, ::-1, ::-1]
+    np.testing.assert_array_equal(np.isfinite(target.data), np.isfinite(image))
+    np.testing.assert_array_equal(target.data[own], image[own])
+
+
+def test_measured_voxels_are_predicted_without_themselves() -> None:
+    world = hole_worlds.make_world("short-range order", "monoclinic", 25, 0.15, False)
+    target = target_of(world)
+    found = SpectrumFill(target, world.q_max)
+    for _ in range(ROUNDS):
+        found.learn()
+    places = np.array([[12, 12, 14], [12, 12, 15], [10, 13, 9], [0, 0, 0]])
+    first = found.predicted(places, np.ones(4))[0]
+    assert np.isnan(first[3])  # beyond q_max
+    for place in places[:3]:
+        for operation in world.lattice.operations:
+            hkl = operation @ (place[::-1] - 12) + 12
+            found._t[tuple(hkl[::-1].astype(int))] += 1000
+    np.testing.assert_allclose(
+        found.predicted(places, np.ones(4))[0][:3], first[:3], atol=2e-3
+    )  # noise: 0.05
+
+
+def test_only_a_failed_spectrum_is_not_used() -> None:
+    def control(rms: float) -> Control:
+        return Control(rms, 0.0, 0.1, 1.0, np.zeros(3), 20)
+
+    assert better(control(1.9), control(1.0))
+    assert not better(control(2.1), control(1.0))
+    assert better(control(0.3), control(0.0))
+    assert better(None, control(1.0))
+    assert better(control(1.0), None)
