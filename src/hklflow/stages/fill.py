@@ -85,7 +85,7 @@ class Settings(stage.Params):
     """Smallest measured fraction of a shell of |Q| that counts as measured."""
     spectrum: bool = True
     """Fill the holes a second time, with what is most likely for the pair distribution of the rest
-    of S, if the control holes do not speak against it. It takes some 5 s of a core per million
+    of S, if the control holes do not speak against it. It takes some 4 s of a core per million
     voxels, and several times more if wide gaps are filled.
     """
     memory: float = Field(8000.0, gt=0)
@@ -176,7 +176,8 @@ def _room_for_spectrum(shape: tuple[int, ...], params: Params) -> list[str]:
 
     from hklflow.volumes import spectrum
 
-    needed = (_BYTES_PER_VOXEL + spectrum.BYTES_PER_VOXEL) * np.prod(shape, dtype=float) / 1e6
+    own = _BYTES_PER_VOXEL * np.prod(shape, dtype=float)
+    needed = (own + spectrum.bytes_needed(shape)) / 1e6
     if needed <= params.memory:
         return []
     return [

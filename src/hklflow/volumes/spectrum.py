@@ -36,8 +36,8 @@ NAME = "spectrum of the pair distribution"
 #: Rounds of `SpectrumFill.learn`: more change the result by less than its noise.
 ROUNDS = 3
 
-#: Bytes per voxel that `SpectrumFill` needs at most.
-BYTES_PER_VOXEL = 24
+# Bytes per voxel of the padded grid that `SpectrumFill` needs at most, measured.
+_BYTES = 36
 
 # Standard deviation of the neighbourhood of r, Å: D is not sharper than 2π/q_max.
 _WIDTH = 0.8
@@ -50,6 +50,15 @@ _STEPS, _LAST_STEPS = 40, 120
 _LEAST = 0.05
 # Least variance of a filled voxel, in variances of a measured one.
 _LEAST_ERROR = 0.02
+
+
+def bytes_needed(shape: tuple[int, ...]) -> float:
+    """Return the memory that `SpectrumFill` needs at most, without the volume itself."""
+    return float(_BYTES * np.prod(_padded(shape), dtype=float))
+
+
+def _padded(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(scipy.fft.next_fast_len(n, real=True) for n in shape)
 
 
 class SpectrumFill:
@@ -74,7 +83,7 @@ class SpectrumFill:
     def __init__(self, target: Target, q_max: float, threads: int = 1) -> None:
         self._target, self._threads = target, threads
         self._taper = Taper("tukey", q_max, 0.5)
-        self._shape = tuple(scipy.fft.next_fast_len(n, real=True) for n in target.data.shape)
+        self._shape = _padded(target.data.shape)
         self._random = np.random.default_rng(0)
         self.steps, self.converged = 0, True
         # Squares of S and its waves keep all digits in float32, whatever the monitor counts.
@@ -93,10 +102,9 @@ class SpectrumFill:
         self._gain = self._gains(missed.reshape(-1)[self._holes])
         lost = self._power(missed)
         del missed
-        field = self._t.copy()
-        self._complete(field, self._holes, _STEPS)
-        self._variance = self._learnt(self._power(field) + lost)
-        self._t.reshape(-1)[self._holes] = field.reshape(-1)[self._holes]
+        self._complete(self._t, self._holes, _STEPS)
+        lost += self._power(self._t)
+        self._variance = self._learnt(lost)
 
     def write(self) -> int:
         """Replace S and σ in the holes of the target; return the number of voxels."""
@@ -228,9 +236,11 @@ class SpectrumFill:
             r2 = sum((a[j, 0] * x + a[j, 1] * y + a[j, 2] * z[i]) ** 2 for j in range(3))
             weights[i] = np.exp(-0.5 * r2 / _WIDTH**2)
         product = self._backward(weights)
+        del weights
         product /= product[0, 0, 0]
         product *= self._backward(power.astype(np.complex64))
         around = self._forward(product).real
+        del product
         return np.maximum(around, np.float32(self._noise))
 
     def _equivalents(self) -> NDArray[np.uint8]:
