@@ -10,6 +10,7 @@ import pytest
 
 from hklflow import nexus, stage
 from hklflow.base.errors import HklflowError
+from hklflow.cli.show import show
 from hklflow.geometry.grid import Grid
 from hklflow.stages import order_parameters
 from hklflow.transform import estimator
@@ -92,13 +93,13 @@ def run(made: dict[str, Any], folder: Path, **params: Any) -> order_parameters.O
 
 @pytest.fixture(scope="module")
 def outputs(
-    made: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+    made: dict[str, Any],
 ) -> order_parameters.Outputs:
-    return run(made, tmp_path_factory.mktemp("fitted"), vectors=[(0.5, 0.5, 0.0)])
+    return run(made, made["series"].parent, vectors=[(0.5, 0.5, 0.0)])
 
 
 def test_the_transition_of_the_satellite_is_found_and_the_static_one_is_not_one(
-    outputs: order_parameters.Outputs,
+    outputs: order_parameters.Outputs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = json.loads(outputs.orders.read_text())
     static, appearing = told["vectors"]
@@ -118,6 +119,8 @@ def test_the_transition_of_the_satellite_is_found_and_the_static_one_is_not_one(
         assert row["sentence"][1:] in text
         assert f"`{row['command']}`" in text
     assert told["findings"][-1]["sentence"] == "a jumps"
+    show(Path(told["findings"][1]["command"].removeprefix("hklflow show ")))
+    assert "vector: [0.5, 0.0, 0.0]" in capsys.readouterr().out
     assert "reflections at (1/2, 0, 0) appear on cooling; continuous" in told["sentences"][1]
     assert "reflections at (1/2, 1/2, 0) show no transition" in told["sentences"][0]
 
@@ -139,7 +142,7 @@ def test_too_few_temperatures_are_said(made: dict[str, Any], tmp_path: Path) -> 
     few = made | {key: made[key][:4] for key in ("volumes", "orientations")}
     told = json.loads(run(few, tmp_path).orders.read_text())
     assert told["vectors"] == []
-    assert "has 4 scans with a temperature, and 5 are needed" in told["sentences"][0]
+    assert "has 4 temperatures, and 5 are needed" in told["sentences"][0]
 
 
 def test_one_volume_for_each_orientation(made: dict[str, Any], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from hklflow import stage
 
@@ -70,6 +70,17 @@ class Settings(stage.Params):
     scale_error: float = Field(0.01, ge=0, le=0.5)
     """Relative standard deviation of an intensity beyond counts and the error of the scale."""
 
+    @field_validator("vectors", mode="after")
+    @classmethod
+    def _fractional(cls, value: list[Hkl]) -> list[Hkl]:
+        for vector in value:
+            if all(abs(x - round(x)) < _ALIKE for x in vector):
+                raise ValueError(
+                    f"{vector} is a reflection of the parent, not a propagation vector; follow "
+                    "single reflections with `stack: reflections`"
+                )
+        return value
+
 
 class Params(Settings):
     """Settings of the stage only."""
@@ -122,12 +133,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     sample = scans[0].sample
     panels = [(vector_text(fit.vector), fit.counts, fit.order) for fit in fits]
     plots.save(plots.order_parameters(panels, f"{sample}: order parameters"), outputs.picture)
-    command = f"hklflow show {outputs.picture}"
-    earlier = stage.read_json(inputs.findings)
-    shown = [(sentence(vector_text(x.vector), x.order), command) for x in fits]
-    shown += [(text, f"hklflow show {outputs.orders}") for text in notes]
-    cell = f"hklflow show {inputs.series.with_suffix('.png')}"
-    together = [*shown, *((text, cell) for text in earlier["sentences"])]
+    earlier = stage.read_json(inputs.findings)["sentences"]
+    # Outputs have other names until the job is done: the series is in their folder.
+    orders = inputs.series.with_name("order.json")
+    cell = f"hklflow show {inputs.series.with_suffix('.nxs')} --plot"
+    shown = [
+        (sentence(vector_text(fit.vector), fit.order), f"hklflow show {orders}/vectors/{i}")
+        for i, fit in enumerate(fits)
+    ]
+    shown += [(text, f"hklflow show {orders}") for text in notes]
+    together = [*shown, *((text, cell) for text in earlier)]
     stage.write_json(
         outputs.orders,
         {
@@ -181,11 +196,12 @@ def _fits(
     if not vectors:
         return [], []
     parent, names = scans[0].parent, [scan.scan for scan in scans]
-    if len(scans) < order_parameter.FEWEST:
+    temperatures = {scan.temperature for scan in scans}
+    if len(temperatures) < order_parameter.FEWEST:
         texts = ", ".join(vector_text(vector) for vector in vectors)
         return [], [
-            f"no order parameter for {texts}: parent {parent} has {len(scans)} scans with a "
-            f"temperature, and {order_parameter.FEWEST} are needed"
+            f"no order parameter for {texts}: parent {parent} has {len(temperatures)} "
+            f"temperatures, and {order_parameter.FEWEST} are needed"
         ]
     members = in_order(files, names, [scan.temperature for scan in scans])
     fits, notes = [], []
