@@ -48,12 +48,6 @@ class Shape:
         """Number of amplitudes."""
         return 2 + (self.critical > 0) + self.slope
 
-    @property
-    def parameters(self) -> int:
-        """Number of fitted numbers, with T_c and the exponent."""
-        nonlinear = (self.jump > 0) + (self.saturation > 0) + (self.smearing > 0)
-        return self.terms + (self.critical > 0) + nonlinear + 1 + (self.jump < 1)
-
 
 def polynomial(temperature: Floats, degree: int) -> Floats:
     """Return the Bernstein polynomials (n, degree + 1): positive sums are positive curves."""

@@ -35,7 +35,7 @@ _FAR = 12.0  # shapes and grid points whose log-likelihood is lower by more do n
 _STATIC = (0, 1, 2)  # degrees of the smooth curves without a transition
 
 _SATURATIONS = (0.4, 0.8, 1.4)
-_CRITICAL = (0.006, 0.02, 0.06)
+_CRITICAL = (0.02, 0.1)
 _JUMPS = (0.2, 0.35, 0.5, 0.7, 0.85)
 
 
@@ -44,7 +44,7 @@ def _shapes() -> list[Shape]:
         Shape(),
         *(Shape(saturation=x) for x in _SATURATIONS),
         *(Shape(smearing=x) for x in (0.01, 0.03)),
-        *(Shape(critical=w, saturation=x) for w, x in product(_CRITICAL, (0.0, 0.8))),
+        *(Shape(critical=w, saturation=x) for w, x in product(_CRITICAL, (0.0, 0.6))),
     ]
     step = [
         *(Shape(jump=j, saturation=x) for j, x in product(_JUMPS, (0.0, 0.6))),
@@ -147,8 +147,7 @@ def _evaluate(data: Counts, shapes: Sequence[Shape], t_c: Floats, exponent: Floa
                 data.temperature, data.temperature_sigma, place, power, shape
             )
             likelihood = best(data, *curves)[1]
-        # Critical scattering costs nothing: most transitions that are continuous have it.
-        values.append(likelihood - _cost(data, 2 + shape.slope))
+        values.append(likelihood - _cost(data, shape.terms))
     value = np.array(values).reshape(len(shapes), len(t_c), len(exponent))
     return _Grid(list(shapes), t_c, exponent, value)
 
