@@ -315,8 +315,8 @@ CASES = [
         "order_parameters",
         "vectors",
         "[[1, 0, 0.01]]",
-        "(1.0, 0.0, 0.01) is a reflection of the parent, not a propagation vector; follow single "
-        "reflections with `stack: reflections`",
+        "Value error, (1.0, 0.0, 0.01) is a reflection of the parent, not a propagation vector; "
+        "follow single reflections with `stack: reflections` (it is [[1, 0, 0.01]])",
     ),
     _number(
         "import_scan",
