@@ -48,7 +48,13 @@ INSTRUMENTS = (
 # Rules of one rotation, of one scan (with what is made twice), and of the sample.
 PER_ROTATION = ("import_scan", "pixel_mask", "find_peaks", "frame_scale", "mask_3d", "transform")
 PER_SCAN = {"refine": 1, "accept": 1, "merge": 2, "scan_file": 1}
-PER_SAMPLE = {"powder_calibration": 1, "refine_parent": 1, "temperature_series": 1, "stack": 2}
+PER_SAMPLE = {
+    "powder_calibration": 1,
+    "refine_parent": 1,
+    "temperature_series": 1,
+    "order_parameters": 1,
+    "stack": 2,
+}
 
 
 def seconds(rule: str, shape: Shape) -> float:

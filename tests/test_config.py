@@ -780,6 +780,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "add_transforms": [{}],
     "accept": [{}, {"on_failure": "warn", "min_z": 7, "max_expansion": 1e-6}],
     "temperature_series": [{}],
+    "order_parameters": [{}, {"vectors": [(0.5, 0, -0.25)], "temperature_sigma": 0.3}],
     "stack": [
         {},
         {"reflections": [(1, 0, 0), (-0.5, 0, 1e-3)], "box": (0.1, 0.2, 0.3)},

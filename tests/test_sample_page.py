@@ -109,6 +109,14 @@ def _results(top: Path) -> dict[str, list[Path]]:
     series = top / "hexa/temperature_series"
     shown += [_picture(series / "series.png"), _picture(top / "hexa/stack_300K/transform.png")]
     told.append(_figures(series / "findings.json", {"sentences": ["a jumps"], "transitions": []}))
+    finding = {"sentence": "at T_c = 5 K <x> appear", "command": "hklflow show order.json"}
+    late = {"sentence": "a jumps", "command": "hklflow show series.nxs --plot"}
+    told.append(
+        _figures(
+            series / "order.json",
+            {"sentences": [finding["sentence"]], "findings": [finding, late], "vectors": []},
+        )
+    )
     return {"pictures": shown, "figures": told}
 
 
@@ -244,6 +252,12 @@ def test_a_failed_gate_is_seen(page: str) -> None:
     assert page.count('<span class="badge warn">? doubtful</span>') == 4
     words = _Seen(page).words.replace("\n", " ")
     assert re.search(r"✗ failed +1 of 2 scans: +100K +\? doubtful +1 of 2 scans: +300K", words)
+
+
+def test_the_first_screen_has_the_findings_with_their_commands(page: str) -> None:
+    first = page.split('class="first"')[1].split("</section>")[0]
+    assert "at T_c = 5 K &lt;x&gt; appear <code>hklflow show order.json</code>" in first
+    assert "a jumps" not in first  # it is in its section
 
 
 def test_the_first_screen_has_each_sentence_once_the_serious_first(page: str) -> None:

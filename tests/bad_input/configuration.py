@@ -312,6 +312,13 @@ CASES = [
     _half("key", '"\\ud800": 3\n', r"a key is '\ud800'"),
     _half("in a list", 'import_scan: {axes: ["\\ud800"]}\n', r"import_scan.axes is '\ud800'"),
     _number(
+        "order_parameters",
+        "vectors",
+        "[[1, 0, 0.01]]",
+        "Value error, (1.0, 0.0, 0.01) is a reflection of the parent, not a propagation vector; "
+        "follow single reflections with `stack: reflections` (it is [[1, 0, 0.01]])",
+    ),
+    _number(
         "import_scan",
         "exposure",
         "1e-320",

@@ -139,6 +139,7 @@ OTHERS = {
     "stages/index_stills.py:_mask_image": TWIN,
     "stages/merge_stills.py": PRODUCT,
     "stages/merge_crystals.py": PRODUCT,
+    "stages/order_parameters.py": HAND,
     "stages/pdf.py": PRODUCT,
     "stages/pixel_mask.py:_constants": TWIN,
     "stages/planes.py": PRODUCT,

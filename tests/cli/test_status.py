@@ -96,6 +96,8 @@ scan_file hexa_{scan}.nxs
 OF_SAMPLE = """
 temperature_series temperature_series/series.tsv temperature_series/series.nxs \
     temperature_series/series.png temperature_series/findings.json
+order_parameters temperature_series/order.tsv temperature_series/order.png \
+    temperature_series/order.json findings.md
 stack stack_300K/transform.nxs stack_300K/transform.tsv stack_300K/transform.png
 stack stack_300K/masked_transform.nxs stack_300K/masked_transform.tsv \
     stack_300K/masked_transform.png
@@ -516,6 +518,7 @@ def test_what_is_older_than_its_inputs_is_old(hklflow: Hklflow, base: Path) -> N
         *(("hexa", "100K", rotation, "transform") for rotation in ("r1", "r2")),
         *(("hexa", "300K", rule) for rule in ("stack", "stack_pdf")),
         ("hexa", "temperature_series"),
+        ("hexa", "order_parameters"),
         ("hexa", "sample_page"),
         ("overview",),
     }
@@ -525,7 +528,7 @@ def test_what_is_older_than_its_inputs_is_old(hklflow: Hklflow, base: Path) -> N
     readers = {"accept", "transform", "symmetrise", "fill", "scan_file"}
     for job in all_jobs():
         if (job.key[:2] == ("hexa", "100K") and job.rule in readers) or (
-            job.rule in {"temperature_series", "sample_page", "overview"}
+            job.rule in {"temperature_series", "order_parameters", "sample_page", "overview"}
         ):
             for product in job.products:
                 record = base / ".snakemake/metadata" / encoded(product)

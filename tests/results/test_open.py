@@ -1,5 +1,7 @@
 """`hklflow.open`: what opens, what cuts contain, and what is refused in one sentence."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -389,3 +391,17 @@ def test_tables_begin_with_hkl(tmp_path: Path) -> None:
         for name in ("d", "h", "intensity", "k", "l"):
             group[name] = np.arange(3)
     assert [*hklflow.open(tmp_path / "t.nxs")] == ["h", "k", "l", "d", "intensity"]
+
+
+def test_an_experiment_has_the_findings_of_its_samples(tmp_path: Path) -> None:
+    shutil.copytree(Path(__file__).parents[2] / "demo/config", tmp_path / "config")
+    assert "no findings" in repr(hklflow.open(tmp_path).findings)
+    file = tmp_path / "results/hexa/temperature_series/order.json"
+    file.parent.mkdir(parents=True)
+    rows = [{"sentence": "a appears", "command": "hklflow show a"}]
+    file.write_text(json.dumps({"findings": rows}))
+    findings = hklflow.open(tmp_path).findings
+    assert [(x.sample, x.sentence, x.command) for x in findings] == [
+        ("hexa", "a appears", "hklflow show a")
+    ]
+    assert repr(findings) == "hexa: a appears\n  hklflow show a"

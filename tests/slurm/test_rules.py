@@ -28,7 +28,15 @@ SHARED = {
         *("converge", "integrate", "scale_reflections", "merge_reflections", "absolute_scale"),
     ),
     "series": (
-        *("difference", "scan_file", "stack", "stack_pdf", "temperature_series", "bragg_series"),
+        *(
+            "difference",
+            "scan_file",
+            "stack",
+            "stack_pdf",
+            "temperature_series",
+            "order_parameters",
+            "bragg_series",
+        ),
         "merge_crystals",
         "sample_page",
     ),

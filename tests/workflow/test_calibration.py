@@ -110,7 +110,7 @@ def test_proposing_reruns_nothing_and_accepting_what_it_applies_to(
     assert counts == {
         "import_scan": 1, "pixel_mask": 1, "find_peaks": 1, "frame_scale": 1, "refine": 1,
         "accept": 1, "mask_3d": 1, "transform": 1, "merge": 2, "scan_file": 1,
-        "temperature_series": 1, "stack": 2, "overview": 1, "sample_page": 1,
+        "temperature_series": 1, "order_parameters": 1, "stack": 2, "overview": 1, "sample_page": 1,
     }  # fmt: skip
     assert not any("hexa 300K" in message for message in messages)
 

@@ -66,6 +66,7 @@ def test_dry_run_shows_every_job_and_the_parent_before_the_child(tmp_path: Path)
         "merge": 6,
         "scan_file": 3,
         "temperature_series": 1,
+        "order_parameters": 1,
         "symmetrise": 6,
         "fill": 3,
         "pdf": 6,
@@ -354,7 +355,14 @@ def test_nothing_is_left_to_do_and_a_new_temperature_runs_only_what_is_new(
         **dict.fromkeys(("refine", "accept", "scan_file", "fill", "difference"), 1),
         **dict.fromkeys(("symmetrise", "pdf", "planes"), 2),
         # What is about all temperatures.
-        **{"temperature_series": 1, "stack": 3, "stack_pdf": 1, "overview": 1, "sample_page": 1},
+        **{
+            "temperature_series": 1,
+            "order_parameters": 1,
+            "stack": 3,
+            "stack_pdf": 1,
+            "overview": 1,
+            "sample_page": 1,
+        },
     }
     for scan in ("100K", "300K"):
         assert f"hexa {scan} " not in run.stdout + run.stderr

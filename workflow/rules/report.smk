@@ -20,6 +20,25 @@ rule temperature_series:
         table.command("temperature_series")
 
 
+rule order_parameters:
+    input:
+        **reads("order_parameters", "volumes", "orientations", "series", "findings"),
+    output:
+        **writes("order_parameters", "table", "picture", "orders", "statement"),
+    log:
+        table.log("order_parameters"),
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources_of("order_parameters"),
+    params:
+        **params_of("order_parameters"),
+    message:
+        "order parameters and findings of {wildcards.sample}"
+    shell:
+        table.command("order_parameters")
+
+
 rule overview:
     input:
         **reads("overview", "orientations", "metrics", "accepted", "figures"),

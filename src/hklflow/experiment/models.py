@@ -37,6 +37,7 @@ import hklflow.stages.mask_3d
 import hklflow.stages.merge
 import hklflow.stages.merge_crystals
 import hklflow.stages.merge_reflections
+import hklflow.stages.order_parameters
 import hklflow.stages.overview
 import hklflow.stages.pdf
 import hklflow.stages.pixel_mask
@@ -308,6 +309,9 @@ class Config(_Section):
     """
     temperature_series: stages.temperature_series.Settings = stages.temperature_series.Settings()
     """Plots of quantities against temperature."""
+    order_parameters: stages.order_parameters.Settings = stages.order_parameters.Settings()
+    """Order parameters of propagation vectors against temperature, and the findings of the sample.
+    """
     stack: stages.stack.Settings = stages.stack.Settings()
     """Merged volumes against temperature, and chosen reflections."""
     stack_pdf: stages.stack_pdf.Settings = stages.stack_pdf.Settings()

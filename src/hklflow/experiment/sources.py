@@ -280,6 +280,11 @@ def of_scans(name: str) -> Source:
     return Source(products)
 
 
+def of_series(name: str) -> Source:
+    """Return the input file: a product of the job's sample against temperature."""
+    return Source(lambda plan, at: [plan.paths.series(name).format(**at)])
+
+
 def of_scans_rotations(name: str) -> Source:
     """Return the input files: a product of all measured rotations of the job's sample."""
 

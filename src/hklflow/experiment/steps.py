@@ -54,6 +54,7 @@ from hklflow.experiment.sources import (
     of_scan,
     of_scans,
     of_scans_rotations,
+    of_series,
     of_stacked,
     parameter_files,
     pdf_kinds,
@@ -883,6 +884,31 @@ _TOGETHER = (
             "findings": figures("findings.json"),
         },
         params=section("temperature_series"),
+    ),
+    Step(
+        "order_parameters",
+        SAMPLE,
+        "stacks",
+        reads={
+            "volumes": of_scans("transform.nxs"),
+            "orientations": of_scans("orientation.json"),
+            "series": of_series("series.tsv"),
+            "findings": of_series("findings.json"),
+        },
+        writes={
+            "table": picture(
+                "order.tsv",
+                _OVERVIEW,
+                "{sample}: order parameters (table)",
+                "order_parameters",
+            ),
+            "picture": picture(
+                "order.png", _OVERVIEW, "{sample}: order parameters", "order_parameters"
+            ),
+            "orders": figures("order.json"),
+            "statement": Output("findings.md"),
+        },
+        params=section("order_parameters"),
     ),
     Step(
         "stack",

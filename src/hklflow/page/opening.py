@@ -25,7 +25,7 @@ def opening(page: Page) -> Html:
     said = messages(page)
     serious = [x for x in said if x.severity != "note"]
     notes = [x for x in said if x.severity == "note"]
-    parts = [_verdicts(page), _boxes(serious[:_MOST])]
+    parts = [_verdicts(page), _findings(page), _boxes(serious[:_MOST])]
     if more := serious[_MOST:]:
         parts.append(_folded(f"{len(more)} more reason{'s' * (len(more) > 1)}", more))
     parts.append(_pictures(page))
@@ -58,6 +58,14 @@ def _verdicts(page: Page) -> Html:
             words = f"{len(scans)} of {len(page.scans)} scans: " if len(page.scans) > 1 else ""
             parts.append(tag("p", badge(level), " ", words, links, class_="verdict"))
     return tag("div", parts, class_="verdicts")
+
+
+def _findings(page: Page) -> Html:
+    """List what the order parameters say, each with the command that shows it."""
+    orders = [data for at, data in page.figures if at.part == "series" and at.path.stem == "order"]
+    rows = [row for data in orders for row in data["findings"][: len(data["sentences"])]]
+    items = [tag("li", row["sentence"], " ", tag("code", row["command"])) for row in rows[:_MOST]]
+    return tag("ul", items, class_="findings") if items else Html("")
 
 
 def _boxes(found: Sequence[Message]) -> Html:

@@ -70,7 +70,7 @@ def place(path: Path, results: Path, sample: str, scans: Sequence[str]) -> Place
                     return Place(path, "scan", folder, rotation, i, product, kind)
         if folder == "temperature_series" and (found := match(name, SERIES)):
             return Place(path, "series", product=found[0])
-        if folder == "temperature_series" and name == "findings":
+        if folder == "temperature_series" and name in ("findings", "order"):
             return Place(path, "series")
         if folder.startswith("stack_") and (found := match(name, STACKS)):
             return Place(path, "stack", folder[6:], product=found[0], kind=found[1])

@@ -338,6 +338,7 @@ STEPS = (
 
 SERIES = (
     Product("series", "Cell, mosaic width and scale.", "Against temperature"),
+    Product("order", "Reflections of each propagation vector, with the fit.", "Order parameters"),
     Product("intensities", "Integrated reflections.", "Bragg intensities"),
 )
 CRYSTALS = (

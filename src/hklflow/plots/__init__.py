@@ -15,6 +15,7 @@ from hklflow.plots.detector import (
     pixel_mask,
 )
 from hklflow.plots.geometry import powder, residuals
+from hklflow.plots.order import order_parameters
 from hklflow.plots.refined_scale import refined_scale
 from hklflow.plots.scale import frame_scale
 from hklflow.plots.series import intensities, series, temperature_series
@@ -31,6 +32,7 @@ __all__ = [
     "frame_statistics",
     "intensities",
     "mask_steps",
+    "order_parameters",
     "peaks",
     "pixel_mask",
     "powder",

@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike
 from hklflow.plots.common import WIDEST, figure_of
 
 # Without caps: next to an error smaller than the point, a cap looks like an error of temperature.
-_POINT: dict[str, Any] = {"fmt": "o", "ms": 4}
+POINT: dict[str, Any] = {"fmt": "o", "ms": 4}
 
 
-def _panels(n: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
+def panels_of(n: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
     """Return a figure with n panels in rows; unused panels of the last row are empty."""
     columns = max(1, min(n, columns))
     rows = max(1, -(-n // columns))
@@ -27,7 +27,8 @@ def _panels(n: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
     return figure, axes[:n]
 
 
-def _decorate(axes: Axes, label: str, title: str = "") -> None:
+def decorate(axes: Axes, label: str, title: str = "") -> None:
+    """Label the axes of a panel against temperature."""
     axes.set(xlabel="temperature (K)", ylabel=label, title=title)
     axes.margins(0.12)
 
@@ -54,9 +55,9 @@ def series(rows: Sequence[Mapping[str, Any]], quantities: Mapping[str, str], tit
                 temperatures,
                 [row[quantity] for row in mine],
                 yerr=[row.get(f"{quantity}_sigma", 0.0) for row in mine],
-                **_POINT,
+                **POINT,
             )
-            _decorate(axes, label, sample)
+            decorate(axes, label, sample)
     figure.suptitle(title)
     return figure
 
@@ -81,7 +82,7 @@ def temperature_series(
     """
     placed = [row for row in rows if row["temperature"] is not None]
     parents = list(dict.fromkeys(str(row["parent"]) for row in placed))
-    figure, panels = _panels(len(quantities), 3, 2.8)
+    figure, panels = panels_of(len(quantities), 3, 2.8)
     for axes, (quantity, label) in zip(panels, quantities.items(), strict=True):
         for i, parent in enumerate(parents):
             mine = [row for row in placed if row["parent"] == parent]
@@ -90,7 +91,7 @@ def temperature_series(
                 [row[quantity] for row in mine],
                 yerr=[row[f"{quantity}_sigma"] for row in mine],
                 color=f"C{i}",
-                **_POINT,
+                **POINT,
             )
             parent_rows = [row for row in mine if row["scan"] == parent]
             axes.plot(
@@ -103,7 +104,7 @@ def temperature_series(
             )
         for warmer, colder in transitions:
             axes.axvspan(colder, warmer, color="C3", alpha=0.15, lw=0)
-        _decorate(axes, label)
+        decorate(axes, label)
     handles: list[Any] = [
         Line2D([], [], color=f"C{i}", marker="o", ls="", label=f"children of {parent}")
         for i, parent in enumerate(parents)
@@ -142,18 +143,18 @@ def intensities(
     places, pairs = np.asarray(temperature), np.stack([intensity, sigma], axis=-1)
     names = [" ".join(f"{x:g}" for x in row) for row in np.asarray(hkl, dtype=np.float64)]
     if len(np.unique(places)) < 2:
-        figure, (axes,) = _panels(1, 1, 4.0)
+        figure, (axes,) = panels_of(1, 1, 4.0)
         figure.set_figwidth(min(0.5 * len(names) + 3, WIDEST))
         for values, errors in pairs.transpose(1, 2, 0):
-            axes.errorbar(np.arange(len(names)), values, yerr=errors, **_POINT)
+            axes.errorbar(np.arange(len(names)), values, yerr=errors, **POINT)
         axes.axhline(0, color="0.7", lw=0.8)
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=9)
         axes.set(ylabel=label, title=" ".join(f"{t:g} K" for t in np.unique(places)))
         figure.suptitle(title)
         return figure
-    figure, panels = _panels(len(names), 3, 2.6)
+    figure, panels = panels_of(len(names), 3, 2.6)
     for axes, name, (values, errors) in zip(panels, names, pairs.transpose(0, 2, 1), strict=True):
-        axes.errorbar(places, values, yerr=errors, **_POINT | {"fmt": "o-", "lw": 1})
-        _decorate(axes, label, name)
+        axes.errorbar(places, values, yerr=errors, **POINT | {"fmt": "o-", "lw": 1})
+        decorate(axes, label, name)
     figure.suptitle(title)
     return figure

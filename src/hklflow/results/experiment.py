@@ -7,6 +7,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.base.names import ANALYSIS
 from hklflow.experiment.config import load, read_yaml
 from hklflow.results.arguments import shown
+from hklflow.results.findings import Findings, read_findings
 from hklflow.results.opening import open_product
 from hklflow.results.stack import Stack
 from hklflow.results.volume import Volume
@@ -40,6 +41,14 @@ class Experiment:
     def samples(self) -> list[str]:
         """Names of the samples that have scans."""
         return self._experiment.used_samples()
+
+    @property
+    def findings(self) -> Findings:
+        """Sentences on each sample, each with the command that shows it."""
+        pattern = self._experiment.paths.series("order.json")
+        return read_findings(
+            {name: self._folder / pattern.format(sample=name) for name in self.samples}
+        )
 
     def __repr__(self) -> str:
         return f"<experiment {self._folder}: {len(self.scans)} scans of {', '.join(self.samples)}>"

@@ -1,0 +1,44 @@
+"""Plot of order parameters against temperature."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from hklflow.plots.series import POINT, decorate, panels_of
+
+if TYPE_CHECKING:
+    from hklflow.bragg.order_counts import Counts
+    from hklflow.bragg.order_parameter import Order
+
+
+def order_parameters(fits: Sequence[tuple[str, "Counts", "Order"]], title: str) -> Figure:
+    """Draw the intensity of each vector against temperature, with the fitted curve.
+
+    The band is the interval of 68 % of T_c. Scans that agree with no curve are crossed out.
+
+    Parameters
+    ----------
+    fits : sequence of (vector, counts, order)
+    """
+    figure, places = panels_of(max(len(fits), 1), 2, 3.4)
+    if not fits:
+        places[0].text(0.5, 0.5, "no propagation vector", ha="center", va="center")
+        places[0].set_axis_off()
+    for axes, (vector, counts, order) in zip(places, fits, strict=False):
+        axes.axhline(0, color="0.8", lw=0.8)
+        if order.t_c is not None:
+            axes.axvspan(*order.t_c.inner, color="C3", alpha=0.25, lw=0, label="T_c, 68 %")
+        label = {"transition": f"fit ({order.kind})", "none": "smooth curve"}
+        axes.plot(*order.curve.T, color="C1", label=label.get(order.answer, "smooth curve"))
+        x_error = counts.temperature_sigma if np.any(counts.temperature_sigma > 0) else None
+        values = (counts.temperature, counts.intensity)
+        axes.errorbar(*values, yerr=counts.sigma, xerr=x_error, color="C0", **POINT)
+        if order.bad:
+            rows = list(order.bad)
+            axes.plot(values[0][rows], values[1][rows], "kx", ms=10, label="bad scan")
+        decorate(axes, "mean I (S × r.l.u.³)", vector)
+        axes.legend(fontsize=8)
+    figure.suptitle(title)
+    return figure

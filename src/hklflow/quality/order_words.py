@@ -1,0 +1,88 @@
+"""Sentences on the order parameter of a propagation vector."""
+
+import math
+
+from hklflow.bragg.order_parameter import Interval, Order
+
+_STATIC = 3.0  # intensity above T_c, in standard deviations, that is called static
+_UNEVEN = 1.5  # ratio of the two sides of an interval above which both are written
+
+
+def number(x: Interval, unit: str = "") -> str:
+    """Write a number with its σ; the interval of 68 % if it is not symmetric."""
+    low, high = x.value - x.inner[0], x.inner[1] - x.value
+    digits = _digits(x.sigma)
+    if min(low, high) > 0 and max(low, high) < _UNEVEN * min(low, high):
+        return f"{x.value:.{digits}f} ± {x.sigma:.{digits}f}{unit}"
+    first, last = (f"{y:.{digits}f}" for y in x.inner)
+    return f"{x.value:.{digits}f}{unit} (68 %: {first} to {last}{unit})"
+
+
+def sentence(vector: str, order: Order) -> str:
+    """Return what the intensities of a vector say; nothing that they do not carry.
+
+    Parameters
+    ----------
+    vector : str
+        The vector as text.
+    """
+    low, high = order.fitted
+    span = f"between {low:g} and {high:g} K"
+    name = f"reflections at {vector}"
+    limit = f"{order.limit:.2g}"
+    if order.answer == "none":
+        return (
+            f"{name} show no transition {span}: less than {limit} (95 % limit of the mean "
+            "intensity) appears on cooling"
+        )
+    if order.answer == "not determined":
+        return (
+            f"{name}: the data do not determine if there is a transition {span}; less than "
+            f"{limit} (95 % limit of the mean intensity) appears on cooling"
+        )
+    if order.t_c is None:
+        return f"{name} become stronger on cooling {span}, but the data do not determine T_c"
+    static = order.warm[0] > _STATIC * order.warm[1]
+    words = [f"at T_c = {number(order.t_c, ' K')} {name} {'grow' if static else 'appear'}"]
+    words[0] += " on cooling"
+    if order.kind == "continuous":
+        words.append("continuous (a jump of more than 20 % of the intensity at 0 K is excluded)")
+    elif order.kind == "first order":
+        words.append("of first order (the intensity jumps)")
+    else:
+        words.append("continuous or of first order: not determined")
+    if order.exponent is not None:
+        beta = Interval(
+            order.exponent.value / 2,
+            order.exponent.sigma / 2,
+            _halved(order.exponent.inner),
+            _halved(order.exponent.outer),
+        )
+        given = "" if order.kind == "continuous" else "if continuous, "
+        words.append(
+            f"{given}I ∝ (T_c − T)^n with n = {number(order.exponent)} (fitted {span}; for a "
+            f"primary order parameter β = n/2 = {number(beta)})"
+        )
+    elif order.kind == "continuous":
+        words.append("the exponent is not determined")
+    text = "; ".join(words)
+    if static:
+        text += (
+            f"; {order.warm[0] / order.cold[0]:.0%} of the mean intensity below T_c is there above "
+            "T_c too (critical scattering, λ/2, multiple diffraction or another phase)"
+        )
+    return text
+
+
+def _halved(x: tuple[float, float]) -> tuple[float, float]:
+    return x[0] / 2, x[1] / 2
+
+
+def _digits(sigma: float) -> int:
+    """Return the decimals for an error with one digit, or two from 10 to 19."""
+    if not sigma > 0 or not math.isfinite(sigma):
+        return 2
+    last = math.floor(math.log10(sigma))
+    if round(sigma / 10.0 ** (last - 1)) < 20:
+        last -= 1
+    return max(-last, 0)

@@ -1,0 +1,339 @@
+"""Fit the order parameters of a sample, and write the statement of its findings.
+
+For each propagation vector that the gates found in a scan, and for each vector of the
+configuration, the intensity of its reflections is measured in all volumes, above and below the
+transition, and the curve against temperature is fitted (`bragg.order_parameter`). Intensities are
+divided by the scale of their scan to its parent, with the Debye-Waller difference. The scans of
+each parent are a series of their own, because the grids differ.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, field_validator
+
+from hklflow import stage
+
+if TYPE_CHECKING:
+    from hklflow.bragg.order_counts import Counts
+    from hklflow.bragg.order_parameter import Order
+    from hklflow.nexus import OpenVolume
+    from hklflow.orientation.product import Orientation
+
+VERSION = 1
+
+Hkl = tuple[float, float, float]
+
+_ALIKE = 0.04  # vectors at a smaller distance are the same vector
+_UNKNOWN_SCALE = 0.1  # relative error of a scan without a scale to its parent
+
+
+class Inputs(stage.Inputs):
+    volumes: list[Path]
+    """Merged volumes of all scans of the sample."""
+    orientations: list[Path]
+    """Refined orientations of the same scans, in the same order."""
+    series: Path
+    """Table of the temperature series."""
+    findings: Path
+    """Findings of the temperature series."""
+
+
+class Outputs(stage.Outputs):
+    table: Path
+    """Table of the intensities, tab-separated: one row for each vector and scan."""
+    picture: Path
+    """Picture: intensities of each vector against temperature, with the fitted curve."""
+    orders: Path
+    """Results of all fits, and the findings in sentences with the commands that show them."""
+    statement: Path
+    """The findings of the sample, as text."""
+
+
+class Settings(stage.Params):
+    """Settings of this stage in the configuration file."""
+
+    vectors: stage.Vectors = Field(default_factory=list)
+    """Propagation vectors in hkl of the parent, in addition to those that the gates find."""
+    box: Hkl = (0.12, 0.12, 0.12)
+    """Half-width of the integration box along h, k, l, in r.l.u."""
+    shell: int = Field(2, ge=1, le=20)
+    """Thickness in voxels of the shell around the box, in which the background is measured."""
+    min_measured: float = Field(0.95, gt=0, le=1)
+    """Smallest measured fraction of a box that is used; the shell needs half this fraction."""
+    reflections: int = Field(200, ge=1, le=5000)
+    """Largest number of reflections of a vector that are integrated."""
+    temperature_sigma: float = Field(0.0, ge=0, le=50)
+    """Standard deviation of the temperature of a scan in K, from scan to scan."""
+    scale_error: float = Field(0.01, ge=0, le=0.5)
+    """Relative standard deviation of an intensity beyond counts and the error of the scale."""
+
+    @field_validator("vectors", mode="after")
+    @classmethod
+    def _fractional(cls, value: list[Hkl]) -> list[Hkl]:
+        for vector in value:
+            if all(abs(x - round(x)) < _ALIKE for x in vector):
+                raise ValueError(
+                    f"{vector} is a reflection of the parent, not a propagation vector; follow "
+                    "single reflections with `stack: reflections`"
+                )
+        return value
+
+
+class Params(Settings):
+    """Settings of the stage only."""
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """Fit of one vector of one parent."""
+
+    parent: str
+    vector: Hkl
+    origin: str
+    scans: list[str]
+    reflections: int
+    counts: "Counts"
+    order: "Order"
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Integrate and fit the vectors of each parent; only boxes are in memory."""
+    import csv
+
+    from hklflow import plots
+    from hklflow.quality.order_words import sentence
+    from hklflow.quality.remedies import vector_text
+
+    scans = [stage.read_orientation(path) for path in inputs.orientations]
+    _require_volumes(inputs, scans)
+    scales = _scales(inputs.series)
+    fits: list[_Fitted] = []
+    notes: list[str] = []
+    for parent in dict.fromkeys(scan.parent for scan in scans):
+        rows = [i for i, x in enumerate(scans) if x.parent == parent and x.temperature is not None]
+        mine = sorted(rows, key=lambda i: (scans[i].temperature or 0.0, scans[i].scan))
+        files = [inputs.volumes[i] for i in mine]
+        found, problems = _fits([scans[i] for i in mine], files, scales, params)
+        fits += found
+        notes += problems
+    with outputs.table.open("w", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(
+            ["parent", "h", "k", "l", "scan", "temperature", "intensity", "intensity_sigma"]
+        )
+        for fit in fits:
+            columns = (fit.counts.temperature, fit.counts.intensity, fit.counts.sigma)
+            for scan, *values in zip(fit.scans, *columns, strict=True):
+                numbers = [f"{x:.6g}" for x in values]
+                place = [f"{x:.6g}" for x in fit.vector]
+                writer.writerow([fit.parent, *place, scan, *numbers])
+    sample = scans[0].sample
+    panels = [(vector_text(fit.vector), fit.counts, fit.order) for fit in fits]
+    plots.save(plots.order_parameters(panels, f"{sample}: order parameters"), outputs.picture)
+    earlier = stage.read_json(inputs.findings)["sentences"]
+    # Outputs have other names until the job is done: the series is in their folder.
+    orders = inputs.series.with_name("order.json")
+    cell = f"hklflow show {inputs.series.with_suffix('.nxs')} --plot"
+    shown = [
+        (sentence(vector_text(fit.vector), fit.order), f"hklflow show {orders}/vectors/{i}")
+        for i, fit in enumerate(fits)
+    ]
+    shown += [(text, f"hklflow show {orders}") for text in notes]
+    together = [*shown, *((text, cell) for text in earlier)]
+    stage.write_json(
+        outputs.orders,
+        {
+            "sample": sample,
+            "sentences": [text for text, _ in shown],
+            "findings": [{"sentence": text, "command": line} for text, line in together],
+            "vectors": [_record(fit) for fit in fits],
+        },
+    )
+    outputs.statement.write_text(_statement(sample, together), encoding="utf-8")
+    print("\n".join([f"{sample}: {len(fits)} propagation vectors", *(text for text, _ in shown)]))
+
+
+def _require_volumes(inputs: Inputs, scans: Sequence["Orientation"]) -> None:
+    from hklflow.base.errors import HklflowError
+
+    if len(inputs.volumes) != len(scans):
+        raise HklflowError(
+            f"{len(inputs.volumes)} volumes and {len(scans)} orientations; give one volume for "
+            "each orientation, in the same order"
+        )
+
+
+def _scales(path: Path) -> dict[str, tuple[float, float, float]]:
+    """Return scale to the parent, its relative error, and ΔB of each scan."""
+    import csv
+
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    scales = {}
+    for row in rows:
+        scale, sigma, b = (float(row[x]) for x in ("scale", "scale_sigma", "debye_waller"))
+        known = scale == scale
+        scales[row["scan"]] = (scale, sigma / scale, b) if known else (1.0, _UNKNOWN_SCALE, 0.0)
+    return scales
+
+
+def _fits(
+    scans: Sequence["Orientation"],
+    files: Sequence[Path],
+    scales: Mapping[str, tuple[float, float, float]],
+    params: Params,
+) -> tuple[list[_Fitted], list[str]]:
+    """Return the fits of one parent, from cold to warm, and what could not be fitted."""
+    from hklflow import nexus
+    from hklflow.bragg import order_parameter
+    from hklflow.nexus.stack import in_order
+    from hklflow.quality.remedies import vector_text
+
+    vectors = _vectors(scans, params)
+    if not vectors:
+        return [], []
+    parent, names = scans[0].parent, [scan.scan for scan in scans]
+    temperatures = {scan.temperature for scan in scans}
+    if len(temperatures) < order_parameter.FEWEST:
+        texts = ", ".join(vector_text(vector) for vector in vectors)
+        return [], [
+            f"no order parameter for {texts}: parent {parent} has {len(temperatures)} "
+            f"temperatures, and {order_parameter.FEWEST} are needed"
+        ]
+    members = in_order(files, names, [scan.temperature for scan in scans])
+    fits, notes = [], []
+    with nexus.open_members(members) as volumes:
+        for vector, origin in vectors.items():
+            counts, n = _counts(vector, scans, volumes, scales, params)
+            if counts is None:
+                notes.append(
+                    f"no order parameter for {vector_text(vector)}: no reflection is measured in "
+                    f"all {len(scans)} scans of parent {parent}; reduce `order_parameters: box`"
+                )
+                continue
+            order = order_parameter.fit(counts)
+            fits.append(_Fitted(parent, vector, origin, names, n, counts, order))
+    return fits, notes
+
+
+def _vectors(scans: Sequence["Orientation"], params: Params) -> dict[Hkl, str]:
+    """Return the distinct vectors of the configuration and of the gates, with their origin."""
+    import numpy as np
+
+    from hklflow.volumes.star_boxes import star
+
+    candidates = [(vector, "configuration") for vector in params.vectors]
+    for scan in scans:  # from cold to warm
+        figures = [*scan.figures.get("offsets", []), *scan.figures.get("incommensurate", [])]
+        candidates += [(tuple(x["vector"]), f"gates of {scan.scan}") for x in figures]
+    chosen: dict[Hkl, str] = {}
+    arms: list[Any] = []
+    for vector, origin in candidates:
+        away = [
+            np.abs(np.subtract(vector, arm) - np.rint(np.subtract(vector, arm))) for arm in arms
+        ]
+        if all(x.max() >= _ALIKE for x in away):
+            chosen[vector] = origin
+            arms += star(vector, scans[0].group.laue_operations)
+    return chosen
+
+
+def _counts(
+    vector: Hkl,
+    scans: Sequence["Orientation"],
+    volumes: Sequence["OpenVolume"],
+    scales: Mapping[str, tuple[float, float, float]],
+    params: Params,
+) -> tuple["Counts | None", int]:
+    """Return the counts of all reflections of a vector in each scan, and their number."""
+    import numpy as np
+
+    from hklflow import nexus
+    from hklflow.bragg.order_counts import Counts
+    from hklflow.geometry import lattice
+    from hklflow.volumes import star_boxes
+
+    arms = star_boxes.star(vector, scans[0].group.laue_operations)
+    boxes = star_boxes.places(volumes[0].grid, arms, params.box, params.shell, params.reflections)
+    table = np.array(
+        [
+            [
+                star_boxes.counted(
+                    box,
+                    *nexus.read_box(volume, box.region),
+                    volume.variance(box.region),
+                    params.min_measured,
+                )
+                for volume in volumes
+            ]
+            for _, box in boxes
+        ]
+    ).reshape(len(boxes), len(volumes), 5)
+    counted = star_boxes.Counted(*np.moveaxis(table, -1, 0))
+    rows = counted.chosen()
+    n = int(rows.sum())
+    if n == 0:
+        return None, 0
+    hkl = np.array([place for place, _ in boxes])[rows]
+    s = 1 / (2 * lattice.d_spacing(scans[0].cell, hkl))
+    scale, error, b = np.array([scales[scan.scan] for scan in scans]).T
+    damped = np.exp(-2 * b[None, :] * s[:, None] ** 2)
+    roughness = np.sqrt((counted.roughness[rows] ** 2).mean(axis=0) / n)
+    return Counts(
+        temperature=np.array([scan.temperature for scan in scans], dtype=np.float64),
+        temperature_sigma=np.full(len(scans), params.temperature_sigma),
+        counts=counted.counts[rows].sum(axis=0),
+        factor=scale * (counted.factor[rows] * damped).sum(axis=0),
+        background=counted.background[rows].sum(axis=0),
+        background_var=counted.background_var[rows].sum(axis=0),
+        scale_error=np.sqrt(error**2 + params.scale_error**2 + roughness**2),
+    ), n
+
+
+def _record(fit: _Fitted) -> dict[str, Any]:
+    """Return the numbers of one fit for the JSON file."""
+    from dataclasses import asdict
+
+    order = fit.order
+
+    def interval(x: Any) -> dict[str, Any] | None:
+        if x is None:
+            return None
+        return {"value": x.value, "sigma": x.sigma, "68 %": x.inner, "95 %": x.outer}
+
+    return {
+        "parent": fit.parent,
+        "vector": fit.vector,
+        "from": fit.origin,
+        "reflections": fit.reflections,
+        "answer": order.answer,
+        "ln likelihood ratio of a transition": order.ratio,
+        "T_c (K)": interval(order.t_c),
+        "exponent of the intensity": interval(order.exponent),
+        "covariance of T_c and exponent": order.covariance,
+        "order": order.kind,
+        "ln likelihood ratio of first order": order.kind_ratio,
+        "mean intensity below T_c": order.cold,
+        "mean intensity above T_c": order.warm,
+        "limit of the intensity that appears": order.limit,
+        "fitted between (K)": order.fitted,
+        "bad scans": [fit.scans[i] for i in order.bad],
+        "most likely shape": asdict(order.shape),
+    }
+
+
+def _statement(sample: str, findings: Sequence[tuple[str, str]]) -> str:
+    """Return the findings as text: each sentence with the command that shows it."""
+    lines = [f"# Findings of {sample}", ""]
+    if not findings:
+        lines += ["Nothing changes with temperature but the cell, along its trend.", ""]
+    for text, command in findings:
+        lines += [f"* {text[:1].upper()}{text[1:]}", f"  `{command}`"]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    stage.command(main)

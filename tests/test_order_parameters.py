@@ -1,0 +1,151 @@
+"""Stage `order_parameters` on small volumes of a satellite that appears at a known temperature."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hklflow import nexus, stage
+from hklflow.base.errors import HklflowError
+from hklflow.cli.show import show
+from hklflow.geometry.grid import Grid
+from hklflow.stages import order_parameters
+from hklflow.transform import estimator
+from tests.truth.orientations import write_orientation
+
+GRID = Grid.symmetric([1.2, 1.2, 0.8], [0.05, 0.05, 0.1])
+CELL = np.array([4.8, 4.8, 7.2, 90.0, 90.0, 90.0])
+T_C = 162.0
+TEMPERATURES = [*np.arange(40.0, 300.0, 20.0), None]
+WIDTH = 0.03
+SCALE = {80.0: 0.6}  # a scan with less beam
+COLUMNS = ("scan", "scale", "scale_sigma", "debye_waller")
+
+
+def scattering(temperature: float) -> np.ndarray:
+    """S (l, k, h): reflections at (1/2, 0, 0) and mates from T_c down, at (1/2, 1/2, 0) always."""
+    h, k, m = np.meshgrid(*(GRID.axis(i) for i in (0, 1, 2)), indexing="ij")
+    s = np.full(h.shape, 0.5)
+    for x, y in np.ndindex(5, 5):
+        place = (x - 2) / 2, (y - 2) / 2
+        if place[0] % 1 == 0.5 and place[1] % 1 == 0.5:
+            height = 5.0
+        elif place[0] % 1 == place[1] % 1:
+            height = 60.0 if any(place) else 0.0
+        else:
+            height = 40.0 * max(0.0, 1 - temperature / T_C)
+        away = (h - place[0]) ** 2 + (k - place[1]) ** 2 + (m / 3) ** 2
+        s += height * np.exp(-0.5 * away / WIDTH**2)
+    return s.transpose(2, 1, 0)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("order")
+    rng = np.random.default_rng(3)
+    volumes, orientations, rows = [], [], []
+    for temperature in TEMPERATURES:
+        t = 300.0 if temperature is None else temperature
+        name, scale = f"{t:g}K", SCALE.get(t, 1.0)
+        norm = np.full(GRID.array_shape, 20.0)
+        counts = rng.poisson(norm * scale * scattering(t)).astype(float)
+        volume = nexus.Volume(GRID, CELL, counts, norm, *estimator.intensity(counts, norm), {})
+        nexus.write_volume(folder / f"{name}.nxs", volume, "S(Q)")
+        volumes.append(folder / f"{name}.nxs")
+        vector = [{"vector": [0.5, 0.0, 0.0], "peaks": 20, "arms": 2}] if t < 100 else []
+        orientations.append(
+            write_orientation(
+                folder / f"{name}.json", None, np.diag(2 * np.pi / CELL[:3]), "P 4/m m m", GRID,
+                scan=name, parent="280K", temperature=temperature, figures={"offsets": vector},
+            )
+        )  # fmt: skip
+        rows.append((name, scale, 0.005, 0.0))
+    with (folder / "series.tsv").open("w", newline="") as file:
+        csv.writer(file, delimiter="\t").writerows([COLUMNS, *rows])
+    (folder / "findings.json").write_text(json.dumps({"sentences": ["a jumps"]}))
+    return {
+        "volumes": volumes,
+        "orientations": orientations,
+        "series": folder / "series.tsv",
+        "findings": folder / "findings.json",
+    }
+
+
+def run(made: dict[str, Any], folder: Path, **params: Any) -> order_parameters.Outputs:
+    outputs = order_parameters.Outputs(
+        table=folder / "order.tsv",
+        picture=folder / "order.png",
+        orders=folder / "order.json",
+        statement=folder / "findings.md",
+    )
+    stage.run(
+        order_parameters.main,
+        inputs=order_parameters.Inputs(**made),
+        outputs=outputs,
+        params=order_parameters.Params(box=(0.12, 0.12, 0.35), **params),
+        threads=1,
+    )
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def outputs(
+    made: dict[str, Any],
+) -> order_parameters.Outputs:
+    return run(made, made["series"].parent, vectors=[(0.5, 0.5, 0.0)])
+
+
+def test_the_transition_of_the_satellite_is_found_and_the_static_one_is_not_one(
+    outputs: order_parameters.Outputs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = json.loads(outputs.orders.read_text())
+    static, appearing = told["vectors"]
+    assert (static["vector"], static["from"]) == ([0.5, 0.5, 0.0], "configuration")
+    assert static["answer"] == "none"
+    assert (appearing["vector"], appearing["from"]) == ([0.5, 0.0, 0.0], "gates of 40K")
+    assert appearing["reflections"] == 12  # of a square with 5 x 5 half indices, with whole boxes
+    low, high = appearing["T_c (K)"]["95 %"]
+    assert low < T_C < high
+    assert high - low < 8
+    exponent = appearing["exponent of the intensity"]
+    assert abs(exponent["value"] - 1) < 3 * exponent["sigma"] < 0.5
+    assert appearing["order"] == "continuous"
+    text = outputs.statement.read_text()
+    assert text.startswith("# Findings of s\n")
+    for row in told["findings"]:
+        assert row["sentence"][1:] in text
+        assert f"`{row['command']}`" in text
+    assert told["findings"][-1]["sentence"] == "a jumps"
+    show(Path(told["findings"][1]["command"].removeprefix("hklflow show ")))
+    assert "vector: [0.5, 0.0, 0.0]" in capsys.readouterr().out
+    assert "reflections at (1/2, 0, 0) appear on cooling; continuous" in told["sentences"][1]
+    assert "reflections at (1/2, 1/2, 0) show no transition" in told["sentences"][0]
+
+
+def test_intensities_are_those_of_the_model_without_the_scale(
+    outputs: order_parameters.Outputs,
+) -> None:
+    with outputs.table.open() as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if float(row["k"]) == 0]
+    assert [float(row["temperature"]) for row in rows] == TEMPERATURES[:-1]
+    # The integral of a Gaussian with the widths of the reflection.
+    whole = 40 * (2 * np.pi) ** 1.5 * WIDTH**3 * 3
+    for row in rows:
+        truth = whole * max(0.0, 1 - float(row["temperature"]) / T_C)
+        assert abs(float(row["intensity"]) - truth) < 4 * float(row["intensity_sigma"])
+
+
+def test_too_few_temperatures_are_said(made: dict[str, Any], tmp_path: Path) -> None:
+    few = made | {key: made[key][:4] for key in ("volumes", "orientations")}
+    told = json.loads(run(few, tmp_path).orders.read_text())
+    assert told["vectors"] == []
+    assert "has 4 temperatures, and 5 are needed" in told["sentences"][0]
+
+
+def test_one_volume_for_each_orientation(made: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(HklflowError, match="13 volumes and 14 orientations"):
+        run(made | {"volumes": made["volumes"][:-1]}, tmp_path)
+    assert not any(tmp_path.iterdir())
