@@ -10,6 +10,7 @@ import pytest
 
 from hklflow.base.errors import HklflowError
 from hklflow.nexus import chunk_reader
+from hklflow.nexus.slabs import SlabReader
 
 SHAPE, CHUNKS = (37, 70, 65), (16, 64, 32)
 REGIONS = [
@@ -19,6 +20,11 @@ REGIONS = [
     np.s_[5:5, 0:70, 0:65],
     np.s_[20:90, :, 10:20],
 ]
+
+
+def _slab(stored: h5py.Dataset, region: Any) -> Any:
+    planes, rows, columns = region
+    return SlabReader(stored).read(planes.start, planes.stop, rows, columns)
 
 
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "u1", "<u2", "<u4", "<i8"])
@@ -34,6 +40,7 @@ def test_parts_are_what_h5py_reads(tmp_path: Path, dtype: str, region: Any) -> N
         part = read[region]
         assert part.dtype == stored.dtype
         assert np.array_equal(part, stored[region])
+        assert np.array_equal(_slab(stored, region), part)
 
 
 @pytest.mark.parametrize("skipped", [0, 1, 2, 3])
@@ -54,6 +61,7 @@ def test_chunks_may_leave_out_filters(tmp_path: Path, skipped: int) -> None:
     with h5py.File(tmp_path / "a.h5") as file:
         region = np.s_[3:9, 10:11, 5:32]
         assert np.array_equal(chunk_reader.reader(file["a"])[region], values[region])
+        assert np.array_equal(_slab(file["a"], region), values[region])
 
 
 @pytest.mark.parametrize("stored", [b"\xff" * 9, zlib.compress(b"short")])
@@ -65,6 +73,8 @@ def test_a_damaged_chunk_is_reported(tmp_path: Path, stored: bytes) -> None:
         dataset.id.write_direct_chunk((0, 0, 0), stored)
         with pytest.raises(HklflowError, match=r"a.h5: the block of /a that begins .* damaged"):
             chunk_reader.reader(dataset)[0:1, 0:1, 0:1]
+        with pytest.raises(HklflowError, match=r"a.h5: the block of /a that begins .* damaged"):
+            SlabReader(dataset).read(0, 1)
 
 
 @pytest.mark.parametrize(
@@ -81,3 +91,5 @@ def test_other_datasets_are_left_to_h5py(tmp_path: Path, options: dict[str, Any]
     with h5py.File(tmp_path / "a.h5", "w") as file:
         stored = file.create_dataset("a", SHAPE, "<f4", **options)
         assert chunk_reader.reader(stored) is stored
+        stored[3:9] = np.arange(65)
+        assert np.array_equal(_slab(stored, np.s_[2:20, 3:70, 0:64]), stored[2:20, 3:70, 0:64])

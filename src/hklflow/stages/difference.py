@@ -13,7 +13,7 @@ from hklflow import stage
 if TYPE_CHECKING:
     from hklflow.nexus import OpenVolume
 
-VERSION = 4
+VERSION = 5
 
 _PLANES = {False: ("h k 0", "h 0 l", "0 k l"), True: ("x y 0", "x 0 z", "0 y z")}
 _NAMES = {False: "S(Q)", True: "3D-ΔPDF"}
@@ -173,15 +173,17 @@ def _fitted_scale(pair: "tuple[OpenVolume, OpenVolume]", needed: bool) -> tuple[
     import numpy as np
 
     from hklflow.base.errors import HklflowError
+    from hklflow.nexus.slabs import SlabReader
     from hklflow.volumes import difference, extrema
 
     one = pair[0]
-    grid, datasets = one.grid, [v.group[n] for v in pair for n in ("data", "data_errors")]
+    grid = one.grid
+    readers = [SlabReader(v.group[n]) for v in pair for n in ("data", "data_errors")]
     operations = extrema.operations_of(one.notes.get("operations"), direct=False)
     starts = (range(0, n, step) for n, step in zip(grid.array_shape, _BOX, strict=True))
     boxes = list(itertools.product(*starts))
     axes = [grid.axis(i) for i in range(3)]
-    parts: list[list[Any]] = [[np.empty(0)] for _ in datasets]
+    parts: list[list[Any]] = [[np.empty(0)] for _ in readers]
     size = 0
     for place in np.random.default_rng(0).permutation(len(boxes)):
         region = tuple(slice(b, b + c) for b, c in zip(boxes[place], _BOX, strict=True))
@@ -189,7 +191,8 @@ def _fitted_scale(pair: "tuple[OpenVolume, OpenVolume]", needed: bool) -> tuple[
         kept = extrema.asymmetric(operations, own)
         if not kept.any():
             continue
-        values = [dataset[region][kept] for dataset in datasets]
+        l, k, h = region  # noqa: E741
+        values = [reader.read(l.start, l.stop, k, h)[kept] for reader in readers]
         measured = np.isfinite(values[0]) & np.isfinite(values[2])
         for part, value in zip(parts, values, strict=True):
             part.append(value[measured])
@@ -219,6 +222,7 @@ def _subtract(
     import numpy as np
 
     from hklflow import nexus
+    from hklflow.nexus.slabs import SlabReader
     from hklflow.volumes import difference, extrema, planes
 
     one = pair[0]
@@ -228,15 +232,15 @@ def _subtract(
     group = "pdf" if direct else "transform"
     title = f"{params.title}: {_NAMES[direct]}"
     types = {"data": np.float32, "data_errors": np.float32}
+    readers = [SlabReader(volume.group[name]) for volume in pair for name in types]
     with nexus.GridWriter(
         path, one.grid, one.cell, title, types, group=group, direct=direct, signed=True
     ) as writer:
         for first in stage.progress(starts, len(starts), f"slabs of {_NAMES[direct]}"):
-            region = slice(first, first + nexus.PLANES)
-            a, sa, b, sb = (v.group[n][region].astype(np.float64) for v in pair for n in types)
-            data, errors = difference.subtract(a, sa, b, sb, scale)
-            writer.write(first, data=data.astype(np.float32), data_errors=errors.astype(np.float32))
-            strongest.add(np.abs(tally.add(data, errors)))
+            a, sa, b, sb = (reader.read(first, first + nexus.PLANES) for reader in readers)
+            data, errors, significance = difference.subtract((a, sa), (b, sb), scale, tally)
+            writer.write(first, data=data, data_errors=errors)
+            strongest.add(significance)
         figures: dict[str, Any] = tally.figures()
         reached = [v.notes["q_max"] for v in pair if direct and "q_max" in v.notes]
         writer.note(
@@ -250,13 +254,13 @@ def _subtract(
                 **figures,
             }
         )
-    points, significance = strongest.points()
+    points, strength = strongest.points()
     far = np.sqrt(np.einsum("ni,ij,nj->n", points, metric, points)) >= (1.0 if direct else 0.0)
-    points, significance = points[far], significance[far]
+    points, strength = points[far], strength[far]
     # A feature may be several voxels wide, so close points count as one.
     apart = 3.5 * float(np.max(one.grid.step * np.sqrt(np.diag(metric))))
     symmetry = extrema.operations_of(laue, direct)
-    chosen = extrema.distinct(points, significance, _PLACES, symmetry, metric, apart)
+    chosen = extrema.distinct(points, strength, _PLACES, symmetry, metric, apart)
     figures["most significant"] = _values(path, group, points[chosen], "xyz" if direct else "hkl")
     return figures
 

@@ -144,8 +144,9 @@ def _strongest(
     from hklflow import nexus
     from hklflow.base.errors import HklflowError
     from hklflow.geometry import lattice
+    from hklflow.nexus.slabs import SlabReader
     from hklflow.nexus.stack_pdf import ARRAYS
-    from hklflow.volumes import extrema
+    from hklflow.volumes import extrema, extrema_kernels
 
     for path, volume in zip(paths, volumes, strict=True):
         if "q_max" not in volume.notes:
@@ -156,17 +157,16 @@ def _strongest(
     q_max = min(float(volume.notes["q_max"]) for volume in volumes)
     grid, metric = volumes[0].grid, lattice.metric(volumes[0].cell)
     strongest = extrema.Strongest(grid)
+    readers = [[SlabReader(volume.group[name]) for name in ARRAYS] for volume in volumes]
     starts = range(0, grid.array_shape[0], nexus.PLANES)
     for first in stage.progress(starts, len(starts), "slabs"):
-        region = slice(first, first + nexus.PLANES)
-        top, weights = (np.zeros(volumes[0].group["data"][region].shape) for _ in range(2))
-        for volume in volumes:
-            data, sigma = (volume.group[n][region].astype(np.float64) for n in ARRAYS)
-            known = np.isfinite(data) & (sigma > 0)
-            weight = np.divide(1.0, sigma**2, out=np.zeros_like(sigma), where=known)
-            top += weight * np.where(known, np.abs(data), 0.0)
-            weights += weight
-        strongest.add(np.divide(top, weights, out=np.full_like(top, np.nan), where=weights > 0))
+        last = min(first + nexus.PLANES, grid.array_shape[0])
+        top, weights = np.zeros((2, last - first, *grid.array_shape[1:]))
+        for data, sigma in readers:
+            extrema_kernels.add_weighted(
+                data.read(first, last), sigma.read(first, last), top, weights
+            )
+        strongest.add(np.divide(top, weights, out=np.zeros_like(top), where=weights > 0))
     points, strength = strongest.points()
     length = np.sqrt(np.einsum("ni,ij,nj->n", points, metric, points))
     near = length < max(_NEAREST, _PEAK / q_max)

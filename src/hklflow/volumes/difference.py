@@ -17,54 +17,53 @@ from numpy.typing import NDArray
 from hklflow.base.errors import HklflowError
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 
 _TUKEY = 4.685  # 95 % of the efficiency of least squares for normal errors
 
 
-def subtract(
-    data: Floats, errors: Floats, reference: Floats, reference_errors: Floats, scale: float = 1.0
-) -> tuple[Floats, Floats]:
-    """Return ``data - scale * reference`` and its σ; NaN where either volume is not measured."""
-    difference = data - scale * reference
-    sigma = np.hypot(errors, scale * reference_errors)
-    return difference, np.where(np.isnan(difference), np.nan, sigma)
-
-
 @dataclass
 class Tally:
-    """Sums over parts of a volume that give the size of the differences.
+    """Sums over parts of a volume that give the size of the differences."""
 
-    Attributes
-    ----------
-    measured : int
-        Number of voxels that were measured in both volumes.
-    judged : int
-        Number of these voxels that have an error.
-    """
-
-    measured: int = 0
-    judged: int = 0
-    _squares: Floats = field(default_factory=lambda: np.zeros(3))
-
-    def add(self, difference: Floats, sigma: Floats) -> Floats:
-        """Add a part; return difference / σ, NaN where unknown."""
-        measured, known = np.isfinite(difference), sigma > 0
-        z = np.divide(difference, sigma, out=np.full(sigma.shape, np.nan), where=known & measured)
-        self.measured += int(measured.sum())
-        self.judged += int(np.isfinite(z).sum())
-        parts = (difference, sigma, z)
-        self._squares += [np.nansum(np.square(part, dtype=np.float64)) for part in parts]
-        return z
+    #: Numbers and sums of squares, see `extrema_kernels.subtract`.
+    sums: Floats = field(default_factory=lambda: np.zeros(5))
 
     def figures(self) -> dict[str, float | int | None]:
         """Return rms of difference and σ, and reduced χ² for no difference; None without voxels."""
-        difference, sigma, chi2 = self._squares
+        measured, judged, difference, sigma, chi2 = self.sums
         return {
-            "voxels": self.measured,
-            "rms difference": float(np.sqrt(difference / self.measured)) if self.measured else None,
-            "rms sigma": float(np.sqrt(sigma / self.measured)) if self.measured else None,
-            "reduced chi2 of no difference": float(chi2 / self.judged) if self.judged else None,
+            "voxels": int(measured),
+            "rms difference": float(np.sqrt(difference / measured)) if measured else None,
+            "rms sigma": float(np.sqrt(sigma / measured)) if measured else None,
+            "reduced chi2 of no difference": float(chi2 / judged) if judged else None,
         }
+
+
+def subtract(
+    volume: tuple[Singles, Singles], reference: tuple[Singles, Singles], scale: float, tally: Tally
+) -> tuple[Singles, Singles, Singles]:
+    """Return ``data - scale * reference``, its σ, and the absolute value of their quotient.
+
+    Parameters
+    ----------
+    volume, reference : two (l, k, h) arrays
+        Data and errors.
+    tally : Tally
+        Gets the sums over these planes.
+
+    Returns
+    -------
+    data, errors : (l, k, h) arrays
+        NaN where either volume is not measured.
+    significance : (l, k, h) array
+        0 where unknown.
+    """
+    from hklflow.volumes import extrema_kernels
+
+    out = np.empty((3, *volume[0].shape), np.float32)
+    extrema_kernels.subtract(*volume, *reference, scale, *out, tally.sums)
+    return out[0], out[1], out[2]
 
 
 def fit_scale(

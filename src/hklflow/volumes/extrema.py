@@ -39,18 +39,13 @@ def asymmetric(operations: Floats, axes: Sequence[Floats]) -> NDArray[np.bool_]:
     -------
     (l, k, h) bool array
     """
+    from hklflow.volumes import extrema_kernels
+
     # Along this irrational direction each lattice point has another coordinate.
     key = np.array([1.0, np.sqrt(2.0), np.sqrt(3.0)])
-
-    def along(direction: Floats) -> Floats:
-        h, k, l = (factor * axis for factor, axis in zip(direction, axes, strict=True))  # noqa: E741
-        height_of_points: Floats = l[:, None, None] + k[:, None] + h
-        return height_of_points
-
-    height = along(key)
-    kept = np.ones(height.shape, dtype=np.bool_)
-    for operation in operations:
-        kept &= height >= along(key @ operation) - 1e-7
+    kept = np.empty([len(axis) for axis in axes[::-1]], np.bool_)
+    others = np.array([key @ operation for operation in operations])
+    extrema_kernels.asymmetric(key, others, *(np.asarray(x, np.float64) for x in axes), kept)
     return kept
 
 
@@ -66,37 +61,46 @@ class Strongest:
 
     def __init__(self, grid: Grid, keep: int = 2000) -> None:
         self._grid, self._keep = grid, keep
-        self._before: NDArray[np.float32] | None = None
+        # Two planes of before, the planes that were added last, and an empty plane.
+        self._stack: NDArray[np.float32] | None = None
         self._next = 0
         self._maxima: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
 
     def add(self, strength: NDArray[np.floating]) -> None:
         """Add the next planes (n, k, h); NaN and values of 0 or less are not maxima."""
-        planes = np.nan_to_num(strength, nan=0.0, posinf=0.0).astype(np.float32)
-        if self._before is None:
-            self._before = np.zeros((1, *planes.shape[1:]), np.float32)
-        self._next += len(planes)
-        parts = [self._before, planes]
+        from hklflow.volumes import extrema_kernels
+
+        n, begins = len(strength), self._next == 0
+        if self._stack is None or len(self._stack) < n + 3:
+            stack = np.zeros((n + 3, *strength.shape[1:]), np.float32)
+            if self._stack is not None:
+                stack[:2] = self._stack[:2]
+            self._stack = stack
+        stack = self._stack
+        extrema_kernels.clean(strength, stack[2 : n + 2])
+        stack[n + 2] = 0
+        self._next += n
         last = self._next == self._grid.array_shape[0]
-        if last:
-            parts.append(np.zeros((1, *planes.shape[1:]), np.float32))
-        stack = np.concatenate(parts)
         # The last plane can be searched only with the plane after it.
-        self._search(stack, self._next + last - len(stack))
-        self._before = stack[-2:]
+        self._search(stack[int(begins) : n + 2 + last], self._next - n - (not begins))
+        stack[:2] = stack[n : n + 2].copy()
 
     def _search(self, stack: NDArray[np.float32], first: int) -> None:
-        from scipy.ndimage import maximum_filter
+        """Search the inner planes of a stack; the first of them has the number ``first``."""
+        from hklflow.volumes import extrema_kernels
 
+        if len(stack) < 3:
+            return
         inner = stack[1:-1]
-        highest = maximum_filter(stack, size=3, mode="constant", cval=0.0)[1:-1]
-        place = np.flatnonzero((inner == highest) & (inner > 0))
-        values = inner.ravel()[place]
+        found = np.empty(inner.size, np.int32)
+        place = found[: extrema_kernels.maxima(stack, found)]
+        values = inner.reshape(-1)[place]
         if len(place) > self._keep:
-            chosen = np.argpartition(-values, self._keep)[: self._keep]
+            # Sorted, so that the order of equal maxima (equivalents) does not depend on the others.
+            chosen = np.sort(np.argpartition(-values, self._keep)[: self._keep])
             place, values = place[chosen], values[chosen]
         l, k, h = np.unravel_index(place, inner.shape)  # noqa: E741
-        self._maxima.append((np.stack([h, k, l + first + 1], axis=1), values))
+        self._maxima.append((np.stack([h, k, l + first], axis=1), values))
 
     def points(self) -> tuple[Floats, Floats]:
         """Return coordinates (n, 3) and strengths (n,), the strongest first."""
