@@ -245,7 +245,7 @@ moving($("view"), {
     if (!point) return;
     const { sample, scan, name } = point.item;
     const first = Math.max(0, Math.floor(found(point, "frame") - 1e-9));
-    window.open(`frames#${new URLSearchParams({ sample, scan, rotation: name, first, n: 1 })}`, "_self");
+    location.href = `frames#${new URLSearchParams({ sample, scan, rotation: name, first, n: 1 })}`;
   },
   hover,
 });

@@ -176,7 +176,7 @@ async function box() {
   const row = (tag, texts) => {
     const tr = document.createElement("tr");
     tr.append(...texts.map((text) => Object.assign(document.createElement(tag), typeof text === "number"
-      ? { textContent: short(text), title: String(text) } : { textContent: text })));
+      ? { textContent: Number.isFinite(text) ? short(text) : "not known", title: String(text) } : { textContent: text })));
     return tr;
   };
   const names = cuts[0][1].arrays.map((a) => a.name);

@@ -13,9 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.request import urlopen
 
-_TIMEOUT = 60.0
+_TIMEOUT = 30.0
 
 
 def program() -> str | None:
@@ -39,7 +38,9 @@ class Chromium:
         )
         port_file = folder / "DevToolsActivePort"
         wait(lambda: port_file.is_file() and port_file.read_text().strip())
-        self._port = int(port_file.read_text().splitlines()[0])
+        port, path = port_file.read_text().split()
+        self._address = f"ws://127.0.0.1:{port}"
+        self._sockets = [_Socket(self._address + path)]
 
     def __enter__(self) -> Self:
         return self
@@ -50,15 +51,16 @@ class Chromium:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
+        for connection in self._sockets:
+            connection.close()
         self._process.terminate()
         self._process.wait(timeout=_TIMEOUT)
 
     def page(self, url: str, width: int = 1400, height: int = 1000) -> "Page":
         """Open a page in a new window."""
-        with urlopen(f"http://127.0.0.1:{self._port}/json/version", timeout=_TIMEOUT) as answer:
-            browser = _Socket(json.load(answer)["webSocketDebuggerUrl"])
-        target = browser.call("Target.createTarget", url="about:blank")["targetId"]
-        page = Page(_Socket(f"ws://127.0.0.1:{self._port}/devtools/page/{target}"))
+        target = self._sockets[0].call("Target.createTarget", url="about:blank")["targetId"]
+        self._sockets.append(_Socket(f"{self._address}/devtools/page/{target}"))
+        page = Page(self._sockets[-1])
         page.resize(width, height)
         page.open(url)
         return page
@@ -186,6 +188,10 @@ class _Socket:
                 assert "error" not in answer, answer["error"]
                 result: dict[str, Any] = answer["result"]
                 return result
+
+    def close(self) -> None:
+        self._file.close()
+        self._connection.close()
 
     def _send(self, text: bytes) -> None:
         size, key = len(text), os.urandom(4)
