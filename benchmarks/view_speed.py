@@ -5,12 +5,14 @@
 Writes an experiment with both volumes (cubic, 48 operations, with all blocks that the planes touch)
 and a rotation of an EIGER2 4M (2162 × 2068 pixels) to FOLDER. Then, for each volume, starts
 `hklflow view` as a user does and opens the page in Chromium. Columns: seconds from the command to
-the printed address, from the address to the first plane on the screen, median of ten planes along
-the slider, and the largest resident memory of the server in MB. The last row is the same for
+the printed address, from the address to the first plane on the screen, and the median of ten planes
+along the slider; CPU seconds of the server for the first and for each next plane, which do not
+depend on other programs; and its largest resident memory in MB. The last row is the same for
 frames. Needs Chromium and plotly. Run it twice: the first run may read from disk.
 """
 
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -39,9 +41,10 @@ def make(base: Path) -> None:
         (base / name).mkdir(parents=True, exist_ok=True)
     (base / "config/samples.tsv").write_text("sample\tspace_group\ncube\tP m -3 m\n")
     columns = ("sample", "scan", "temperature", "parent", "rotation", "raw", "calibration")
-    rows = [columns, *(("cube", s, "", "", "r1", "raw/frames.h5", "lab") for s in SIZES)]
+    rows = [columns, *(("cube", s, "", "", "r1", f"raw/{s}.h5", "lab") for s in SIZES)]
     (base / "config/scans.tsv").write_text("\n".join("\t".join(row) for row in rows) + "\n")
-    (base / "raw/lab.poni").touch()
+    for name in ("lab.poni", *(f"{size}.h5" for size in SIZES)):
+        (base / "raw" / name).touch()
     (base / "config/config.yaml").write_text(
         "calibrations:\n  lab: {poni: raw/lab.poni, polarization: 0.99}\n"
     )
@@ -57,7 +60,7 @@ def _write_frames(base: Path) -> None:
     import hdf5plugin  # after hklflow, because cctbx crashes otherwise
 
     random = np.random.default_rng(0)
-    with h5py.File(base / "raw/frames.h5", "w") as file:
+    with h5py.File(base / "raw/501.h5", "w") as file:
         frames = file.create_dataset(
             "entry/data/data",
             (N, *SHAPE),
@@ -76,7 +79,7 @@ def _write_frames(base: Path) -> None:
     )
     axis = Goniometer.single([-1.0, 0.0, 0.0])
     scan = RotationScan(
-        "raw/frames.h5",
+        "raw/501.h5",
         0,
         Rotation(Beam(0.5), detector, axis, Scan(0.0, 0.001, N)),
         *(np.ones(N),) * 3,
@@ -103,11 +106,13 @@ def run(base: Path, place: str, drawn: str, moved: str) -> dict[str, float]:
         Chromium(Path(profile)) as browser,
     ):
         page = browser.page("about:blank")
+        begin = _cpu(server.pid)
         start = time.perf_counter()
         page.open(url + place)
         page.wait(drawn)
-        first = time.perf_counter() - start
+        first, cpu = time.perf_counter() - start, [_cpu(server.pid) - begin]
         moves = [_moved(page, moved, i) for i in range(1, 11)]
+        cpu.append((_cpu(server.pid) - begin - cpu[0]) / len(moves))
     status = Path(f"/proc/{server.pid}/status").read_text()
     server.kill()
     server.wait()
@@ -116,8 +121,16 @@ def run(base: Path, place: str, drawn: str, moved: str) -> dict[str, float]:
         "address": started,
         "first": first,
         "next": statistics.median(moves),
+        "CPU first": cpu[0],
+        "CPU next": cpu[1],
         "MB": int(memory) / 1024,
     }
+
+
+def _cpu(process: int) -> float:
+    """Return the CPU seconds that a process has used."""
+    words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _moved(page: Page, moved: str, i: int) -> float:
@@ -140,9 +153,10 @@ def main() -> None:
     rows["frame of 4.5 Mpixel"] = run(
         base, "frames#sample=cube&scan=501", "state.layers.length", "{i}|state.asked.first === {i}"
     )
-    print(f"{'':20}{'address':>10}{'first':>10}{'next':>10}{'memory':>12}")
+    columns = ("address", "first", "next", "CPU first", "CPU next")
+    print(f"{'':20}{''.join(f'{name:>11}' for name in columns)}{'memory':>12}")
     for name, row in rows.items():
-        times = "".join(f"{row[key]:8.2f} s" for key in ("address", "first", "next"))
+        times = "".join(f"{row[key]:9.2f} s" for key in columns)
         print(f"{name:20}{times}{row['MB']:9.0f} MB")
     (base / "view_speed.json").write_text(json.dumps(rows, indent=1))
 
