@@ -9,6 +9,7 @@ memory in MB, and the CPU seconds of h5py that only reads the same numbers. Run 
 run may read from disk.
 """
 
+import itertools
 import json
 import subprocess
 import sys
@@ -53,8 +54,9 @@ print(end - start, whole - cpu, whole, resource.getrusage(resource.RUSAGE_SELF).
 """
 
 
-def write(path: Path) -> None:
-    grid = Grid.symmetric(25.0, 0.05)
+def write(path: Path, half: float = 25.0) -> None:
+    """Write a volume from -half to half along each axis, with the blocks around its middle."""
+    grid = Grid.symmetric(half, 0.05)
     cell = np.array([4.0, 4.0, 4.0, 90.0, 90.0, 90.0])
     rng = np.random.default_rng(0)
     norm = rng.uniform(10, 40, (16, 32, 32)).astype(np.float32)
@@ -69,10 +71,12 @@ def write(path: Path) -> None:
         for name, dataset in writer.datasets.items():
             packed = pack(arrays[name])
             steps = zip(grid.array_shape, dataset.chunks, strict=True)
-            l, k, h = (range(0, n, step) for n, step in steps)  # noqa: E741
-            for at in ((a, b, c) for a in l for b in k for c in h):
-                if 480 <= at[0] < 528 or 448 <= at[1] < 576 or 448 <= at[2] < 576:
-                    dataset.id.write_direct_chunk(at, packed)
+            blocks = [np.arange(0, n, step) for n, step in steps]
+            near = [np.abs(at - grid.shape[0] // 2) < 2.4 * at[1] for at in blocks]
+            l, k, h = (zip(at, close, strict=True) for at, close in zip(blocks, near, strict=True))  # noqa: E741
+            for (a, one), (b, two), (c, three) in itertools.product(l, k, h):
+                if one or two or three:
+                    dataset.id.write_direct_chunk((a, b, c), packed)
         operations = space_group("P m -3 m").laue_operations.tolist()
         writer.note({"operations": operations, "laue_group": "m-3m"})
 

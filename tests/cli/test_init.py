@@ -1,5 +1,6 @@
 """`hklflow init`: what is made, and that nothing is overwritten."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -128,6 +129,28 @@ def test_the_templates_examples_are_valid(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.workflow
+def test_the_slurm_profile_asks_for_its_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the plugin, snakemake's own message is that `slurm` is an invalid choice."""
+    from snakemake.profiles import ProfileConfigFileParser
+
+    path = REPOSITORY / "profiles/slurm/config.yaml"
+    known, installed = importlib.util.find_spec, True
+
+    def find(name: str, *package: str) -> object:
+        if name == "snakemake_executor_plugin_slurm":
+            return object() if installed else None
+        return known(name, *package)
+
+    monkeypatch.setattr("importlib.util.find_spec", find)
+    with path.open() as file:
+        settings = ProfileConfigFileParser().parse(file)
+    assert settings["executor"] == "slurm"
+    assert not [name for name in settings if name.startswith("__")]
+    installed = False
+    with path.open() as file, pytest.raises(SystemExit, match="run `make setup-slurm`"):
+        ProfileConfigFileParser().parse(file)
+
+
 def test_snakemake_runs_in_a_new_folder(folder: Path, hklflow: Hklflow) -> None:
     """Without rows it says what is missing, with rows it shows the jobs."""
     done = shell("snakemake", "--dry-run", cwd=folder)

@@ -1,95 +1,24 @@
 """The viewer: its numbers are the interface's, and it serves nobody and nothing else."""
 
+import gzip
 import http.client
 import json
+import re
 import shutil
-import threading
-from collections.abc import Iterator
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import numpy as np
 import pytest
-import yaml
 
 import hklflow
 from hklflow.base.errors import HklflowError
 from hklflow.cli import main
 from hklflow.view import answers, server
-from tests.cli.volumes import GRID, bright, pair_distribution, write
-from tests.test_config import CONFIG, RAW, SAMPLES, SCANS
-
-LIBRARY = b"// plotly.js"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An experiment with S(Q) at two temperatures, a ΔPDF, a rotation, and what is no volume."""
-    base = tmp_path_factory.mktemp("view")
-    for name in ("config", "raw", "out/hexa/300K/r1", "out/hexa/100K"):
-        (base / name).mkdir(parents=True)
-    (base / "config/samples.tsv").write_text(SAMPLES)
-    (base / "config/scans.tsv").write_text(SCANS)
-    (base / "config/config.yaml").write_text(yaml.safe_dump(CONFIG))
-    for name in RAW:
-        (base / "raw" / name).touch()
-    random = np.random.default_rng(1)
-    for scan in ("300K", "100K"):
-        data = random.gamma(2.0, 3.0, GRID.array_shape)
-        data[:4] = np.nan
-        write(base / f"out/hexa/{scan}/transform.nxs", data, errors=np.sqrt(data))
-    pairs = random.normal(size=GRID.array_shape)
-    pair_distribution(base / "out/hexa/300K/delta_pdf_transform.nxs", pairs, GRID)
-    bright(base / "out/hexa/300K/r1/transform.nxs", (1, 0, 0))
-    bright(base / "secret.nxs", (1, 0, 0))
-    (base / "out/hexa/100K/symm_transform.nxs").symlink_to(base / "secret.nxs")
-    (base / "out/hexa/100K/other.nxs").write_text("no volume")
-    (base / "plotly.min.js").write_bytes(LIBRARY)
-    return base
-
-
-@pytest.fixture(scope="module")
-def viewer(folder: Path) -> Iterator[server.Server]:
-    with server.Server(folder, folder / "plotly.min.js") as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
-
-
-def request(
-    viewer: server.Server, path: str, method: str = "GET", **headers: str
-) -> tuple[int, bytes]:
-    """Status and body; the path is sent as it is."""
-    connection = http.client.HTTPConnection("127.0.0.1", viewer.server_port, timeout=20)
-    try:
-        connection.request(method, path, headers=headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
-
-
-def ask(viewer: server.Server, what: str, **query: Any) -> tuple[int, dict[str, Any]]:
-    """Status, and an answer with its arrays."""
-    code, body = request(viewer, f"/{viewer.token}/{what}?{urlencode(query)}")
-    head, _, rest = body.partition(b"\n")
-    found = json.loads(head)
-    for about in found.get("arrays", ()):
-        count = int(np.prod(about["shape"], dtype=int))
-        values = np.frombuffer(rest, "<" + about["type"], count).reshape(about["shape"])
-        found[about["name"]], rest = values, rest[values.nbytes :]
-    assert "arrays" not in found or not rest
-    return code, found
-
-
-def key(viewer: server.Server, scan: str, name: str) -> str:
-    _, found = ask(viewer, "list")
-    (item,) = (v for v in found["volumes"] if (v["scan"], v["name"]) == (scan, name))
-    return str(item["id"])
+from tests.cli.volumes import bright
+from tests.view.world import LIBRARY, ask, key, request
 
 
 def same(found: dict[str, Any], cut: Any) -> None:
@@ -166,6 +95,56 @@ def test_names_of_other_hosts_are_refused(viewer: server.Server) -> None:
         assert request(viewer, path, Host=host)[0] == 200, host
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        "GET /list HTTP/1.0",  # without the name of a host
+        "GET http://127.0.0.1/list HTTP/1.1\r\nHost: 127.0.0.1",
+        "GET /TOKEN%2flist HTTP/1.1\r\nHost: 127.0.0.1",
+        "GET /list?TOKEN/list HTTP/1.1\r\nHost: 127.0.0.1",
+        "GET /x/../TOKEN/list HTTP/1.1\r\nHost: 127.0.0.1",
+        "GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MTIzNDU2Nzg5MDEyMzQ1Ng==",
+        "GET /TOKEN/list HTTP/1.1\r\nHost: 127.0.0.1@evil.example",
+        "GET /TOKEN/list HTTP/1.1\r\nHost: 127.0.0.1.evil.example:80\r\nHost: 127.0.0.1",
+        "GET /TOKEN/list HTTP/1.0",
+    ],
+)
+def test_requests_that_browsers_do_not_send(viewer: server.Server, first: str) -> None:
+    with socket.create_connection(("127.0.0.1", viewer.server_port), timeout=20) as connection:
+        connection.sendall(f"{first.replace('TOKEN', viewer.token)}\r\n\r\n".encode())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert answer.status == 403
+        assert set(json.loads(answer.read())) == {"error"}
+
+
+def test_a_websocket_is_never_opened(viewer: server.Server) -> None:
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+    assert request(viewer, f"/{viewer.token}/list", **headers)[0] == 200
+
+
+def test_a_folder_that_is_a_link_is_not_listed(viewer: server.Server, folder: Path) -> None:
+    link = folder / "out/hexa/100K/r7"
+    link.symlink_to(folder / "elsewhere")
+    try:
+        _, found = ask(viewer, "list")
+        names = [(v["scan"], v["name"]) for v in found["rotations"]]
+        assert names == [("100K", "r1"), ("300K", "r1")]
+    finally:
+        link.unlink()
+
+
+def test_answers_are_compressed_for_browsers(viewer: server.Server) -> None:
+    path = f"/{viewer.token}/frame?id={key(viewer, '300K', 'r1')}"
+    code, packed = request(viewer, f"/{viewer.token}/plotly.min.js", **{"Accept-Encoding": "gzip"})
+    assert (code, packed) == (200, LIBRARY)  # too small
+    _, plain = request(viewer, path)
+    _, packed = request(viewer, path, **{"Accept-Encoding": "gzip, br"})
+    assert len(packed) < len(plain)
+    assert gzip.decompress(packed) == plain
+
+
 def test_the_server_only_reads(viewer: server.Server) -> None:
     for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
         assert request(viewer, f"/{viewer.token}/list", method)[0] == 501, method
@@ -184,17 +163,19 @@ def test_paths_lead_nowhere_else(viewer: server.Server, folder: Path) -> None:
     for trick in (*tricks, str(folder / "secret.nxs"), "out/hexa/300K/transform.nxs"):
         code, found = ask(viewer, "plane", id=trick, plane="hk0")
         assert code == 422
-        assert found["error"].startswith("this volume is not in the list")
+        assert found["error"].startswith("this item is not in the list")
 
 
 def test_the_page_and_its_library(viewer: server.Server) -> None:
-    code, page = request(viewer, f"/{viewer.token}/")
-    assert code == 200
-    assert b"http://" not in page
-    assert b"https://" not in page
-    for name in ("view.js", "draw.js", "view.css"):
-        assert name.encode() in page
-        assert request(viewer, f"/{viewer.token}/{name}")[0] == 200
+    for place in ("", "frames", "lattice"):
+        code, page = request(viewer, f"/{viewer.token}/{place}")
+        assert code == 200
+        assert b"http://" not in page
+        assert b"https://" not in page
+        files = set(re.findall(rb'(?:src|href)="([a-z]+(?:\.[a-z]+)*)"', page))
+        assert {b"ask.js", b"view.css", b"frames", b"lattice"} <= files
+        for name in files:
+            assert request(viewer, f"/{viewer.token}/{name.decode()}")[0] == 200, name
     assert request(viewer, f"/{viewer.token}/plotly.min.js") == (200, LIBRARY)
 
 

@@ -128,6 +128,8 @@ def check_experiment(directory: Directory = Path(), *, cores: int = 1, tsv: bool
         )
     for warning in (*warnings, *doubts(experiment)):
         print(f"warning: {warning}")
+    if jobs:
+        print("Next: `snakemake -n` lists the jobs, `snakemake` runs them.")
 
 
 def _store_problems(experiment: "Experiment") -> list[str]:

@@ -8,6 +8,7 @@ calibrations and raw files.
 import re
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -49,6 +50,8 @@ def import_ini(
             ) from error
     for line in report:
         print(line, file=sys.stderr)
+    if output is not None:
+        print(f"Next: `hklflow init NAME --facility {quote(str(output))}`.", file=sys.stderr)
 
 
 def translated(file: Path) -> tuple[str, list[str]]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
@@ -250,6 +251,9 @@ def _append(file: Path, keys: dict[str, Any], kind: str) -> None:
             )
         _replace(path, new)
     print(f"step {len(old) + 1} of {file}: {mask_steps.name(step)} ({step.op})")
+    print(
+        f"Next: look at it with `hklflow mask show {quote(str(file))} --image FRAME -o mask.png`."
+    )
 
 
 def _with_step(content: bytes, keys: dict[str, Any]) -> bytes:

@@ -336,4 +336,4 @@ def _suggest(folder: Folder, scan: str, found: "Tuning", *, apply: bool) -> None
         print(f"for config/config.yaml (or run again with --apply):\n\n{lines}\n")
         return
     folder.change({}, [(keys, found.changed)])
-    print(f"written to {folder.config}:\n\n{lines}\n")
+    print(f"written to {folder.config}:\n\n{lines}\n\nNext: `snakemake` makes the scan again.")

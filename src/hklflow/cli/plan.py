@@ -133,6 +133,7 @@ def plan_scan(
             temporary.unlink(missing_ok=True)
             raise
     print(f"{path} written; {sample} {scan} {rotation} added to {table}")
+    print("Next: `hklflow check` before the measurement, `hklflow watch` during it.")
 
 
 def filled(base: Path, raws: Iterable[str]) -> Iterator[str]:

@@ -10,7 +10,8 @@ from matplotlib.colors import LogNorm, to_rgba
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hklflow.geometry import Beam, Detector, directions
+from hklflow.geometry import Beam, Detector
+from hklflow.geometry.rings import chosen_spacings, inverse_spacing
 from hklflow.images.masks import MaskBit
 from hklflow.plots.common import IMAGE, SMALL, WIDEST, figure_of, halves, log_range
 
@@ -32,7 +33,6 @@ _BITS = {
 _STEPS = ("0.45", "red", "orange", "magenta", "white", "tan", "brown", "deeppink")
 _MASKED = "#d55e00"  # orange that the colour-blind can tell from viridis
 _NODES = 100  # points of the detector along each side for the rings
-_RINGS = (50, 20, 10, 5, 3, 2, 1.5, 1.2, 1, 0.8, 0.7, 0.6, 0.5, 0.4, 0.35, 0.3, 0.25, 0.2)
 _FEW = 200  # number of pixels up to which each pixel is circled
 
 
@@ -89,12 +89,8 @@ def draw_detector(
 def _draw_rings(axes: Axes, detector: Detector, beam: Beam) -> None:
     """Draw three or four rings of resolution, with their d in Å."""
     slow, fast = (np.linspace(0, n, _NODES) for n in detector.shape)
-    along = directions(detector.plane.lab(slow[:, None], fast[None, :]))
-    over_d = np.sqrt(np.maximum(2 * (1 - along[..., 2]), 0)) / beam.wavelength
-    inside = [d for d in _RINGS if over_d.min() < 1 / d < 0.97 * over_d.max()]
-    # Evenly spaced rings: each is the nearest to a quarter of the range.
-    wanted = np.linspace(over_d.min(), over_d.max(), 5)[1:]
-    chosen = sorted({min(inside, key=lambda d: abs(1 / d - at)) for at in wanted if inside})
+    over_d = inverse_spacing(detector.plane, beam, slow[:, None], fast[None, :])
+    chosen = chosen_spacings(over_d)
     if not chosen:
         return
     rings = axes.contour(

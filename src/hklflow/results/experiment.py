@@ -9,6 +9,7 @@ from hklflow.experiment.config import load, read_yaml
 from hklflow.results.arguments import shown
 from hklflow.results.findings import Findings, read_findings
 from hklflow.results.opening import open_product
+from hklflow.results.rotation import MeasuredRotation
 from hklflow.results.stack import Stack
 from hklflow.results.volume import Volume
 
@@ -72,6 +73,27 @@ class Experiment:
     def open(self, sample: str, scan: str, product: str = "symm_transform.nxs") -> Any:
         """Open a product of a scan; see `hklflow.open`."""
         return open_product(self.path(sample, scan, product))
+
+    def rotations(self, sample: str, scan: str) -> list[str]:
+        """Return the names of the rotations of a scan."""
+        return self._experiment.rotations(sample, scan)
+
+    def rotation(self, sample: str, scan: str, rotation: str) -> MeasuredRotation:
+        """Return frames, masks, peaks and predicted spots of a rotation.
+
+        Raises
+        ------
+        HklflowError
+            If there is no such rotation, or it is not imported yet.
+        """
+        folder = self.path(sample, scan, "scan.nxs").parent
+        known = self.rotations(sample, scan)
+        if rotation not in known:
+            raise HklflowError(
+                f"there is no rotation {rotation!r} of {sample} {scan}; the rotations are "
+                f"{', '.join(known)}"
+            )
+        return MeasuredRotation(folder / rotation, self._folder)
 
     def stack(self, sample: str, product: str = "symm_transform.nxs") -> Stack:
         """Return the volumes of a sample that exist, along temperature.

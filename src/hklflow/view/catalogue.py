@@ -1,11 +1,11 @@
-"""The volumes of an experiment that the viewer shows, each with an id.
+"""The volumes and rotations of an experiment that the viewer shows, each with an id.
 
 The browser names a file by its id only, so that no path ever comes from outside.
 """
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ _VOLUME = re.compile(r"(?P<kind>[a-z_]*?_)??(?P<masked>masked_)?transform\.nxs")
 
 @dataclass(frozen=True)
 class Item:
-    """A volume of a scan.
+    """A volume or a rotation of a scan.
 
     Attributes
     ----------
@@ -38,6 +38,7 @@ class Item:
         Path in the folder of the scan: the same name is the same product of another scan.
     label : str
     path : Path
+        File of the volume, or folder of the rotation.
     """
 
     sample: str
@@ -49,9 +50,14 @@ class Item:
 
     @property
     def id(self) -> str:
-        """Id by which the browser names the volume; the same after a restart."""
+        """Id by which the browser names the item; the same after a restart."""
         text = "/".join((self.sample, self.scan, self.name))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def title(self) -> str:
+        """Name in a sentence."""
+        return f"{self.name} of {self.sample} {self.scan}"
 
     @property
     def about(self) -> dict[str, Any]:
@@ -67,7 +73,7 @@ class Item:
 
 
 class Catalogue:
-    """List of the volumes that exist; `items` reads the folders again.
+    """Lists of what exists; `items` and `rotations` read the folders again.
 
     Raises
     ------
@@ -79,27 +85,35 @@ class Catalogue:
         self.folder = folder
         self._known: dict[str, Item] = {}
         self.items()
+        self.rotations()
 
     def items(self) -> list[Item]:
         """Return all volumes, by sample and temperature."""
+        return self._remember(_volumes)
+
+    def rotations(self) -> list[Item]:
+        """Return all imported rotations, by sample and temperature."""
+        return self._remember(_rotations)
+
+    def _remember(self, of_scan: Callable[[Path], Iterator[tuple[Path, str, str]]]) -> list[Item]:
         experiment = Experiment(self.folder)
         found = []
         for (sample, scan), temperature in experiment.scans.items():
             folder = experiment.path(sample, scan, "transform.nxs").parent
             # A file that is a link to elsewhere is no result of this scan.
             inside = folder.resolve()
-            for path, name, label in _volumes(folder):
+            for path, name, label in of_scan(folder):
                 if path.resolve().is_relative_to(inside):
                     found.append(Item(sample, scan, temperature, name, label, path))
         found.sort(
             key=lambda item: (item.sample, item.temperature is None, item.temperature or 0.0)
         )
         # One assignment: another thread sees the old list or the new one.
-        self._known = {item.id: item for item in found}
+        self._known = self._known | {item.id: item for item in found}
         return found
 
     def find(self, key: str) -> Item:
-        """Return the volume with an id of the list.
+        """Return the item with an id of the list.
 
         Raises
         ------
@@ -110,7 +124,7 @@ class Catalogue:
             return self._known[key]
         except KeyError:
             raise HklflowError(
-                "this volume is not in the list of the experiment; load the page again"
+                "this item is not in the list of the experiment; load the page again"
             ) from None
 
 
@@ -124,6 +138,14 @@ def _volumes(folder: Path) -> Iterator[tuple[Path, str, str]]:
             masked = ", masked" if path.name.startswith("masked_") else ""
             name = f"{rotation.name}/{path.name}"
             yield path, name, f"counts and norm of rotation {rotation.name}{masked}"
+
+
+def _rotations(folder: Path) -> Iterator[tuple[Path, str, str]]:
+    """Yield folder, name and label of the imported rotations of a scan."""
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if (path / "scan.nxs").is_file():
+                yield path, path.name, path.name
 
 
 def _labelled(folder: Path) -> list[tuple[Path, str]]:

@@ -5,6 +5,7 @@ the host in a request must be a local one, so that no page of another site can r
 name that it lets point here (DNS rebinding). The port may be another one, as behind ``ssh -L``.
 """
 
+import gzip
 import json
 import secrets
 import threading
@@ -16,16 +17,23 @@ from urllib.parse import parse_qsl, urlsplit
 
 from hklflow.base import system
 from hklflow.base.errors import HklflowError
-from hklflow.view.answers import ANSWERS
+from hklflow.view import answers, frames
 from hklflow.view.catalogue import Catalogue
 
 ADDRESS = "127.0.0.1"
 _HOSTS = ("127.0.0.1", "localhost", "[::1]")
+_ANSWERS = answers.ANSWERS | frames.ANSWERS
+_KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+_SCRIPTS = ("ask.js", "canvas.js", "draw.js", "frames.js", "lattice.js", "view.js")
 _FILES = {
-    "": ("view.html", "text/html; charset=utf-8"),
-    "view.css": ("view.css", "text/css; charset=utf-8"),
-    "view.js": ("view.js", "text/javascript; charset=utf-8"),
-    "draw.js": ("draw.js", "text/javascript; charset=utf-8"),
+    name: (file, f"{_KINDS[file.rpartition('.')[2]]}; charset=utf-8")
+    for name, file in {
+        "": "view.html",
+        "frames": "frames.html",
+        "lattice": "lattice.html",
+        "view.css": "view.css",
+        **{name: name for name in _SCRIPTS},
+    }.items()
 }
 _LIBRARY = "plotly.min.js"
 _HEADERS = {
@@ -39,6 +47,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _AT_ONCE = 2  # cuts
+_PACK = 20_000  # bytes of an answer from which it is compressed
 
 
 class Server(ThreadingHTTPServer):
@@ -113,14 +122,14 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, kind, found)
         if what == _LIBRARY:
             return self._send(200, "text/javascript; charset=utf-8", self.server.script, keep=True)
-        if what not in ANSWERS:
+        if what not in _ANSWERS:
             return self._refuse(404, "there is no such page")
         return self._answer(what, dict(parse_qsl(parts.query)))
 
     def _answer(self, what: str, query: dict[str, str]) -> None:
         try:
             with self.server.turns:
-                found = ANSWERS[what](self.server.catalogue, query)
+                found = _ANSWERS[what](self.server.catalogue, query)
         except HklflowError as error:
             return self._refuse(422, str(error))
         except Exception as error:  # noqa: BLE001  (the server goes on for the other users)
@@ -133,8 +142,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, code: int, kind: str, body: bytes, *, keep: bool = False) -> None:
         self.send_response(code)
+        packed = {}
+        if len(body) > _PACK and "gzip" in self.headers.get("Accept-Encoding", ""):
+            # Frames are mostly zeros: a tenth of the bytes, also through ssh.
+            body, packed = gzip.compress(body, 1), {"Content-Encoding": "gzip"}
         headers = {
             "Content-Type": kind,
+            **packed,
             "Content-Length": str(len(body)),
             "Cache-Control": "private, max-age=86400" if keep else "no-store",
             **_HEADERS,

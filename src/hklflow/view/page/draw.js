@@ -1,28 +1,6 @@
 "use strict";
-// Ask the server, and draw what it answers. No number is changed: only the place of a pixel and its
-// colour are calculated here.
-
-async function ask(what, query, signal) {
-  const answer = await fetch(`${what}?${new URLSearchParams(query)}`, { signal });
-  const bytes = await answer.arrayBuffer();
-  if (!answer.ok) {
-    const text = new TextDecoder().decode(bytes);
-    let message = text;
-    try { message = JSON.parse(text).error; } catch { /* no JSON */ }
-    throw new Error(message);
-  }
-  const all = new Uint8Array(bytes);
-  const cut = all.indexOf(10);
-  const head = JSON.parse(new TextDecoder().decode(cut < 0 ? all : all.subarray(0, cut)));
-  let at = cut + 1;
-  for (const { name, type, shape } of head.arrays ?? []) {
-    const [Type, size] = type === "f8" ? [Float64Array, 8] : [Float32Array, 4];
-    const n = shape.reduce((a, b) => a * b, 1);
-    head[name] = new Type(bytes.slice(at, at + n * size));
-    at += n * size;
-  }
-  return head;
-}
+// Draw planes and lines. No number is changed: only the place of a pixel and its colour are
+// calculated here.
 
 function dot(a, metric, b) {
   let sum = 0;
@@ -59,18 +37,6 @@ function layout(cut, metric) {
   return { x, y, rows, place, cos };
 }
 
-// Rounded for reading; the whole number is in the answer, and in the title of a table's cell.
-function short(value, sigma) {
-  const digits = (a, n) => String(+a.toPrecision(n));
-  if (sigma === undefined) return digits(value, 6);
-  return `${digits(value, 6)} ${Number.isFinite(sigma) ? `± ${digits(sigma, 3)}` : "(σ not known)"}`;
-}
-
-function quantile(values, share) {
-  const known = values.filter(Number.isFinite).sort();  // typed arrays sort by number
-  return known.length ? known[Math.min(known.length - 1, Math.floor(share * known.length))] : NaN;
-}
-
 function limitsOf(values, log, signed) {
   const used = log ? values.filter((a) => a > 0) : values;
   let [low, high] = [quantile(used, 0.02), quantile(used, 0.995)];
@@ -100,7 +66,10 @@ function drawPlane(element, cut, volume, values, choice) {
   const show = log ? (a) => (a > 0 ? Math.log10(a) : null) : (a) => (Number.isFinite(a) ? a : null);
   const z = map.rows.map((row) => Array.from(row, (i) => (i < 0 ? null : show(values[i]))));
   const [zmin, zmax] = log ? limits.map((a) => Math.log10(a)) : limits;
-  const bar = { title: { text: label, side: "right" }, thickness: 14, outlinewidth: 0 };
+  const narrow = element.clientWidth < 480;
+  const bar = narrow
+    ? { thickness: 10, outlinewidth: 0, orientation: "h", y: -0.1, yanchor: "top", xpad: 0 }
+    : { title: { text: label, side: "right" }, thickness: 14, outlinewidth: 0 };
   if (log) {
     const at = [];
     for (let p = Math.floor(zmin); p <= Math.ceil(zmax); p++) {
@@ -141,9 +110,10 @@ function drawPlane(element, cut, volume, values, choice) {
   if (signed && !log) trace.colorscale = [[0, "#2166ac"], [0.5, "#f7f7f7"], [1, "#b2182b"]];
   const background = map.cos === 0 ? {} : { plot_bgcolor: "#fff" };
   const [wide, high] = [map.x, map.y].map((a) => Math.abs(a[a.length - 1] - a[0]) || 1);
-  const height = ((element.clientWidth - 150) * high) / wide + 55;
+  const height = ((element.clientWidth - (narrow ? 60 : 150)) * high) / wide + (narrow ? 130 : 55);
   element.style.height = `${Math.max(240, Math.min(height, 0.7 * window.innerHeight))}px`;
-  Plotly.react(element, [trace], { ...PLAIN, ...background, ...axes, shapes, annotations,
+  const margin = narrow ? { margin: { l: 40, r: 5, t: 10, b: 100 } } : {};
+  Plotly.react(element, [trace], { ...PLAIN, ...margin, ...background, ...axes, shapes, annotations,
     uirevision: cut.plane }, CONFIG);
   return map;
 }

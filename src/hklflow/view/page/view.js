@@ -1,32 +1,9 @@
 "use strict";
 // State of the page: chosen volumes, plane and cuts.
 
-const $ = (id) => document.getElementById(id);
 const state = { volumes: [], shown: [], facts: null, clicks: [], running: null };
 
-function fill(select, pairs, wanted) {
-  select.replaceChildren(...pairs.map(([value, text]) => new Option(text, value)));
-  if (pairs.some(([value]) => value === wanted)) select.value = wanted;
-}
-
-function report(error) {
-  if (error?.name === "AbortError") return;
-  $("message").hidden = !error;
-  $("message").textContent = error ? error.message : "";
-}
-
-const guarded = (action) => async (event) => {
-  event?.preventDefault();
-  try { report(null); await action(event); } catch (error) { report(error); }
-};
-
-const named = (item) => (item.temperature === null || item.scan === `${item.temperature}K`
-  ? item.scan : `${item.scan} (${item.temperature} K)`);
 const ofSample = () => state.volumes.filter((item) => item.sample === $("sample").value);
-
-function scansOf(items) {
-  return [...new Map(items.map((item) => [item.scan, named(item)]))];
-}
 
 function choose(wanted = {}) {
   fill($("sample"), [...new Set(state.volumes.map((a) => a.sample))].map((a) => [a, a]), wanted.sample);
@@ -199,7 +176,7 @@ async function box() {
   const row = (tag, texts) => {
     const tr = document.createElement("tr");
     tr.append(...texts.map((text) => Object.assign(document.createElement(tag), typeof text === "number"
-      ? { textContent: short(text), title: String(text) } : { textContent: text })));
+      ? { textContent: Number.isFinite(text) ? short(text) : "not known", title: String(text) } : { textContent: text })));
     return tr;
   };
   const names = cuts[0][1].arrays.map((a) => a.name);
@@ -215,7 +192,7 @@ async function box() {
 const start = guarded(async () => {
   const found = await ask("list", {});
   state.volumes = found.volumes;
-  $("title").textContent = document.title = `${found.experiment}: volumes`;
+  entitle(found, "volumes");
   choose(Object.fromEntries(new URLSearchParams(location.hash.slice(1))));
   await open();
 });
