@@ -16,12 +16,22 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.bragg.normal_sums import (
+    V_CELL,
+    V_COUNTS,
+    V_NORM,
+    V_READ,
+    V_SHARE,
+    V_USED,
+    V_X,
+    V_Y,
+    V_Z,
+    normal_sums,
+)
 from hklflow.simd.jit import kernel
 
 F64 = NDArray[np.float64]
 
-# Columns as in `kernels`, which imports from this module.
-_COUNTS, _NORM, _SHARE, _READ, _Z, _Y, _X, _CELL = range(8)
 _LIMIT = 4.5
 # Largest relative deviation of a cell from the plane that curvature may explain.
 _CURVED = 0.15
@@ -111,7 +121,7 @@ def least_level(rows: F64, m: int, level: float) -> float:
     """
     total = 0.0
     for r in range(m):
-        total += rows[r, _NORM]
+        total += rows[V_NORM, r]
     return max(0.1 * level, 0.5 / max(total, 1e-300))
 
 
@@ -129,29 +139,19 @@ def _excess(n: float, mean: float, read: float) -> float:
 
 
 @kernel
-def _surface(
-    rows: F64,
-    m: int,
-    intensity: float,
-    prior: F64,
-    used: NDArray[np.bool_],
-    level: F64,
-    fisher: F64,
-) -> None:
+def _surface(rows: F64, m: int, intensity: float, prior: F64, level: F64, fisher: F64) -> None:
     """Fit the surface to the used voxels, starting from a constant."""
     size = len(fisher)
     counts = norms = 0.0
     for r in range(m):
-        if used[r]:
-            counts += rows[r, _COUNTS] - intensity * rows[r, _NORM] * rows[r, _SHARE]
-            norms += rows[r, _NORM]
+        if rows[V_USED, r] > 0:
+            counts += rows[V_COUNTS, r] - intensity * rows[V_NORM, r] * rows[V_SHARE, r]
+            norms += rows[V_NORM, r]
     level[:] = 0.0
     level[0] = counts / norms
     low = max(0.1 * level[0], 0.5 / norms)
     # The level may reach zero within the box, but not far below.
     scale = max(level[0], math.sqrt(low / norms))
-    x = np.empty(7)
-    x[0] = 1.0
     right = np.empty(size)
     for _ in range(_ITERATIONS):
         fisher[:] = 0.0
@@ -162,24 +162,7 @@ def _surface(
             else:
                 fisher[a, a] = 1 / (scale * prior[a - 4, 1]) ** 2
                 right[a] = fisher[a, a] * scale * prior[a - 4, 0]
-        for r in range(m):
-            if not used[r]:
-                continue
-            norm = rows[r, _NORM]
-            x[1], x[2], x[3] = rows[r, _Z], rows[r, _Y], rows[r, _X]
-            x[4], x[5], x[6] = x[1] * x[1], x[2] * x[2], x[3] * x[3]
-            here = level_at(level, x[1], x[2], x[3])
-            tail = intensity * rows[r, _SHARE]
-            weight = norm / (norm * (max(here, low) + tail) + rows[r, _READ])
-            y = weight * (rows[r, _COUNTS] - norm * tail)
-            weight *= norm
-            for a in range(size):
-                right[a] += y * x[a]
-                for b in range(a + 1):
-                    fisher[a, b] += weight * x[a] * x[b]
-        for a in range(size):
-            for b in range(a):
-                fisher[b, a] = fisher[a, b]
+        normal_sums(rows, m, level, low, intensity, intensity, fisher, right)
         level[:size] = np.linalg.solve(fisher, right)
 
 
@@ -192,14 +175,13 @@ def fit_background(
     terms: int,
     n_cells: int,
     cells: tuple[int, int],
-    used: NDArray[np.bool_],
 ) -> tuple[F64, F64, int, float]:
     """Fit the background to m voxels of the shell.
 
     Parameters
     ----------
     rows
-        Columns as in `kernels`.
+        Voxels, see `normal_sums`; sets the row of the used voxels.
     intensity
         Counts per norm of the reflection, whose tail is in the shell.
     prior, terms
@@ -207,31 +189,29 @@ def fit_background(
         half boxes; and the number of terms of the surface: `PLANE` or `CURVED`.
     n_cells, cells
         Number of cells, and number of cells along slow and fast.
-    used
-        Output: True for fitted voxels.
 
     Returns
     -------
-    level, fisher, n_used, chi2
+    level, fisher, n_used, low
         S at the centre, slopes and curvatures (7); information matrix (terms, terms); number of
-        voxels used; reduced chi².
+        voxels used; smallest S for the variances.
     """
     level, fisher = np.zeros(7), np.eye(terms)
-    used[:m] = True
+    rows[V_USED, :m] = 1.0
     norms = 0.0
     for r in range(m):
-        norms += rows[r, _NORM]
+        norms += rows[V_NORM, r]
     if m < 5 or not norms > 0:
         return level, fisher, 0, np.nan
-    _surface(rows, m, intensity, prior, used, level, fisher)
+    _surface(rows, m, intensity, prior, level, fisher)
     low = least_level(rows, m, level[0])
     counts, mean, read = np.zeros(n_cells), np.zeros(n_cells), np.zeros(n_cells)
     for r in range(m):
-        cell = int(rows[r, _CELL])
-        here = level_at(level, rows[r, _Z], rows[r, _Y], rows[r, _X])
-        counts[cell] += rows[r, _COUNTS]
-        mean[cell] += rows[r, _NORM] * (max(here, low) + intensity * rows[r, _SHARE])
-        read[cell] += rows[r, _READ]
+        cell = int(rows[V_CELL, r])
+        here = level_at(level, rows[V_Z, r], rows[V_Y, r], rows[V_X, r])
+        counts[cell] += rows[V_COUNTS, r]
+        mean[cell] += rows[V_NORM, r] * (max(here, low) + intensity * rows[V_SHARE, r])
+        read[cell] += rows[V_READ, r]
     bad = np.zeros(n_cells, np.bool_)
     any_bad = False
     deep = n_cells // (cells[0] * cells[1])
@@ -251,18 +231,25 @@ def fit_background(
     if any_bad:
         n_used, norms = 0, 0.0
         for r in range(m):
-            used[r] = not bad[int(rows[r, _CELL])]
-            if used[r]:
+            if bad[int(rows[V_CELL, r])]:
+                rows[V_USED, r] = 0.0
+            else:
                 n_used += 1
-                norms += rows[r, _NORM]
+                norms += rows[V_NORM, r]
         if n_used < 5 or not norms > 0:
             return level, fisher, 0, np.nan
-        _surface(rows, m, intensity, prior, used, level, fisher)
+        _surface(rows, m, intensity, prior, level, fisher)
+    return level, fisher, n_used, low
+
+
+@kernel
+def background_chi2(rows: F64, m: int, intensity: float, level: F64, low: float) -> float:
+    """Return chi² of the used voxels, with the arguments and results of `fit_background`."""
     chi2 = 0.0
     for r in range(m):
-        if used[r]:
-            here = level_at(level, rows[r, _Z], rows[r, _Y], rows[r, _X])
-            tail = intensity * rows[r, _SHARE]
-            off = rows[r, _COUNTS] - rows[r, _NORM] * (here + tail)
-            chi2 += off * off / (rows[r, _NORM] * (max(here, low) + tail) + rows[r, _READ])
-    return level, fisher, n_used, chi2 / max(n_used - terms, 1)
+        if rows[V_USED, r] > 0:
+            here = level_at(level, rows[V_Z, r], rows[V_Y, r], rows[V_X, r])
+            tail = intensity * rows[V_SHARE, r]
+            off = rows[V_COUNTS, r] - rows[V_NORM, r] * (here + tail)
+            chi2 += off * off / (rows[V_NORM, r] * (max(here, low) + tail) + rows[V_READ, r])
+    return chi2

@@ -291,8 +291,10 @@ def _integrated(
     params: IntegrationParams,
     profile: Profile | None = None,
     curvature: Curvature | None = None,
+    *,
+    fitted: bool = True,
 ) -> _Found:
-    """Integrate the filled boxes of the spots `rows`."""
+    """Integrate the filled boxes of the spots `rows`; without fits if not ``fitted``."""
     n = len(rows)
     columns, flags = np.empty((n, len(kernels.COLUMNS))), np.zeros(n, np.int64)
     region = np.zeros(n, np.int64)
@@ -320,6 +322,7 @@ def _integrated(
             kernels.LearnedProfiles(correction, sharp, float(profiles.NODES[-1]), region[part]),
             surface,
             cuts,
+            fitted,
             columns[part],
             flags[part],
         )
@@ -384,7 +387,7 @@ def _learn(
         if _change(before, widths) < _CHANGED:
             break
     curvature = _curvature(measurement, scene, rows, sample, params)
-    found = _strong(measurement, scene, rows, kept, params, curvature)
+    found = _strong(measurement, scene, rows, kept, params, curvature, fitted=True)
     profile = _profile(measurement, scene, found)
     keys = np.concatenate([one.rows for one in found])
     return _Learned(widths, profile, curvature, frozenset(_keys(spots.select(keys))))
@@ -411,7 +414,7 @@ def _curvature(
     tables = []
     for filled in kept:
         arguments = (measurement, scene, rows[filled.group.rows], filled, params)
-        found = _integrated(*arguments, None, free)
+        found = _integrated(*arguments, None, free, fitted=False)
         tables.append(found.columns[found.flags == 0])
     column = dict(zip(kernels.COLUMNS, np.concatenate(tables).T, strict=True))
     counts = column["background"] * column["norm"] * column["n_background"]
@@ -450,12 +453,16 @@ def _strong(
     kept: list[bx.Filled],
     params: IntegrationParams,
     curvature: Curvature,
+    *,
+    fitted: bool = False,
 ) -> list[_Strong]:
-    """Integrate the kept boxes and choose the references."""
+    """Integrate the kept boxes and choose the references; without fits if not ``fitted``."""
     results, likely = [], list[bx.Filled]()
     for filled in kept:
         mine = rows[filled.group.rows]
-        found = _integrated(measurement, scene, mine, filled, params, None, curvature)
+        found = _integrated(
+            measurement, scene, mine, filled, params, None, curvature, fitted=fitted
+        )
         ratio = found.columns[:, kernels.SUM] / np.sqrt(found.columns[:, kernels.VAR_SUM])
         n_sigma = scene.half[mine, 0]
         whole = (scene.centre[mine, 0] > n_sigma) & (

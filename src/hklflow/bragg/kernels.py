@@ -18,7 +18,22 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.bragg.background import fit_background, least_level, level_at
+from hklflow.bragg.background import background_chi2, fit_background, least_level, level_at
+from hklflow.bragg.normal_sums import (
+    N_VOXEL,
+    V_CELL,
+    V_COUNTS,
+    V_NORM,
+    V_READ,
+    V_SHARE,
+    V_USED,
+    V_X,
+    V_Y,
+    V_Z,
+    normal_sums,
+    pad,
+    padded,
+)
 from hklflow.bragg.reflections import ReflectionFlag
 from hklflow.peaks.fit import add_profile
 from hklflow.simd.jit import kernel
@@ -44,10 +59,6 @@ COLUMNS = (
     BEND_FRAME, BEND_SLOW, BEND_FAST, VAR_BEND_FRAME, VAR_BEND_SLOW, VAR_BEND_FAST,
 ) = range(len(COLUMNS))
 # fmt: on
-
-# Columns of a voxel in the lists of foreground and background.
-N_VOXEL = 8
-V_COUNTS, V_NORM, V_SHARE, V_READ, V_Z, V_Y, V_X, V_CELL = range(N_VOXEL)
 
 _MASKED = int(ReflectionFlag.MASKED)
 _OVERLAP = int(ReflectionFlag.OVERLAP)
@@ -100,21 +111,30 @@ def fill_profile(
     add_profile(start[1], centre[1], sigma[1], py)
     add_profile(start[2], centre[2], sigma[2], px)
     wide = np.sqrt(sigma**2 + 1 / 12)
-    flat = correction.size == 0
     gaussian = total = 0.0
-    for k in range(nz):
-        uz = (start[0] + k + 0.5 - centre[0]) / wide[0]
-        for i in range(ny):
-            uy = (start[1] + i + 0.5 - centre[1]) / wide[1]
-            zy = pz[k] * py[i]
-            for j in range(nx):
-                share = zy * px[j]
-                gaussian += share
-                if not flat and share > 0:
-                    ux = (start[2] + j + 0.5 - centre[2]) / wide[2]
-                    share *= correction_at(correction, last, uz, uy, ux)
-                total += share
-                out[k, i, j] = share
+    if correction.size == 0:
+        for k in range(nz):
+            for i in range(ny):
+                zy = pz[k] * py[i]
+                for j in range(nx):
+                    share = zy * px[j]
+                    gaussian += share
+                    out[k, i, j] = share
+        total = gaussian
+    else:
+        for k in range(nz):
+            uz = (start[0] + k + 0.5 - centre[0]) / wide[0]
+            for i in range(ny):
+                uy = (start[1] + i + 0.5 - centre[1]) / wide[1]
+                zy = pz[k] * py[i]
+                for j in range(nx):
+                    share = zy * px[j]
+                    gaussian += share
+                    if share > 0:
+                        ux = (start[2] + j + 0.5 - centre[2]) / wide[2]
+                        share *= correction_at(correction, last, uz, uy, ux)
+                    total += share
+                    out[k, i, j] = share
     # The part of the profile outside the box is Gaussian.
     out /= total + 1 - gaussian
 
@@ -142,18 +162,26 @@ def sort_out(
 ) -> None:
     """Classify the voxels of a box: foreground, shared, neighbour's foreground, zone, outside."""
     nz, ny, nx = kind.shape
+    # The terms of the squared distances of voxels from the centre, in half axes.
+    own, wider = np.empty((3, max(kind.shape))), np.empty((3, max(kind.shape)))
+    for a in range(3):
+        for k in range(kind.shape[a]):
+            off = start[a] + k + 0.5 - centre[a]
+            own[a, k] = (off / half[a]) ** 2
+            wider[a, k] = (off / (half[a] + _GAP)) ** 2
     for k in range(nz):
-        z = start[0] + k + 0.5
         for i in range(ny):
-            y = start[1] + i + 0.5
+            near, zone = own[0, k] + own[1, i], wider[0, k] + wider[1, i]
+            if zone > 1:
+                kind[k, i] = KIND_OUTSIDE
+                continue
             for j in range(nx):
-                x = start[2] + j + 0.5
-                if _inside(z, y, x, centre, half) <= 1:
-                    kind[k, i, j] = KIND_MINE
-                elif _inside(z, y, x, centre, half + _GAP) <= 1:
-                    kind[k, i, j] = KIND_ZONE
-                else:
-                    kind[k, i, j] = KIND_OUTSIDE
+                what = KIND_OUTSIDE
+                if zone + wider[2, j] <= 1:
+                    what = KIND_ZONE
+                if near + own[2, j] <= 1:
+                    what = KIND_MINE
+                kind[k, i, j] = what
     for other in neighbours:
         at, reach = all_centre[other], all_half[other]
         halo = reach + _GAP
@@ -206,29 +234,13 @@ def fit_intensity(
     p = background.copy()
     known = fisher @ background[:terms]
     low = least_level(rows, m, p[0])
-    x = np.empty(8)
-    x[1] = 1.0
     variance = np.nan
     for _ in range(8):
         matrix[:] = 0.0
         right[:] = 0.0
         matrix[1:, 1:] = fisher
         right[1:] = known
-        peak = max(intensity, 0.0) + least
-        for r in range(m):
-            norm = rows[r, V_NORM]
-            x[0] = rows[r, V_SHARE]
-            x[2], x[3], x[4] = rows[r, V_Z], rows[r, V_Y], rows[r, V_X]
-            x[5], x[6], x[7] = x[2] * x[2], x[3] * x[3], x[4] * x[4]
-            level = level_at(p, x[2], x[3], x[4])
-            weight = norm / (norm * (max(level, low) + peak * x[0]) + rows[r, V_READ])
-            for a in range(size):
-                right[a] += weight * rows[r, V_COUNTS] * x[a]
-                for b in range(a + 1):
-                    matrix[a, b] += weight * norm * x[a] * x[b]
-        for a in range(size):
-            for b in range(a):
-                matrix[b, a] = matrix[a, b]
+        normal_sums(rows, m, p, low, max(intensity, 0.0) + least, 0.0, matrix, right)
         if not matrix[0, 0] > 0:
             return np.nan, np.nan
         covariance = np.linalg.inv(matrix)
@@ -280,15 +292,15 @@ def fit_centre(
         chi2 = 0.0
         for r in range(m):
             k, i, j = at[r, 0], at[r, 1], at[r, 2]
-            norm = rows[r, V_NORM]
-            level = level_at(background, rows[r, V_Z], rows[r, V_Y], rows[r, V_X])
+            norm = rows[V_NORM, r]
+            level = level_at(background, rows[V_Z, r], rows[V_Y, r], rows[V_X, r])
             x[0] = value[0, k] * value[1, i] * value[2, j]
             x[1] = intensity * slope[0, k] * value[1, i] * value[2, j]
             x[2] = intensity * value[0, k] * slope[1, i] * value[2, j]
             x[3] = intensity * value[0, k] * value[1, i] * slope[2, j]
             mean = norm * (max(level, 0.0) + intensity * x[0])
-            var = mean + rows[r, V_READ] + 1e-3
-            off = rows[r, V_COUNTS] - norm * (level + intensity * x[0])
+            var = mean + rows[V_READ, r] + 1e-3
+            off = rows[V_COUNTS, r] - norm * (level + intensity * x[0])
             chi2 += off * off / var
             for a in range(4):
                 right[a] += norm / var * off * x[a]
@@ -379,7 +391,7 @@ class Surface(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Lists of voxels (most, N_VOXEL), filled box after box."""
+    """Lists of voxels (N_VOXEL, most), filled box after box."""
 
     front: F64
     place: NDArray[np.int32]
@@ -404,18 +416,21 @@ def integrate_boxes(
     learned: LearnedProfiles,
     surface: Surface,
     cuts: Cuts,
+    fitted: bool,
     out: F64,
     flags: I64,
 ) -> None:
-    """Integrate boxes of voxels; fills ``out`` (n, len(COLUMNS)) and ``flags`` (n,)."""
+    """Integrate boxes of voxels; fills ``out`` (n, len(COLUMNS)) and ``flags`` (n,).
+
+    If not ``fitted``, the columns of the fits of profile and centre stay NaN.
+    """
     origin, shape = voxels.origin, voxels.shape
     centre, sigma, half = places
     most = 0
     for i in range(len(shape)):
         most = max(most, shape[i, 0] * shape[i, 1] * shape[i, 2])
-    front, place = np.empty((most, N_VOXEL)), np.empty((most, 3), np.int32)
-    rows = Rows(front, place, np.empty((most, N_VOXEL)))
-    used = np.empty(most, np.bool_)
+    front, place = np.empty((N_VOXEL, padded(most))), np.empty((most, 3), np.int32)
+    rows = Rows(front, place, np.empty((N_VOXEL, padded(most))))
     empty = np.empty((0, 0, 0))
     for i in range(len(shape)):
         out[i] = np.nan
@@ -433,7 +448,7 @@ def integrate_boxes(
             flags[i : i + 1],
         )  # fmt: skip
         out[i, N_FOREGROUND], out[i, RECORDED] = m, recorded
-        level, fisher, enough = _fit_level(rows, m, n, shape[i], surface, used, out[i])
+        level, fisher, enough = _fit_level(rows, m, n, shape[i], surface, out[i])
         if not enough:
             flags[i] |= _NO_BACKGROUND | _NO_PROFILE
             continue
@@ -447,6 +462,8 @@ def integrate_boxes(
         total = above / weight
         _, _, var = _summed(front, m, level, fisher, max(total, 0.0))
         out[i, SUM], out[i, VAR_SUM] = total, var / weight**2
+        if not fitted:
+            continue
         strength = total / math.sqrt(out[i, VAR_SUM])
         if strength > _CENTROID and recorded > 0.9 * whole:
             seen = out[i, FRAME : VAR_FAST + 1]
@@ -459,13 +476,13 @@ def integrate_boxes(
                 grid = learned.observed[learned.region[i]]
                 fill_profile(origin[i], there, sigma[i], grid, learned.last, share)
                 for r in range(m):
-                    front[r, V_SHARE] = share[place[r, 0], place[r, 1], place[r, 2]]
-        fitted, fitted_var = fit_intensity(front, m, level, fisher, total, 0.5 / weight)
-        if not (math.isfinite(fitted) and fitted_var > 0):
+                    front[V_SHARE, r] = share[place[r, 0], place[r, 1], place[r, 2]]
+        intensity, var = fit_intensity(front, m, level, fisher, total, 0.5 / weight)
+        if not (math.isfinite(intensity) and var > 0):
             flags[i] |= _NO_PROFILE
             continue
-        out[i, PROFILE], out[i, VAR_PROFILE] = fitted, fitted_var
-        _compare(front, m, level, fitted, out[i])
+        out[i, PROFILE], out[i, VAR_PROFILE] = intensity, var
+        _compare(front, m, level, intensity, out[i])
 
 
 @kernel
@@ -547,24 +564,27 @@ def _gather(
                         kind[k, a, b] == KIND_SHARED_NEAR and not divided
                     ):
                         continue
-                    row = front[m]
+                    row, r = front, m
                     place[m, 0], place[m, 1], place[m, 2] = k, a, b
                     recorded += share[k, a, b]
                     m += 1
                 elif kind[k, a, b] == KIND_OUTSIDE and good and value < saturation:
-                    row = back[n]
-                    row[V_CELL] = (
+                    row, r = back, n
+                    row[V_CELL, r] = (
                         (k // _CELL[0]) * cells_slow + a // _CELL[1]
                     ) * cells_fast + b // _CELL[2]
                     n += 1
                 else:
                     continue
-                row[V_COUNTS], row[V_NORM] = value, norm
-                row[V_SHARE] = share[k, a, b]
-                row[V_READ] = read_variance[y, x] if noisy else 0.0
-                row[V_Z] = (z + 0.5 - centre[0]) / (0.5 * nz)
-                row[V_Y] = (y + 0.5 - centre[1]) / (0.5 * ny)
-                row[V_X] = (x + 0.5 - centre[2]) / (0.5 * nx)
+                row[V_COUNTS, r], row[V_NORM, r] = value, norm
+                row[V_SHARE, r] = share[k, a, b]
+                row[V_READ, r] = read_variance[y, x] if noisy else 0.0
+                row[V_Z, r] = (z + 0.5 - centre[0]) / (0.5 * nz)
+                row[V_Y, r] = (y + 0.5 - centre[1]) / (0.5 * ny)
+                row[V_X, r] = (x + 0.5 - centre[2]) / (0.5 * nx)
+    front[V_USED, :m] = 1.0
+    pad(front, m)
+    pad(back, n)
     return m, n, recorded
 
 
@@ -575,7 +595,6 @@ def _fit_level(
     n: np.int64,
     shape: I64,
     surface: Surface,
-    used: NDArray[np.bool_],
     out: F64,
 ) -> tuple[F64, F64, bool]:
     """Fit the background and fill its columns of ``out``; return False if it has too few voxels."""
@@ -587,17 +606,18 @@ def _fit_level(
     for a in range(3):
         prior[a, 0] = bend[0, a] * (0.5 * shape[a]) ** 2
         prior[a, 1] = bend[1, a] * (0.5 * shape[a]) ** 2
-    level, fisher, n_used, chi2 = fit_background(back, n, 0.0, prior, terms, n_cells, cells, used)
+    level, fisher, n_used, low = fit_background(back, n, 0.0, prior, terms, n_cells, cells)
     out[N_BACKGROUND] = n_used
     if n_used < _LEAST_BACKGROUND:
         return level, fisher, False
     weight, above, _ = _summed(front, m, level, fisher, 0.0)
+    tail = 0.0
     if weight > 0:
         # The tail of the reflection itself is not background.
-        level, fisher, n_used, chi2 = fit_background(
-            back, n, max(above / weight, 0.0), prior, terms, n_cells, cells, used
-        )
-    out[N_BACKGROUND], out[BACKGROUND_CHI2] = n_used, chi2
+        tail = max(above / weight, 0.0)
+        level, fisher, n_used, low = fit_background(back, n, tail, prior, terms, n_cells, cells)
+    chi2 = background_chi2(back, n, tail, level, low)
+    out[N_BACKGROUND], out[BACKGROUND_CHI2] = n_used, chi2 / max(n_used - terms, 1)
     covariance = np.linalg.inv(fisher)
     out[BACKGROUND], out[VAR_BACKGROUND] = level[0], covariance[0, 0]
     for a in range(3):
@@ -617,12 +637,12 @@ def _summed(
     weight = above = var = 0.0
     h = np.zeros(7)
     for r in range(m):
-        norm = rows[r, V_NORM]
-        z, y, x = rows[r, V_Z], rows[r, V_Y], rows[r, V_X]
+        norm = rows[V_NORM, r]
+        z, y, x = rows[V_Z, r], rows[V_Y, r], rows[V_X, r]
         under = norm * level_at(level, z, y, x)
-        weight += norm * rows[r, V_SHARE]
-        above += rows[r, V_COUNTS] - under
-        var += max(under, 0.0) + norm * intensity * rows[r, V_SHARE] + rows[r, V_READ]
+        weight += norm * rows[V_SHARE, r]
+        above += rows[V_COUNTS, r] - under
+        var += max(under, 0.0) + norm * intensity * rows[V_SHARE, r] + rows[V_READ, r]
         h[0] += norm
         h[1] += norm * z
         h[2] += norm * y
@@ -644,11 +664,11 @@ def _compare(rows: F64, m: int, level: F64, intensity: float, out: F64) -> None:
     chi2 = unlike = 0.0
     s = np.zeros(5)
     for r in range(m):
-        norm, share = rows[r, V_NORM], rows[r, V_SHARE]
-        under = level_at(level, rows[r, V_Z], rows[r, V_Y], rows[r, V_X])
+        norm, share = rows[V_NORM, r], rows[V_SHARE, r]
+        under = level_at(level, rows[V_Z, r], rows[V_Y, r], rows[V_X, r])
         peak = norm * intensity * share
-        above = rows[r, V_COUNTS] - norm * under
-        var = norm * max(under, low) + max(peak, 0.0) + rows[r, V_READ]
+        above = rows[V_COUNTS, r] - norm * under
+        var = norm * max(under, low) + max(peak, 0.0) + rows[V_READ, r]
         off = above - peak
         chi2 += off * off / var
         unlike += off * off / (var + (_TOLERANCE * peak) ** 2)
