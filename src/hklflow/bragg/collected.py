@@ -96,7 +96,7 @@ class Collected:
             yield one
 
     def _sources(self, boxes: bx.Boxes) -> Integers | None:
-        """Return part and row (n, 2) of the collected box around each box; None if one is missing."""
+        """Return part and row (n, 2) of the collected box around each box, None if one lacks."""
         if self._tree is None:
             return None
         nearest = self._tree.query(boxes.origin + 0.5 * boxes.shape)[1]
