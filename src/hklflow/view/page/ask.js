@@ -32,6 +32,9 @@ function short(value, sigma) {
   return `${digits(value, 6)} ${Number.isFinite(sigma) ? `± ${digits(sigma, 3)}` : "(σ not known)"}`;
 }
 
+// Miller indices to three places; zero has no sign.
+const hklText = (hkl) => hkl.map((a) => (+a.toFixed(3)).toFixed(3)).join(", ");
+
 function quantile(values, share) {
   const known = values.filter(Number.isFinite).sort();  // typed arrays sort by number
   return known.length ? known[Math.min(known.length - 1, Math.floor(share * known.length))] : NaN;

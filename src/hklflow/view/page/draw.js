@@ -68,7 +68,7 @@ function drawPlane(element, cut, volume, values, choice) {
   const [zmin, zmax] = log ? limits.map((a) => Math.log10(a)) : limits;
   const narrow = element.clientWidth < 480;
   const bar = narrow
-    ? { thickness: 10, outlinewidth: 0, orientation: "h", y: -0.1, yanchor: "top", xpad: 0 }
+    ? { thickness: 10, outlinewidth: 0, orientation: "h", y: -0.25, yanchor: "top", xpad: 0 }
     : { title: { text: label, side: "right" }, thickness: 14, outlinewidth: 0 };
   if (log) {
     const at = [];
