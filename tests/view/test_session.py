@@ -67,7 +67,7 @@ def indices(hkl: np.ndarray) -> str:
 
 def drawn(page: Page, plane: str) -> np.ndarray:
     """The different numbers of a picture of plotly, sorted; the scale must be linear."""
-    script = f"[...new Set({plane}.data[0].z.flat().filter((a) => a !== null))]"
+    script = f"[...new Set({plane}.data[0].z.flatMap((a) => [...a]).filter(Number.isFinite))]"
     return np.sort(np.array(page.run(script), dtype=float))
 
 

@@ -95,9 +95,8 @@ function automatic(layer, log) {
   const key = log ? "logarithmic" : "linear";
   layer.ranges ??= {};
   if (!layer.ranges[key]) {
-    const step = Math.ceil(layer.counts.length / 200000);
-    const some = layer.counts.filter((_, i) => i % step === 0);
-    const used = log ? some.filter((a) => a > 0) : some;
+    const counts = some(layer.counts);
+    const used = log ? counts.filter((a) => a > 0) : counts;
     const [low, high] = [log ? quantile(used, 0.02) : 0, quantile(used, 0.9995)];
     layer.ranges[key] = high > low ? [low, high] : [low || (log ? 1 : 0), (low || 1) * 2];
   }
