@@ -60,9 +60,14 @@ def rounded(value: float, digits: int = 6) -> str:
     return str(int(float(text))) if float(text).is_integer() else str(float(text))
 
 
+def indices(hkl: np.ndarray) -> str:
+    """h, k, l as the page writes them: zero has no sign."""
+    return ", ".join(f"{x + 0.0:.3f}" for x in np.round(hkl, 3))
+
+
 def drawn(page: Page, plane: str) -> np.ndarray:
     """The different numbers of a picture of plotly, sorted; the scale must be linear."""
-    script = f"[...new Set({plane}.data[0].z.flat().filter((a) => a !== null))]"
+    script = f"[...new Set({plane}.data[0].z.flatMap((a) => [...a]).filter(Number.isFinite))]"
     return np.sort(np.array(page.run(script), dtype=float))
 
 
@@ -179,7 +184,7 @@ def test_frames_peaks_and_pixels(viewer: server.Server, browser: Chromium) -> No
     middle = world.ROTATION.hkl(world.UB, 6.0, slow + 0.5, fast + 0.5)
     q = np.linalg.norm(world.ROTATION.q_lab(slow + 0.5, fast + 0.5))
     assert f"d = {rounded(2 * np.pi / q)} Å, |Q| = {rounded(q)} 1/Å" in text
-    assert text.endswith("hkl = " + ", ".join(f"{x:.3f}" for x in middle))
+    assert text.endswith("hkl = " + indices(middle))
     # Numbers of spots.
     table = world.peak_table()
     near = (table.frame >= 4) & (table.frame < 8)
@@ -225,7 +230,7 @@ def test_peaks_turn_and_lead_to_their_frame(viewer: server.Server, browser: Chro
     q = np.linalg.norm(world.ROTATION.q_lab(table.slow[i], table.fast[i]))
     sigma = rounded(math.sqrt(table.var_intensity[i]), 3)
     assert page.text("readout") == (
-        f"hkl = {', '.join(f'{a:.3f}' for a in hkl[i])}; d = {rounded(2 * np.pi / q)} Å, "
+        f"hkl = {indices(hkl[i])}; d = {rounded(2 * np.pi / q)} Å, "
         f"{rounded(table.intensity[i])} ± {sigma} counts, r1, frame {table.frame[i]:.2f}, "
         f"slow {table.slow[i]:.1f}, fast {table.fast[i]:.1f}"
     )

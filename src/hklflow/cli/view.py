@@ -13,7 +13,7 @@ def view(
     port: int = 0,
     browser: Annotated[bool, Parameter(negative="--no-browser")] = True,
 ) -> None:
-    """Show planes, lines and boxes of all volumes in a browser; end with Ctrl-C.
+    """Show volumes, detector frames and peaks in a browser; end with Ctrl-C.
 
     The address is printed. It is valid on this computer only, and has a random token: whoever
     knows the whole address can read the results until the command ends. Nothing is changed.

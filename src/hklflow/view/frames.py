@@ -79,7 +79,7 @@ def frame(catalogue: Catalogue, query: Query) -> bytes:
                 "pixels; correct it"
             )
         image = measured.overall(how) if everything else measured.image(first, n, how)
-        kind = np.where(measured.mask, _MASKED, _GOOD)
+        kind = np.where(measured.mask, _MASKED, _GOOD).astype(np.uint8)
         kind[(measured.mask & _NO_PIXELS) != 0] = _NO_PIXEL
         if not everything:
             kind[(kind == _GOOD) & measured.excluded(first, n)] = _EXCLUDED
@@ -95,8 +95,8 @@ def frame(catalogue: Catalogue, query: Query) -> bytes:
             "sum of counts": float(np.nansum(image.values)),
         }
         found = {
-            "counts": _blocks(counts[window], size, np.fmax, np.nan),
-            "kind": _blocks(kind[window].astype(np.float64), size, np.minimum, np.inf),
+            "counts": _blocks(counts[window], size, np.fmax),
+            "kind": _blocks(kind[window], size, np.minimum),
         }
         return arrays({}, about, found)
 
@@ -223,16 +223,15 @@ def _products(item: Item) -> list[Path]:
     return paths
 
 
-def _blocks(
-    values: NDArray[np.float64], size: int, combine: "np.ufunc", pad: float
-) -> NDArray[np.float64]:
+def _blocks(values: NDArray[Any], size: int, combine: np.ufunc) -> NDArray[Any]:
     """Return one value for each block of size x size pixels; the last blocks may be smaller."""
-    if size == 1:
-        return values
-    n_slow, n_fast = (-(-n // size) for n in values.shape)
-    padded = np.full((n_slow * size, n_fast * size), pad)
-    padded[: values.shape[0], : values.shape[1]] = values
-    return combine.reduce(padded.reshape(n_slow, size, n_fast, size), axis=(1, 3))
+    found: NDArray[Any] = values[::size, ::size].copy()
+    for slow in range(size):
+        for fast in range(size):
+            part = values[slow::size, fast::size]
+            inside = found[: len(part), : part.shape[1]]
+            combine(inside, part, out=inside)
+    return found
 
 
 def _known(values: NDArray[np.float64]) -> list[float | None]:

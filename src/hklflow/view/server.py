@@ -135,16 +135,19 @@ class _Handler(BaseHTTPRequestHandler):
         except Exception as error:  # noqa: BLE001  (the server goes on for the other users)
             message = system.sentence(error) or f"{type(error).__name__}: {error}"
             return self._refuse(500, f"this is a mistake of hklflow, report it: {message}")
-        return self._send(200, "application/octet-stream", found)
+        # Frames are mostly zeros: a tenth of the bytes, also through ssh. S is mostly noise.
+        pack = what in frames.ANSWERS
+        return self._send(200, "application/octet-stream", found, pack=pack)
 
     def _refuse(self, code: int, message: str) -> None:
         self._send(code, "application/json", json.dumps({"error": message}).encode())
 
-    def _send(self, code: int, kind: str, body: bytes, *, keep: bool = False) -> None:
+    def _send(
+        self, code: int, kind: str, body: bytes, *, keep: bool = False, pack: bool = True
+    ) -> None:
         self.send_response(code)
         packed = {}
-        if len(body) > _PACK and "gzip" in self.headers.get("Accept-Encoding", ""):
-            # Frames are mostly zeros: a tenth of the bytes, also through ssh.
+        if pack and len(body) > _PACK and "gzip" in self.headers.get("Accept-Encoding", ""):
             body, packed = gzip.compress(body, 1), {"Content-Encoding": "gzip"}
         headers = {
             "Content-Type": kind,

@@ -32,6 +32,16 @@ function short(value, sigma) {
   return `${digits(value, 6)} ${Number.isFinite(sigma) ? `± ${digits(sigma, 3)}` : "(σ not known)"}`;
 }
 
+// Miller indices to three places; zero has no sign.
+const hklText = (hkl) => hkl.map((a) => (+a.toFixed(3)).toFixed(3)).join(", ");
+
+// At most some 200 000 values, not in a regular order: percentiles of them are exact enough for
+// colours, and sorting a million takes too long.
+function some(values) {
+  const step = Math.ceil(values.length / 200000);
+  return step < 2 ? values : values.filter((_, i) => (Math.imul(i, 0x9e3779b1) >>> 16) % step === 0);
+}
+
 function quantile(values, share) {
   const known = values.filter(Number.isFinite).sort();  // typed arrays sort by number
   return known.length ? known[Math.min(known.length - 1, Math.floor(share * known.length))] : NaN;

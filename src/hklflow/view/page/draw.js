@@ -21,7 +21,7 @@ function layout(cut, metric) {
   const n = u.length;
   const step = n > 1 ? u[1] - u[0] : 1;
   if (cos === 0) {
-    const rows = y.map((_, j) => Int32Array.from(u, (_, i) => j * n + i));
+    const rows = y.map((_, j) => new Int32Array(n).map((_, i) => j * n + i));
     return { x: Array.from(u, (a) => a * lu), y, rows, place, cos };
   }
   const fine = n > 600 ? 1 : 2;
@@ -37,7 +37,8 @@ function layout(cut, metric) {
   return { x, y, rows, place, cos };
 }
 
-function limitsOf(values, log, signed) {
+function limitsOf(all, log, signed) {
+  const values = some(all);
   const used = log ? values.filter((a) => a > 0) : values;
   let [low, high] = [quantile(used, 0.02), quantile(used, 0.995)];
   if (signed && !log) { high = quantile(values.map(Math.abs), 0.99); low = -high; }
@@ -63,12 +64,18 @@ function ticksOf(values, scale) {
 function drawPlane(element, cut, volume, values, choice) {
   const map = layout(cut, volume.metric);
   const { log, limits, signed, label } = choice;
-  const show = log ? (a) => (a > 0 ? Math.log10(a) : null) : (a) => (Number.isFinite(a) ? a : null);
-  const z = map.rows.map((row) => Array.from(row, (i) => (i < 0 ? null : show(values[i]))));
+  const z = map.rows.map((row) => {
+    const shown = new Float64Array(row.length);
+    for (let n = 0; n < row.length; n++) {
+      const value = row[n] < 0 ? NaN : values[row[n]];
+      shown[n] = log ? (value > 0 ? Math.log10(value) : NaN) : value;
+    }
+    return shown;
+  });
   const [zmin, zmax] = log ? limits.map((a) => Math.log10(a)) : limits;
   const narrow = element.clientWidth < 480;
   const bar = narrow
-    ? { thickness: 10, outlinewidth: 0, orientation: "h", y: -0.1, yanchor: "top", xpad: 0 }
+    ? { thickness: 10, outlinewidth: 0, orientation: "h", y: -0.25, yanchor: "top", xpad: 0 }
     : { title: { text: label, side: "right" }, thickness: 14, outlinewidth: 0 };
   if (log) {
     const at = [];

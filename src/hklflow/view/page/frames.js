@@ -90,12 +90,22 @@ async function closer() {
 }
 const closerSoon = soon(guarded(closer), 250);
 
+// Percentiles of a part of the pixels: moving the picture must not sort a million numbers.
+function automatic(layer, log) {
+  const key = log ? "logarithmic" : "linear";
+  layer.ranges ??= {};
+  if (!layer.ranges[key]) {
+    const counts = some(layer.counts);
+    const used = log ? counts.filter((a) => a > 0) : counts;
+    const [low, high] = [log ? quantile(used, 0.02) : 0, quantile(used, 0.9995)];
+    layer.ranges[key] = high > low ? [low, high] : [low || (log ? 1 : 0), (low || 1) * 2];
+  }
+  return layer.ranges[key];
+}
+
 function limits() {
   const log = $("log").checked;
-  const values = state.layers[0].counts;
-  const used = log ? values.filter((a) => a > 0) : values;
-  let [low, high] = [log ? quantile(used, 0.02) : 0, quantile(used, 0.9995)];
-  if (!(high > low)) [low, high] = [low || (log ? 1 : 0), (low || 1) * 2];
+  let [low, high] = automatic(state.layers[0], log);
   const given = (id, value) => {
     $(id).placeholder = String(+value.toPrecision(3));
     const text = $(id).value.trim();
@@ -108,7 +118,10 @@ function limits() {
 // The mean of two colours: the counts below the 3-D mask stay visible.
 const mixed = (a, b) => ((((a >>> 1) & 0x7f7f7f7f) + ((b >>> 1) & 0x7f7f7f7f)) | 0xff000000) >>> 0;
 
-function picture(layer, { low, high, log }, map) {
+function picture(layer, { low, high, log }) {
+  const key = [low, high, log, $("map").value, $("hide").checked].join();
+  if (layer.key === key) return layer.picture;
+  const map = colours($("map").value);
   const [s0, s1, f0, f1] = layer.window;
   const [w, h] = [Math.ceil((f1 - f0) / layer.size), Math.ceil((s1 - s0) / layer.size)];
   const data = new ImageData(w, h);
@@ -125,7 +138,9 @@ function picture(layer, { low, high, log }, map) {
   }
   const canvas = new OffscreenCanvas(w, h);
   canvas.getContext("2d").putImageData(data, 0, 0);
-  return { canvas, x: f0, y: s0, w: w * layer.size, h: h * layer.size };
+  layer.key = key;
+  layer.picture = { canvas, x: f0, y: s0, w: w * layer.size, h: h * layer.size };
+  return layer.picture;
 }
 
 function whole() {
@@ -154,7 +169,7 @@ function draw() {
   pen.rect(x(0), y(0), n_fast * scale, n_slow * scale);
   pen.clip();
   for (const layer of state.layers) {
-    const image = picture(layer, range, map);
+    const image = picture(layer, range);
     pen.imageSmoothingEnabled = false;
     pen.drawImage(image.canvas, x(image.x), y(image.y), image.w * scale, image.h * scale);
   }
@@ -326,7 +341,7 @@ const pixelSoon = soon(guarded(async (place) => {
   const frame = all ? null : first + n / 2;
   const found = await ask("pixel", { id: chosen().id, frame: frame ?? 0, slow: place.s, fast: place.f });
   if (state.over !== place) return;
-  const hkl = found.hkl && frame !== null ? `, hkl = ${found.hkl.map((a) => a.toFixed(3)).join(", ")}` : "";
+  const hkl = found.hkl && frame !== null ? `, hkl = ${hklText(found.hkl)}` : "";
   const masked = found.reasons.length ? `; masked: ${found.reasons.join(", ")}` : "";
   const d = found.d === null ? "" : `; d = ${short(found.d)} Å, |Q| = ${short(found.q)} 1/Å, 2θ = ${short(found.two_theta)}°`;
   $("readout").textContent = `${place.text}${d}${hkl}${masked}`;
