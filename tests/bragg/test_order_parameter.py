@@ -9,6 +9,8 @@ from hklflow.bragg.order_curves import Shape, below, terms
 from hklflow.quality.order_words import sentence
 from tests.truth.order_series import Series, draw
 
+NAMES = [f"s{i}" for i in range(16)]
+
 
 def series(kind: str, seed: int, null: bool = False) -> Series:
     return draw(seed, kind, null, scans=16)
@@ -42,14 +44,14 @@ def test_without_a_transition_none_is_claimed(kind: str) -> None:
     order = order_parameter.fit(counts(series(kind, 4, null=True)))
     assert order.answer != "transition"
     assert order.t_c is order.exponent is None
-    assert "T_c" not in sentence("(1/2, 0, 0)", order)
+    assert "T_c" not in sentence("(1/2, 0, 0)", order, NAMES)
 
 
 def test_a_limit_is_given_where_nothing_appears() -> None:
     of = series("absent", 6, null=True)
     order = order_parameter.fit(counts(of))
     assert 0 < order.limit < 3 * np.sqrt(of.mean.mean())
-    assert f"less than {order.limit:.2g}" in sentence("q", order)
+    assert f"less than {order.limit:.2g}" in sentence("q", order, NAMES)
 
 
 def test_no_counts_at_all_are_no_transition() -> None:
@@ -115,6 +117,18 @@ def test_the_sentence_says_what_the_data_carry() -> None:
     of = series("step", 4)
     order = order_parameter.fit(counts(of))
     assert order.answer == "transition"
-    words = sentence("(1/2, 0, 0)", order)
+    words = sentence("(1/2, 0, 0)", order, NAMES)
     assert words.startswith("at T_c = ")
     assert ("n = " in words) == (order.exponent is not None)
+    assert "look at" not in words
+
+
+def test_a_bad_scan_is_named_and_does_not_change_the_answer() -> None:
+    t = np.linspace(20, 300, 16)
+    n = np.rint(300 * np.clip(1 - t / 170, 0, None))
+    n[4] = 20  # 177 expected
+    order = order_parameter.fit(order_counts.from_boxes(t, 0.0, n, 1.0, 5.0, 5.0, 0.01))
+    assert order.bad == (4,)
+    assert order.t_c is not None
+    assert abs(order.t_c.value - 170) < 6
+    assert sentence("q", order, NAMES).endswith("; look at s4, which is not on the curve")

@@ -15,7 +15,7 @@ from scipy.special import gammaln
 
 Floats = NDArray[np.float64]
 
-_BAD = 0.02  # part of the scans that are bad
+_BAD = 0.04  # part of the scans that are bad
 _STEPS = 7
 _LARGE = 1e8  # size of a negative binomial distribution that is as good as Poisson's
 

@@ -43,11 +43,6 @@ class Shape:
     critical: float = 0.0
     slope: bool = False
 
-    @property
-    def terms(self) -> int:
-        """Number of amplitudes."""
-        return 2 + (self.critical > 0) + self.slope
-
 
 def polynomial(temperature: Floats, degree: int) -> Floats:
     """Return the Bernstein polynomials (n, degree + 1): positive sums are positive curves."""

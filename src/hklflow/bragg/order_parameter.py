@@ -27,7 +27,7 @@ FEWEST = 5  # scans with a temperature
 _CLAIM = 7.0  # ln of the likelihood ratio above which a transition is claimed: a factor of 1000
 _NONE = -1.0  # below: the series speaks against a transition
 _ORDER = 3.5  # the same for first order or continuous: a factor of 30
-_EXPONENTS = (0.25, 2.5)  # range of exponents; the two-dimensional Ising model has 0.25
+_EXPONENTS = (0.25, 3.0)  # range of exponents; the two-dimensional Ising model has 0.25
 _ABOVE = 0.25  # T_c is searched up to this part of the range above the highest temperature
 _WIDEST = 0.15  # largest σ of T_c over the range of temperatures that is an answer
 _WORST = 0.5  # largest relative σ of an exponent that is an answer
@@ -35,7 +35,7 @@ _FAR = 12.0  # shapes and grid points whose log-likelihood is lower by more do n
 _STATIC = (0, 1, 2)  # degrees of the smooth curves without a transition
 
 _SATURATIONS = (0.4, 0.8, 1.4)
-_CRITICAL = (0.02, 0.1)
+_CRITICAL = (0.006, 0.02, 0.06)
 _JUMPS = (0.2, 0.35, 0.5, 0.7, 0.85)
 
 
@@ -44,10 +44,11 @@ def _shapes() -> list[Shape]:
         Shape(),
         *(Shape(saturation=x) for x in _SATURATIONS),
         *(Shape(smearing=x) for x in (0.01, 0.03)),
-        *(Shape(critical=w, saturation=x) for w, x in product(_CRITICAL, (0.0, 0.6))),
+        *(Shape(critical=w, saturation=x) for w, x in product(_CRITICAL, (0.0, 0.8))),
     ]
     step = [
-        *(Shape(jump=j, saturation=x) for j, x in product(_JUMPS, (0.0, 0.6))),
+        *(Shape(jump=j) for j in _JUMPS),
+        *(Shape(jump=j, saturation=0.6) for j in _JUMPS[1::2]),
         Shape(jump=1.0),
         Shape(jump=1.0, smearing=0.01),
     ]
@@ -147,7 +148,8 @@ def _evaluate(data: Counts, shapes: Sequence[Shape], t_c: Floats, exponent: Floa
                 data.temperature, data.temperature_sigma, place, power, shape
             )
             likelihood = best(data, *curves)[1]
-        values.append(likelihood - _cost(data, shape.terms))
+        # Critical scattering costs nothing: most continuous transitions have it.
+        values.append(likelihood - _cost(data, 2 + shape.slope))
     value = np.array(values).reshape(len(shapes), len(t_c), len(exponent))
     return _Grid(list(shapes), t_c, exponent, value)
 

@@ -1,6 +1,7 @@
 """Sentences on the order parameter of a propagation vector."""
 
 import math
+from collections.abc import Sequence
 
 from hklflow.bragg.order_parameter import Interval, Order
 
@@ -18,14 +19,21 @@ def number(x: Interval, unit: str = "") -> str:
     return f"{x.value:.{digits}f}{unit} (68 %: {first} to {last}{unit})"
 
 
-def sentence(vector: str, order: Order) -> str:
+def sentence(vector: str, order: Order, scans: Sequence[str]) -> str:
     """Return what the intensities of a vector say; nothing that they do not carry.
 
     Parameters
     ----------
     vector : str
         The vector as text.
+    scans : sequence of str
+        Names of the scans, from cold to warm.
     """
+    bad = ", ".join(scans[i] for i in order.bad)
+    return _answer(vector, order) + (f"; look at {bad}, which is not on the curve" if bad else "")
+
+
+def _answer(vector: str, order: Order) -> str:
     low, high = order.fitted
     span = f"between {low:g} and {high:g} K"
     name = f"reflections at {vector}"

@@ -138,7 +138,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     orders = inputs.series.with_name("order.json")
     cell = f"hklflow show {inputs.series.with_suffix('.nxs')} --plot"
     shown = [
-        (sentence(vector_text(fit.vector), fit.order), f"hklflow show {orders}/vectors/{i}")
+        (
+            sentence(vector_text(fit.vector), fit.order, fit.scans),
+            f"hklflow show {orders}/vectors/{i}",
+        )
         for i, fit in enumerate(fits)
     ]
     shown += [(text, f"hklflow show {orders}") for text in notes]
