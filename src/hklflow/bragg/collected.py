@@ -52,14 +52,14 @@ class Collected:
     """
 
     def __init__(self, limit: float) -> None:
-        self._limit = limit
+        self.limit = limit
         self._parts: list[_Part] = []
         self._number = np.empty((0, 2), np.int64)
         self._tree: cKDTree | None = None
 
     def has_room_for(self, boxes: bx.Boxes) -> bool:
         """Return True if the boxes fit into the memory."""
-        return float(boxes.n_voxels.sum()) * _BYTES <= self._limit
+        return float(boxes.n_voxels.sum()) * _BYTES <= self.limit
 
     def collect(self, filled: Iterable[bx.Filled]) -> None:
         """Replace the collected boxes."""
@@ -96,7 +96,7 @@ class Collected:
             yield one
 
     def _sources(self, boxes: bx.Boxes) -> Integers | None:
-        """Return part and row (n, 2) of the collected box around each box; None if one is missing."""
+        """Return part and row (n, 2) of the collected box around each box; None: one is missing."""
         if self._tree is None:
             return None
         nearest = self._tree.query(boxes.origin + 0.5 * boxes.shape)[1]
