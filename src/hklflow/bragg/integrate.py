@@ -278,7 +278,8 @@ class _Frames:
         dealt = bx.passes(bx.groups(boxes, n_frames, memory), n_frames, memory)
         if not self.collected.holds(boxes):
             wanted = self.wanted(widths)
-            if self.collected.has_room_for(wanted):
+            counter = self.measurement.read_variance is None
+            if self.collected.has_room_for(wanted, integers=counter):
                 limit = self.collected.limit
                 groups = bx.passes(bx.groups(wanted, n_frames, limit), n_frames, limit)
                 self.collected.collect(self._read(groups, wanted, "collect reflections"))
