@@ -94,7 +94,7 @@ def test_the_stage_integrates_comes_to_rest_and_tells_the_displaced_modules(
     section = found["converged"]
     assert section["converged"]
     assert section["integrations"] == 1
-    assert section["passes over the frames"] == 2
+    assert section["passes over the frames"] == 1
     assert history["kept"] == section["kept"]
     assert [item["iteration"] for item in history["iterations"]] == [0, 1, 2, 3]
     last = history["iterations"][-1]

@@ -1,7 +1,7 @@
 """Integrated intensities, backgrounds and places against the truth of simulated scans."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
 from hklflow import nexus
 from hklflow.base.errors import HklflowError
+from hklflow.bragg.boxes import Boxes, Filled, groups
+from hklflow.bragg.collected import Collected
 from hklflow.bragg.integrate import Integrated, integrate
 from hklflow.bragg.measurement import Measurement
 from hklflow.bragg.predicted import predicted_spots
@@ -340,7 +343,7 @@ def test_passes_blocks_and_threads_give_the_same() -> None:
     simulation = simulated.scan("triclinic", n_frames=50, flux=10.0)
     measurement = simulated.measurement(simulation, block=50)
     group = simulated.group("triclinic")
-    tables, turns = [], []
+    tables, turns = [], list[list[str]]()
     for memory, threads, block in ((1000.0, 1, 50), (0.7, 2, 7)):
         turn: list[str] = []
 
@@ -363,12 +366,58 @@ def test_passes_blocks_and_threads_give_the_same() -> None:
             shown=shown,
         )
         tables.append(found.reflections)
-        turns.append(sum("integrate" in name for name in turn))
-    assert turns[0] == 1
-    assert turns[1] > 1
+        turns.append(turn)
+    assert turns[0] == ["collect reflections"]
+    assert sum("integrate" in name for name in turns[1]) > 1
     # Which reflections were learned from depends on memory, the rest does not.
     assert len(tables[0]) == len(tables[1])
     np.testing.assert_allclose(tables[0].counts, tables[1].counts, rtol=0.02, atol=3)
+
+
+def test_collected_voxels_give_the_numbers_of_the_frames() -> None:
+    simulation = simulated.scan("triclinic", n_frames=50, flux=10.0)
+    measurement = simulated.measurement(simulation)
+    passes: list[str] = []
+
+    def shown(blocks: Any, told: str) -> Any:
+        passes.append(told)
+        return blocks
+
+    def table(ub: Any, collected: Collected) -> Reflections:
+        passes.clear()
+        settings = IntegrationSettings(mosaic=np.degrees(0.0052), spot=(0.9, 1.1)).chosen()
+        group = simulated.group("triclinic")
+        return integrate(
+            measurement, ub, group, None, settings, shown=shown, collected=collected
+        ).reflections
+
+    kept = Collected(1e9)
+    for angle in (0.0, 0.002):  # the crystal turns by 0.2 of a frame
+        turn = Rotation.from_rotvec([0.0, angle, 0.0]).as_matrix()
+        again = table(turn @ simulation.ub, kept)
+        assert passes == (["collect reflections"] if angle == 0 else [])
+        read = table(turn @ simulation.ub, Collected(0.0))
+        assert passes == ["learn profiles", "integrate"]
+        for column in fields(Reflections):
+            values = [getattr(one, column.name) for one in (again, read)]
+            np.testing.assert_array_equal(*values, column.name)
+
+
+def test_voxels_that_were_not_collected_are_read() -> None:
+    boxes = Boxes(np.array([[0, 1, 2], [3, 4, 5]]), np.array([[4, 5, 6], [2, 2, 2]]))
+    counts = np.random.default_rng(1).poisson(9.0, 128).astype(np.float32)
+    counts[5], counts[20] = np.nan, 70000
+    (group,) = groups(boxes, 10, 1e6)
+    filled = Filled(group, boxes)
+    filled.counts[:] = counts
+    kept = Collected(1e6)
+    kept.collect([filled])
+    inner = Boxes(np.array([[1, 1, 3]]), np.array([[3, 4, 4]]))
+    assert kept.holds(inner)
+    (cut,) = kept.filled(groups(inner, 10, 1e6), inner)
+    whole = counts[filled.offset[0] : filled.offset[0] + 120].reshape(4, 5, 6)
+    np.testing.assert_array_equal(cut.counts.reshape(3, 4, 4), whole[1:, :4, 1:5])
+    assert not kept.holds(Boxes(np.array([[1, 1, 5]]), np.array([[3, 4, 4]])))
 
 
 def test_the_table_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -163,47 +163,8 @@ def fill(  # type: ignore[no-untyped-def]
                         counts[at + x - origin[i, 2]] = value
 
 
-def neighbours(
-    boxes: Boxes, own: Integers, centre: Floats, half: Floats
-) -> tuple[Integers, Integers]:
-    """Return the reflections whose foreground may overlap each box.
-
-    Parameters
-    ----------
-    boxes : Boxes
-    own : (n,) int array
-        Index of the reflection of each box.
-    centre, half : (m, 3) array
-        Centres and half axes of all reflections.
-
-    Returns
-    -------
-    start, rows
-        The neighbours of box i are ``rows[start[i] : start[i + 1]]``.
-    """
-    low = np.floor(centre - half).astype(np.int64)
-    high = np.floor(centre + half).astype(np.int64) + 1
-    cell = int(max(boxes.shape[:, 1:].max(initial=1), (high - low)[:, 1:].max(initial=1)))
-    corner = low[:, 1:].min(axis=0, initial=0)
-    at = (low[:, 1:] - corner) // cell
-    width = int(at[:, 1].max(initial=0)) + 1
-    index = at[:, 0] * width + at[:, 1]
-    order = np.argsort(index, kind="stable")
-    n_cells = (int(at[:, 0].max(initial=0)) + 1) * width
-    first = np.searchsorted(index[order], np.arange(n_cells + 1))
-    cells = _Cells(order, first, corner, cell, width)
-    arguments = (boxes.origin, boxes.shape, own, low, high, cells)
-    start = np.zeros(len(own) + 1, np.int64)
-    rows = np.empty(0, np.int64)
-    _touching(*arguments, start, rows)
-    start = np.cumsum(start)
-    rows = np.empty(start[-1], np.int64)
-    _touching(*arguments, start.copy(), rows)
-    return start, rows
-
-
-class _Cells(NamedTuple):
-    """Reflections sorted into square cells of the detector."""
+class Cells(NamedTuple):
+    """Foregrounds of reflections, sorted into square cells of the detector."""
 
     order: Integers
     """Numbers of the reflections, cell after cell."""
@@ -215,14 +176,59 @@ class _Cells(NamedTuple):
     """Side of a cell, pixels."""
     width: int
     """Number of cells along fast."""
+    low: Integers
+    """First voxel (n, 3) of each foreground."""
+    high: Integers
+    """Last voxel (n, 3) of each foreground, plus 1."""
+
+
+def cells_of(centre: Floats, half: Floats) -> Cells:
+    """Return the cells of foregrounds with these centres and half axes (n, 3)."""
+    low = np.floor(centre - half).astype(np.int64)
+    high = np.floor(centre + half).astype(np.int64) + 1
+    cell = int((high - low)[:, 1:].max(initial=1))
+    corner = low[:, 1:].min(axis=0, initial=0)
+    at = (low[:, 1:] - corner) // cell
+    width = int(at[:, 1].max(initial=0)) + 1
+    index = at[:, 0] * width + at[:, 1]
+    order = np.argsort(index, kind="stable")
+    n_cells = (int(at[:, 0].max(initial=0)) + 1) * width
+    first = np.searchsorted(index[order], np.arange(n_cells + 1))
+    return Cells(order, first, corner, cell, width, low, high)
+
+
+def neighbours(boxes: Boxes, own: Integers, cells: Cells) -> tuple[Integers, Integers]:
+    """Return the reflections whose foreground may overlap each box.
+
+    Parameters
+    ----------
+    boxes : Boxes
+    own : (n,) int array
+        Index of the reflection of each box.
+    cells : Cells
+        Foregrounds of all reflections.
+
+    Returns
+    -------
+    start, rows
+        The neighbours of box i are ``rows[start[i] : start[i + 1]]``.
+    """
+    arguments = (boxes.origin, boxes.shape, own, cells)
+    start = np.zeros(len(own) + 1, np.int64)
+    rows = np.empty(0, np.int64)
+    _touching(*arguments, start, rows)
+    start = np.cumsum(start)
+    rows = np.empty(start[-1], np.int64)
+    _touching(*arguments, start.copy(), rows)
+    return start, rows
 
 
 @kernel
 def _touching(  # type: ignore[no-untyped-def]
-    origin, shape, own, low, high, cells, start, rows
+    origin, shape, own, cells, start, rows
 ):
     """Count neighbours into start[i + 1] (``rows`` empty), or write them from start[i]."""
-    order, first, corner, cell, width = cells
+    order, first, corner, cell, width, low, high = cells
     n_cells = len(first) - 1
     for i in range(len(own)):
         found = 0

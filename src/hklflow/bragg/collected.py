@@ -22,7 +22,9 @@ Integers = NDArray[np.int64]
 # side. Widths that change by less do not need the frames again (`integrate`).
 _WIDER = 1.15
 _MORE = 1
-_BYTES = 2  # of a collected voxel, usually
+# Bytes of a collected voxel, usually: floating-point numbers, or integers.
+_BYTES = (4, 2)
+_NONE = 65535.0  # 16 bits: no measurement
 
 
 def around(centre: Floats, half: Floats) -> bx.Boxes:
@@ -32,14 +34,14 @@ def around(centre: Floats, half: Floats) -> bx.Boxes:
 
 
 class _Part(NamedTuple):
-    """Collected boxes of one group, as the smallest numbers that hold the counts."""
+    """Collected boxes of one group, with counts of 16 bits if possible."""
 
     origin: Integers
     shape: Integers
     offset: Integers
     counts: NDArray[np.generic]
     invalid: float
-    """Number of voxels without a measurement."""
+    """Value of voxels without a measurement."""
 
 
 class Collected:
@@ -52,14 +54,14 @@ class Collected:
     """
 
     def __init__(self, limit: float) -> None:
-        self._limit = limit
+        self.limit = limit
         self._parts: list[_Part] = []
         self._number = np.empty((0, 2), np.int64)
         self._tree: cKDTree | None = None
 
-    def has_room_for(self, boxes: bx.Boxes) -> bool:
-        """Return True if the boxes fit into the memory."""
-        return float(boxes.n_voxels.sum()) * _BYTES <= self._limit
+    def has_room_for(self, boxes: bx.Boxes, *, integers: bool) -> bool:
+        """Return True if the boxes fit into the memory, with counts that are integers or not."""
+        return float(boxes.n_voxels.sum()) * _BYTES[integers] <= self.limit
 
     def collect(self, filled: Iterable[bx.Filled]) -> None:
         """Replace the collected boxes."""
@@ -96,7 +98,7 @@ class Collected:
             yield one
 
     def _sources(self, boxes: bx.Boxes) -> Integers | None:
-        """Return part and row (n, 2) of the collected box around each box, None if one lacks."""
+        """Return part and row (n, 2) of the collected box around each box; None: one is missing."""
         if self._tree is None:
             return None
         nearest = self._tree.query(boxes.origin + 0.5 * boxes.shape)[1]
@@ -107,19 +109,16 @@ class Collected:
 
 
 def _packed(filled: bx.Filled) -> _Part:
-    """Return the filled boxes with counts of 8 or 16 bits if all counts are small integers."""
-    counts: NDArray[np.generic] = filled.counts
+    """Return the filled boxes, with counts of 16 bits if all counts are small integers."""
     measured = np.isfinite(filled.counts)
-    invalid = np.nan
-    for kind in (np.uint8, np.uint16):
-        most = np.iinfo(kind).max
-        fits = (filled.counts >= 0) & (filled.counts < most) | ~measured
-        if fits.all():
-            small = np.where(measured, filled.counts, most).astype(kind)
-            if np.array_equal(small[measured], filled.counts[measured]):
-                counts, invalid = small, float(most)
-            break
-    return _Part(filled.origin, filled.shape, filled.offset, counts, invalid)
+    values = filled.counts[measured]
+    place = (filled.origin, filled.shape, filled.offset)
+    if np.all((values >= 0) & (values < _NONE)):
+        small = np.full(len(measured), _NONE, np.uint16)
+        small[measured] = values
+        if np.array_equal(small[measured], values):
+            return _Part(*place, small, _NONE)
+    return _Part(*place, filled.counts, np.nan)
 
 
 @kernel

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.bragg import boxes as bx
 from hklflow.bragg import kernels, learning_kernels, profiles
 from hklflow.bragg.background import Curvature, curvature_of
+from hklflow.bragg.collected import Collected, around
 from hklflow.bragg.measurement import Measurement
 from hklflow.bragg.predicted import Spots, predicted_spots
 from hklflow.bragg.profiles import Profile, Widths
@@ -138,6 +140,7 @@ def integrate(
     *,
     d_min: float | None = None,
     shown: Shown | None = None,
+    collected: Collected | None = None,
 ) -> Integrated:
     """Integrate all predicted reflections of one rotation.
 
@@ -154,13 +157,14 @@ def integrate(
         Smallest d-spacing, Å; None: up to the edge of the detector.
     shown : callable, optional
         Wrapper of the blocks of frames of each pass, with its name, to show progress.
+    collected : Collected, optional
+        Voxels from an earlier integration of the same frames; new ones are collected if needed.
 
     Raises
     ------
     HklflowError
         If there are too few strong reflections for learning the widths.
     """
-    shown = shown or _unseen
     rotation = measurement.rotation
     shape, step, n_frames = rotation.detector.shape, rotation.scan.step, rotation.scan.n_frames
     spots = predicted_spots(rotation, ub, group, d_min)
@@ -176,14 +180,25 @@ def integrate(
     sample = _SAMPLE if len(rows) < 5 * _FEWEST else _OTHERS
     others = np.random.default_rng(0).permutation(len(spots))[:sample]
     rows = np.concatenate([rows, np.setdiff1d(others, rows)])
-    learned = _learn(measurement, spots, rows, widths, params, shown)
-    margin = np.ceil(bx.half_axes(learned.widths.typical(), params.n_sigma).max())
-    spots = predicted_spots(rotation, ub, group, d_min, float(margin))
-    scene = _Scene(spots, learned.widths, params, n_frames)
-    on = (spots.slow >= 0) & (spots.slow <= shape[0]) & (spots.fast >= 0) & (spots.fast <= shape[1])
-    in_time = (spots.frame > -scene.half[:, 0]) & (spots.frame < n_frames + scene.half[:, 0])
-    rows = np.flatnonzero(on & in_time)
-    found = _run(measurement, scene, rows, learned, params, shown, "integrate")
+
+    def predicted(widths: Widths, more: float) -> tuple[_Scene, Integers]:
+        """Return all spots that touch the scan, and the rows of those within ``more`` of it."""
+        margin = np.ceil(bx.half_axes(widths.typical(), params.n_sigma).max()) + more
+        spots = predicted_spots(rotation, ub, group, d_min, float(margin))
+        return (scene := _Scene(spots, widths, params, n_frames)), scene.recorded(more)
+
+    def wanted(widths: Widths) -> bx.Boxes:
+        """Return the boxes to collect: widths and predictions may change a little."""
+        scene, rows = predicted(widths, 2.0)
+        rows = rows[2 * scene.half[rows, 0] < 1.2 * params.max_frames]
+        return around(scene.centre[rows], scene.half[rows])
+
+    if collected is None:
+        collected = Collected(0.5e6 * params.memory)
+    frames = _Frames(measurement, collected, wanted, shown or _unseen)
+    learned = _learn(frames, spots, rows, widths, params)
+    scene, rows = predicted(learned.widths, 0.0)
+    found = _run(frames, scene, rows, learned, params, "integrate")
     return _table(measurement, scene, rows, found, learned, params)
 
 
@@ -209,6 +224,22 @@ class _Scene:
         self.half = bx.half_axes(self.sigma, params.n_sigma)
         self.long = 2 * self.half[:, 0] > params.max_frames
 
+    def recorded(self, more: float) -> Integers:
+        """Return the rows of spots that are in the scan with their centre on the detector.
+
+        Detector and scan are extended by ``more`` on all sides, in pixels and frames.
+        """
+        spots, reach, (n_slow, n_fast) = self.spots, self.half[:, 0] + more, self.widths.shape
+        on = (spots.slow >= -more) & (spots.slow <= n_slow + more)
+        on &= (spots.fast >= -more) & (spots.fast <= n_fast + more)
+        in_time = (spots.frame > -reach) & (spots.frame < self.n_frames + reach)
+        return np.flatnonzero(on & in_time)
+
+    @cached_property
+    def cells(self) -> bx.Cells:
+        """Foregrounds of all spots by their position on the detector."""
+        return bx.cells_of(self.centre, self.half)
+
 
 @dataclass(frozen=True)
 class _Learned:
@@ -224,60 +255,89 @@ class _Found:
     flags: Integers
 
 
-def _sweep(
-    measurement: Measurement,
-    boxes: bx.Boxes,
-    memory: float,
-    shown: Shown,
-    told: str,
-) -> Iterator[bx.Filled]:
-    """Yield boxes filled from the frames, in as few passes as the memory (bytes) allows."""
-    n_frames = measurement.rotation.scan.n_frames
-    dealt = bx.passes(bx.groups(boxes, n_frames, memory), n_frames, memory)
-    for number, groups in enumerate(dealt):
-        name = told if len(dealt) == 1 else f"{told}, pass {number + 1} of {len(dealt)}"
-        waiting, active, first = groups[::-1], list[bx.Filled](), 0
-        for block in shown(measurement.blocks(), name):
-            end = first + len(block)
-            while waiting and waiting[-1].first < end:
-                active.append(bx.Filled(waiting.pop(), boxes))
-            for filled in active:
-                bx.fill(
-                    block,
-                    first,
-                    filled.origin,
-                    filled.shape,
-                    filled.offset,
-                    measurement.invalid_from,
-                    measurement.valid_from,
-                    filled.counts,
+@dataclass(frozen=True)
+class _Frames:
+    """Frames of the rotation, and the voxels that were collected from them.
+
+    Attributes
+    ----------
+    wanted : callable
+        Function that returns the boxes to collect for given widths.
+    """
+
+    measurement: Measurement
+    collected: Collected
+    wanted: Callable[[Widths], bx.Boxes]
+    shown: Shown
+
+    def filled(
+        self, boxes: bx.Boxes, widths: Widths, memory: float, told: str
+    ) -> Iterator[bx.Filled]:
+        """Yield filled boxes, from the collected voxels if they fit into the memory (bytes)."""
+        n_frames = self.measurement.rotation.scan.n_frames
+        dealt = bx.passes(bx.groups(boxes, n_frames, memory), n_frames, memory)
+        if not self.collected.holds(boxes):
+            wanted = self.wanted(widths)
+            counter = self.measurement.read_variance is None
+            if self.collected.has_room_for(wanted, integers=counter):
+                limit = self.collected.limit
+                groups = bx.passes(bx.groups(wanted, n_frames, limit), n_frames, limit)
+                self.collected.collect(self._read(groups, wanted, "collect reflections"))
+            else:
+                self.collected.collect(())
+            if not self.collected.holds(boxes):
+                yield from self._read(dealt, boxes, told)
+                return
+        yield from self.collected.filled(itertools.chain(*dealt), boxes)
+
+    def _read(self, dealt: list[list[bx.Group]], boxes: bx.Boxes, told: str) -> Iterator[bx.Filled]:
+        """Yield boxes filled from the frames, in a pass for each list of groups."""
+        measurement = self.measurement
+        n_frames = measurement.rotation.scan.n_frames
+        for number, groups in enumerate(dealt):
+            name = told if len(dealt) == 1 else f"{told}, pass {number + 1} of {len(dealt)}"
+            waiting, active, first = groups[::-1], list[bx.Filled](), 0
+            for block in self.shown(measurement.blocks(), name):
+                end = first + len(block)
+                while waiting and waiting[-1].first < end:
+                    active.append(bx.Filled(waiting.pop(), boxes))
+                for filled in active:
+                    bx.fill(
+                        block,
+                        first,
+                        filled.origin,
+                        filled.shape,
+                        filled.offset,
+                        measurement.invalid_from,
+                        measurement.valid_from,
+                        filled.counts,
+                    )
+                yield from (filled for filled in active if filled.group.last <= end)
+                active = [filled for filled in active if filled.group.last > end]
+                first = end
+            if first != n_frames:
+                raise HklflowError(
+                    f"the frames ended after {first} of {n_frames}; check that the raw file is "
+                    "complete"
                 )
-            yield from (filled for filled in active if filled.group.last <= end)
-            active = [filled for filled in active if filled.group.last > end]
-            first = end
-        if first != n_frames:
-            raise HklflowError(
-                f"the frames ended after {first} of {n_frames}; check that the raw file is complete"
-            )
 
 
 def _run(
-    measurement: Measurement,
+    frames: _Frames,
     scene: _Scene,
     rows: Integers,
     learned: _Learned,
     params: IntegrationParams,
-    shown: Shown,
     told: str,
 ) -> _Found:
-    """Integrate the spots `rows` in one pass over the frames; NaN for spots that are too long."""
+    """Integrate the spots `rows`; NaN for spots that are too long."""
     short = np.flatnonzero(~scene.long[rows])
     boxes = bx.Boxes.around(scene.centre[rows[short]], scene.half[rows[short]])
     columns = np.full((len(rows), len(kernels.COLUMNS)), np.nan)
     flags = np.zeros(len(rows), np.int64)
-    for filled in _sweep(measurement, boxes, 1e6 * params.memory, shown, told):
+    for filled in frames.filled(boxes, scene.widths, 1e6 * params.memory, told):
         mine = short[filled.group.rows]
-        arguments = (measurement, scene, rows[mine], filled, params)
+        arguments = (frames.measurement, scene, rows[mine], filled, params)
         found = _integrated(*arguments, learned.profile, learned.curvature)
         columns[mine], flags[mine] = found.columns, found.flags
     return _Found(columns, flags)
@@ -346,14 +406,14 @@ def _read_variance(measurement: Measurement) -> NDArray[np.float32]:
 
 
 def _learn(
-    measurement: Measurement,
+    frames: _Frames,
     spots: Spots,
     candidates: Integers,
     widths: Widths,
     params: IntegrationParams,
-    shown: Shown,
 ) -> _Learned:
     """Learn widths and profiles from the strong spots among the candidates."""
+    measurement = frames.measurement
     n_frames = measurement.rotation.scan.n_frames
     for turn in range(_LEARNING_PASSES):
         scene = _Scene(spots, widths, params, n_frames)
@@ -362,7 +422,9 @@ def _learn(
         room = np.cumsum(boxes.n_voxels) * 4 <= 0.5e6 * params.memory
         rows, boxes = rows[room], bx.Boxes(boxes.origin[room], boxes.shape[room])
         told = "learn profiles" if turn == 0 else f"learn profiles, turn {turn + 1}"
-        kept = list(_sweep(measurement, boxes, 0.5e6 * params.memory, shown, told))
+        kept = list(frames.filled(boxes, widths, 0.5e6 * params.memory, told))
+        # Sums must not depend on the blocks of frames.
+        kept.sort(key=lambda filled: int(filled.group.rows[0]))
         curvature = _curvature(measurement, scene, rows, kept, params)
         found = _strong(measurement, scene, rows, kept, params, curvature)
         # Weak spots stay weak with other widths, and a part of the spots is enough for the widths.
@@ -500,9 +562,7 @@ class _Boxes(NamedTuple):
 
 def _boxes(measurement: Measurement, scene: _Scene, spots: Integers, filled: bx.Filled) -> _Boxes:
     """Return the arguments of the kernels for the filled boxes of some spots."""
-    start, near = bx.neighbours(
-        bx.Boxes(filled.origin, filled.shape), spots, scene.centre, scene.half
-    )
+    start, near = bx.neighbours(bx.Boxes(filled.origin, filled.shape), spots, scene.cells)
     return _Boxes(
         kernels.Voxels(filled.counts, filled.offset, filled.origin, filled.shape),
         kernels.Places(scene.centre[spots], scene.sigma[spots], scene.half[spots]),

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 
-VERSION = 8
+VERSION = 9
 FRAMES_OF = "scans"
 
 
@@ -93,9 +93,9 @@ class Settings(stage.Params):
     max_cycles: int = Field(8, ge=1, le=50)
     """Largest number of refinements."""
     max_integrations: int = Field(3, ge=0)
-    """Largest number of integrations, each of which reads all frames twice. 0: only peaks from the
-    peak search are used. One integration is enough unless predictions move by more than
-    `reintegrate`.
+    """Largest number of integrations. The first one reads all frames; the others do so only if the
+    reflections do not fit into half of `integrate: memory`. 0: only peaks from the peak search are
+    used. One integration is enough unless predictions move by more than `reintegrate`.
     """
     reintegrate: float = Field(0.1, gt=0)
     """Change of the predicted positions, in pixels or frames, above which reflections are
@@ -388,6 +388,7 @@ def _integrator(
     """
     from hklflow import nexus
     from hklflow.bragg.centroids import placed
+    from hklflow.bragg.collected import Collected
     from hklflow.bragg.integrate import integrate
 
     reads: list[str] = []
@@ -397,6 +398,9 @@ def _integrator(
         return _measurement(inputs, params, i, rotations, threads, reads)
 
     chosen = params.integrate.chosen(threads)
+    # Rotations share the memory.
+    limit = 0.5e6 * chosen.memory / len(params.rotations)
+    collected = [Collected(limit) for _ in params.rotations]
 
     def integrate_rotation(
         i: int, rotations: "Sequence[Rotation]", ub: "NDArray[np.float64]"
@@ -409,6 +413,7 @@ def _integrator(
             chosen,
             d_min=params.d_min,
             shown=partial(_shown, rotations[i].scan.n_frames),
+            collected=collected[i],
         )
         rocking[i] = integrated_reflections.widths.mosaic
         spread = spreads[i]
