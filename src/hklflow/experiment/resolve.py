@@ -46,7 +46,7 @@ PER_SCAN = (
     "merge_reflections",
     "absolute_scale",
 )
-PER_SAMPLE = (*PER_SCAN, "temperature_series", "stack", "stack_pdf", "bragg_series")
+PER_SAMPLE = (*PER_SCAN, "temperature_series", "stack", "stack_pdf", "cluster", "bragg_series")
 # Sections of raw files, or of the parent itself: children do not inherit them from the parent.
 _OWN = ("sum_scans", "import_scan", "refine_parent")
 # Keys of `import_scan` that correct the instrument, which children inherit.
