@@ -13,6 +13,7 @@ largest change over the σ of one voxel at one temperature.
 import argparse
 import json
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tests.truth import trajectories
 
 from hklflow import nexus, stage
 from hklflow.geometry import lattice
@@ -27,7 +29,6 @@ from hklflow.geometry.grid import Grid
 from hklflow.series import find
 from hklflow.series.change import Cuboid, Places
 from hklflow.stages import cluster
-from tests.truth import trajectories
 
 NOTHING = [np.eye(3)]
 
@@ -78,7 +79,8 @@ def index(seeds: list[int]) -> None:
             values.append(value)
             extra = np.count_nonzero(labels[~changed]) / np.count_nonzero(changed)
             print(
-                f"{sigmas:g}    {'whole ' if whole else 'single'}   {seed:4d}  {len(found.size):8d}  "
+                f"{sigmas:g}    {'whole ' if whole else 'single'}   {seed:4d}  "
+                f"{len(found.size):8d}  "
                 f"{value:5.3f}  {np.mean(labels[changed] == 0):6.1%}  {extra:6.1%}",
                 flush=True,
             )
@@ -141,8 +143,6 @@ def speed(size: int, operations: Any) -> None:
         }
         (folder / "job.json").write_text(json.dumps(job))
         # A process of its own, so that its memory is that of the stage.
-        import subprocess
-
         command = [sys.executable, "-m", "benchmarks.cluster_truth", "job", str(folder)]
         subprocess.run(command, check=True)
 

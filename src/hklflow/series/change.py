@@ -2,10 +2,10 @@
 
 Four χ² are calculated: of the voxel alone and of the 3 x 3 x 3 voxels around it against any change;
 of the 3 x 3 x 3 and 5 x 5 x 5 voxels around it against changes that are smooth in T. The smallest
-probability counts, four times. Benjamini and Hochberg's rule then limits the share of false discoveries
-among the voxels that are claimed (J. R. Stat. Soc. B 57, 289, 1995). Neighbours that were measured
-together are dependent in the way that the rule allows (positive). Only symmetry-independent voxels
-are tested, and neighbours that are images of other voxels are not added twice.
+probability counts, four times. The rule of Benjamini and Hochberg limits the share of false
+discoveries among the voxels that are claimed (J. R. Stat. Soc. B 57, 289, 1995). Sums over
+neighbours depend on each other in the way that the rule allows (positively). Only independent
+voxels are tested, and neighbours that are images of other voxels are not added twice.
 """
 
 from collections.abc import Callable
@@ -302,8 +302,10 @@ class ChangeTest:
         moved, share = self._departures(part, data, errors)
         if self._before is None or part.l.start != self._end:
             self._finish_slab()
-            edge = np.zeros_like(moved[:1]), np.zeros_like(share[:1])
-            before = tuple(np.concatenate([e] * _HALO) for e in edge)
+            before = (
+                np.concatenate([np.zeros_like(moved[:1])] * _HALO),
+                np.concatenate([np.zeros_like(share[:1])] * _HALO),
+            )
         else:
             before = self._before
         moved, share = np.concatenate([before[0], moved]), np.concatenate([before[1], share])
@@ -314,11 +316,10 @@ class ChangeTest:
     def _finish_slab(self) -> None:
         """Test the last planes, which have no planes after them."""
         if self._before is not None:
-            empty = (np.zeros_like(x[:1]) for x in self._before)
-            closed = (
-                np.concatenate([x, *[e] * _HALO]) for x, e in zip(self._before, empty, strict=True)
+            moved, share = (
+                np.concatenate([x, *[np.zeros_like(x[:1])] * _HALO]) for x in self._before
             )
-            self._test(*closed, self._end)
+            self._test(moved, share, self._end)
             self._before = None
 
     def _test(self, moved: Singles, share: Singles, end: int) -> None:

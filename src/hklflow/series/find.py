@@ -1,25 +1,24 @@
-"""Find the voxels that change with temperature, and cluster them; the volumes are read in blocks."""
+"""Find the voxels that change with temperature, and cluster them; volumes are read in blocks."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, convolve, generate_binary_structure
+from scipy.ndimage import binary_dilation
 from scipy.stats import chi2
 
 from hklflow.base.errors import HklflowError
 from hklflow.series import labels as labelling
 from hklflow.series import mixture, thermal
+from hklflow.series.candidates import Candidates, Read, gather
 from hklflow.series.change import ChangeTest, Claims, Cuboid, Places
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Integers = NDArray[np.int64]
-
-Read = Callable[[Cuboid], tuple[Singles, Singles]]
-"""Return data and errors (T, l, k, h) of a part of the grid."""
 
 _BOX = (16, 32, 32)  # voxels along l, k, h of a sampled box
 _SAMPLE = 400_000  # voxels of the sample
@@ -27,9 +26,9 @@ _BLOCK = 8  # voxels along the edge of a block whose means are compared
 _SHELLS = 12
 _ROUNDS = 3  # of the common course: voxels that change by it are left out in the next round
 _FEWEST = 2_000  # voxels of the sample without which nothing can be said
-_ITEMS = 2_000  # items to which mixtures are fitted
+_ITEMS = 1_000  # items to which mixtures are fitted
+_BORDER = 0.5  # largest share of the voxels of a cluster that have neighbours in another one
 _SURE = 1e-4  # largest probability of an item without a change
-_FACES = generate_binary_structure(3, 1) & (np.indices((3, 3, 3)) != 1).any(axis=0)
 _CHUNK = 100_000  # voxels that are fitted at a time
 
 
@@ -44,29 +43,6 @@ class Wishes:
     max_clusters: int
     min_stability: float
     memory: float
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Voxels that changed, and their neighbours.
-
-    Attributes
-    ----------
-    index : (n,) int array
-        Numbers in C order of (l, k, h), ascending.
-    data, errors : (n, T) arrays
-    s2 : (n,) array
-    outside : (n,) int array
-        Number of neighbours at the faces that are not independent or not in the grid.
-    claimed : (n,) bool array
-    """
-
-    index: Integers
-    data: Singles
-    errors: Singles
-    s2: Floats
-    outside: Integers
-    claimed: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -164,20 +140,23 @@ def find(
     claims = test.claims()
     voxel = 30 * len(temperatures) + 400  # bytes
     kept = _within(claims, int(wishes.memory * 1e6 / voxel / 4))
-    found = _gather(read, places, slabs, kept, progress)
+    found = gather(read, places, slabs, kept, progress)
     data = _items(found, test, course.courses)
-    n_t = len(temperatures)
-    empty = np.empty(0, np.int64)
-    none = np.empty((0, n_t))
+    empty, none = np.empty(0, np.int64), np.empty((0, len(temperatures)))
     result = Trajectories(
-        *(empty,) * 3,
-        *(none,) * 4,
-        claims,
-        course,
-        test.excess,
-        [],
-        0.0,
-        len(claims.index) - len(kept),
+        index=empty,
+        label=empty,
+        size=empty,
+        mean=none,
+        mean_errors=none,
+        course=none,
+        course_errors=none,
+        claims=claims,
+        thermal=course,
+        excess=test.excess,
+        tried=[],
+        smoothing=0.0,
+        left_out=len(claims.index) - len(kept),
     )
     if len(data) == 0:
         return result
@@ -230,7 +209,7 @@ def _thermal(
     temperatures: Floats,
     order: int,
 ) -> thermal.Thermal:
-    parts: list[tuple[Integers, Floats, Floats, Floats]] = []
+    parts: list[Any] = []
     for number, ((part, data, errors), left_out) in enumerate(zip(boxes, suspect, strict=True)):
         chosen = places.independent(part) & ~left_out
         chosen &= np.isfinite(data).all(axis=0) & (errors > 0).all(axis=0)
@@ -253,58 +232,6 @@ def _within(claims: Claims, most: int) -> Integers:
     if len(claims.index) <= most:
         return claims.index
     return np.sort(claims.index[np.argsort(claims.p, kind="stable")[:most]])
-
-
-def _gather(
-    read: Read,
-    places: Places,
-    slabs: list[Cuboid],
-    claimed: Integers,
-    progress: Callable[[Iterable[Cuboid], int, str], Iterable[Cuboid]],
-) -> Candidates:
-    """Return the claimed voxels and their independent neighbours, with their trajectories."""
-    shape = places.grid.array_shape
-    plane = shape[1] * shape[2]
-    needed = [part for part, near in _near(slabs, claimed, plane) if len(near)]
-    parts: list[tuple[Integers, Singles, Singles, Floats, Integers, NDArray[np.bool_]]] = []
-    for part in progress(needed, len(needed), "slabs of changes"):
-        wide = Cuboid(
-            slice(max(part.l.start - 1, 0), min(part.l.stop + 1, shape[0])), part.k, part.h
-        )
-        inside = places.independent(wide)
-        marked = np.zeros(inside.shape, np.bool_)
-        low, high = np.searchsorted(claimed, [wide.l.start * plane, wide.l.stop * plane])
-        l, k, h = np.unravel_index(claimed[low:high], shape)  # noqa: E741
-        marked[l - wide.l.start, k - part.k.start, h - part.h.start] = True
-        chosen = binary_dilation(marked, np.ones((3, 3, 3))) & inside
-        voters = convolve(inside.astype(np.int8), _FACES.astype(np.int8), mode="constant")
-        own = slice(part.l.start - wide.l.start, part.l.stop - wide.l.start)
-        place = np.nonzero(chosen[own])
-        data, errors = (array[:, *place].T for array in read(part))
-        at = (place[0] + part.l.start, place[1] + part.k.start, place[2] + part.h.start)
-        parts.append(
-            (
-                np.asarray(np.ravel_multi_index(at, shape), dtype=np.int64),
-                data,
-                errors,
-                places.s2(part)[place],
-                6 - voters[own][place].astype(np.int64),
-                marked[own][place],
-            )
-        )
-    if not parts:
-        none = np.empty((0, 0), np.float32)
-        empty = np.empty(0, np.int64)
-        return Candidates(empty, none, none, np.empty(0), empty, np.empty(0, np.bool_))
-    return Candidates(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def _near(slabs: list[Cuboid], claimed: Integers, plane: int) -> Iterator[tuple[Cuboid, Integers]]:
-    """Yield the slabs with the claimed voxels in them or in the planes beside them."""
-    for part in slabs:
-        bounds = [(part.l.start - 1) * plane, (part.l.stop + 1) * plane]
-        low, high = np.searchsorted(claimed, bounds)
-        yield part, claimed[low:high]
 
 
 def _items(found: Candidates, test: ChangeTest, courses: Floats) -> mixture.Items:
@@ -361,7 +288,18 @@ def _label(
         values = test.reduced(found.s2[part], found.data[part], found.errors[part])
         top[part], bottom[part] = labelling.matched(*values, courses, shapes)
     near = labelling.Neighbours(found.index, shape)
-    labels, strength = labelling.smooth(top, bottom, near, found.outside)
+    shown = np.arange(1, len(shapes) + 1)
+    while True:
+        labels, strength = labelling.smooth(top, bottom, near, found.outside)
+        # The border of two features looks like a cluster of its own.
+        border = near.between(labels)
+        sizes = np.bincount(labels, minlength=len(shown) + 1)[1:]
+        beside = np.bincount(labels[border], minlength=len(shown) + 1)[1:]
+        kept = beside <= _BORDER * sizes
+        if kept.all() or not kept.any():
+            break
+        top, bottom, shown = top[:, kept], bottom[:, kept], shown[kept]
+    labels = np.concatenate([[0], shown])[labels]
     i, j = np.nonzero((near.rows >= 0) & (labels[near.rows] == labels[:, None]))
     edges = coo_array((np.ones(len(i), np.int8), (i, near.rows[i, j])), shape=(near.n, near.n))
     _, feature = connected_components(edges, directed=False)
@@ -392,23 +330,23 @@ def _summary(
         n = max(int(np.count_nonzero(whole)), 1)
         mean = data[whole].mean(axis=0) if whole.any() else np.full(data.shape[1], np.nan)
         sigma = np.sqrt(np.sum(errors[whole] ** 2, axis=0)) / n
-        course = basis @ chosen.phi[k]
-        largest = float(np.max(np.abs(course)))
+        shape = basis @ chosen.phi[k]
+        largest = float(np.max(np.abs(shape)))
         width = np.sqrt(np.einsum("td,de,te->t", basis, chosen.covariance[k], basis))
-        rows.append((mean, sigma, course / largest, width / largest))
-    inside = labels > 0
-    columns = [np.array(column) for column in zip(*rows, strict=True)] if rows else None
-    if columns is None:
+        rows.append((mean, sigma, shape / largest, width / largest))
+    if not rows:
         return empty
-    return Trajectories(
-        found.index[inside],
-        number[labels[inside]],
-        counts[order],
-        *columns,
-        empty.claims,
-        empty.thermal,
-        empty.excess,
-        tried,
-        strength,
-        empty.left_out,
+    inside = labels > 0
+    mean, mean_errors, course, course_errors = map(np.array, zip(*rows, strict=True))
+    return replace(
+        empty,
+        index=found.index[inside],
+        label=number[labels[inside]],
+        size=counts[order],
+        mean=mean,
+        mean_errors=mean_errors,
+        course=course,
+        course_errors=course_errors,
+        tried=tried,
+        smoothing=strength,
     )

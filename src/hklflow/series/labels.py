@@ -82,6 +82,14 @@ class Neighbours:
             total[found] += values[column[found]]
         return total
 
+    def between(self, labels: Integers) -> NDArray[np.bool_]:
+        """Return True for voxels with a label and a neighbour with another label."""
+        found = np.zeros(self.n, np.bool_)
+        for column in self.rows.T:
+            other = np.where(column >= 0, labels[column], 0)
+            found |= (labels > 0) & (other > 0) & (other != labels)
+        return found
+
 
 def smooth(
     top: Floats, bottom: Floats, near: Neighbours, outside: Integers

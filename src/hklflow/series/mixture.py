@@ -23,7 +23,8 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 _ROUNDS = 100
-_STARTS = 4
+_STARTS = 3
+_SETTLED = 0.05  # change of the log likelihood below which a fit has converged
 _WORTH = 0.005  # least share of the evidence for clusters that a further cluster must give
 _SPREAD = (0.02, 0.5)  # limits of τ; below the first, courses of strong items are the same
 
@@ -178,7 +179,7 @@ def fit(data: Items, k: int, seed: int) -> Mixture:
         mixture = _start(data, k, random)
         for _ in range(_ROUNDS):
             before, mixture = mixture.log_likelihood, _step(data, mixture)
-            if abs(mixture.log_likelihood - before) < 1e-4 * max(1.0, 1e-3 * len(data)):
+            if abs(mixture.log_likelihood - before) < _SETTLED:
                 break
         if best is None or mixture.log_likelihood > best.log_likelihood:
             best = mixture

@@ -164,9 +164,9 @@ def _scale(groups: Groups, temperatures: Floats, courses: Floats) -> tuple[Float
         flat = jacobian.reshape(n_g, n_t, 2 * n_t)
         q, _ = np.linalg.qr(columns * weight[..., None])
         flat -= q @ (q.transpose(0, 2, 1) @ flat)
-        flat = flat.reshape(-1, 2 * n_t)
+        rows = flat.reshape(-1, 2 * n_t)
         right = (weight * (groups.mean - slope)).ravel()
-        x += np.linalg.solve(flat.T @ flat + prior, flat.T @ right - prior @ x)
+        x += np.linalg.solve(rows.T @ rows + prior, rows.T @ right - prior @ x)
     return x[:n_t] - x[:n_t].mean(), x[n_t:] - x[n_t:].mean()
 
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hklflow.nexus import OpenVolume
+    from hklflow.series.candidates import Read
     from hklflow.series.features import Lattice
-    from hklflow.series.find import Read, Trajectories
+    from hklflow.series.find import Trajectories
 
 VERSION = 1
 
