@@ -215,7 +215,7 @@ def _snapped(q: Floats, step: Floats) -> Floats:
     for i, x in enumerate(q):
         for largest in range(1, _LARGEST + 1):
             plain = float(Fraction(float(x)).limit_denominator(largest))
-            if abs(plain - x) <= min(0.5 * step[i], 0.3 / largest**2):
+            if abs(plain - x) <= min(0.5 * step[i], 0.5 / largest**2):
                 found[i] = plain
                 break
     return found + 0.0
