@@ -166,9 +166,7 @@ def _modules(seeds: int) -> None:
                               level.refined.ub, level.fit.modules)  # fmt: skip
         agree.append(figure["figure"])
         before.append(np.hypot(*outcome.kept.rmsd_held_out[:2]))
-        after.append(
-            np.hypot(*run.rmsd_held_out(RefinedModel.of(level.refined, made.rotations))[:2])
-        )
+        after.append(np.hypot(*run.rmsd_held_out(RefinedModel.of(level.refined))[:2]))
         print(
             f"  modules off by {starts[-1]:.3f} px rms: {len(told)} told; found to "
             f"{errors[-1]:.4f} px rms with {level.fit.points} spots in {level.cycles} fits; "

@@ -900,6 +900,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     ],
     "difference": [{}, {"title": ODD, "subtract": "300K", "match_scale": True}],
     "stack_pdf": [{}, {"vectors": [(1.0, -0.5, 1e-7), (0.5, 0.5, 0.0)], "temperatures": [0.5]}],
+    "cluster": [{}, {"run": True, "thermal_order": 2, "memory": 500.0, "temperatures": [0.5]}],
     "planes": [{}, {"hkl": ["h -h l", "h k 0.5"], "xyz": ["x y 0.5"], "title": ODD}],
     "sample_page": [{}, {"title": ODD, "scans": ["a", "b"]}],
 }
@@ -916,6 +917,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "transform": {"rotation": "r1"},
     "stack": {"scans": ["a"], "temperatures": [1.5]},
     "stack_pdf": {"scans": ["a"], "temperatures": [1.5]},
+    "cluster": {"scans": ["a"], "temperatures": [1.5]},
     "sample_page": {"sample": "s", "results": "res", "scans": ["a"], "temperatures": [1.5]},
     "constants_preprocess": _DIVIDED,
     "gather": _DIVIDED,

@@ -186,3 +186,27 @@ rule stack:
         " (parent {wildcards.parent}, {wildcards.kind})"
     shell:
         table.command("stack")
+
+
+rule cluster:
+    input:
+        **reads("cluster", "volumes"),
+    output:
+        **writes("cluster", "clusters", "picture", "metrics"),
+    log:
+        table.log("cluster"),
+    benchmark:
+        table.benchmark("cluster")
+    retries: RETRIES
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        **resources_of("cluster"),
+    params:
+        **params_of("cluster"),
+    message:
+        "cluster the voxels of {wildcards.sample} that change with temperature"
+        " (parent {wildcards.parent}, {wildcards.kind})"
+    shell:
+        table.command("cluster")

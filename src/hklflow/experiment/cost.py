@@ -95,6 +95,7 @@ COSTS: Mapping[str, Cost] = {
     "temperature_series": Cost(260, seconds=5),
     "order_parameters": Cost(300, seconds=30),
     "stack": Cost(300, seconds=5),
+    "cluster": Cost(600, per_mvoxel=25, seconds=30, voxel_rate=0.5),
     "stack_pdf": Cost(300, per_mvoxel=2, seconds=5, voxel_rate=1),
     "sample_page": Cost(400, seconds=30),
     "overview": Cost(200, seconds=4),

@@ -25,6 +25,7 @@ import hklflow.stages.artificial_normalization
 import hklflow.stages.background
 import hklflow.stages.bin_frames
 import hklflow.stages.bragg_series
+import hklflow.stages.cluster
 import hklflow.stages.converge
 import hklflow.stages.difference
 import hklflow.stages.fill
@@ -316,6 +317,8 @@ class Config(_Section):
     """Merged volumes against temperature, and chosen reflections."""
     stack_pdf: stages.stack_pdf.Settings = stages.stack_pdf.Settings()
     """3D-ΔPDFs against temperature, and chosen vectors."""
+    cluster: stages.cluster.Settings = stages.cluster.Settings()
+    """Voxels that change with temperature, clustered by the course of the change."""
     bragg_series: stages.bragg_series.Settings = stages.bragg_series.Settings()
     """Bragg intensities against temperature."""
     per_sample: dict[str, dict[str, Any]] = Field(default_factory=dict)

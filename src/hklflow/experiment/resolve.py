@@ -52,6 +52,7 @@ PER_SAMPLE = (
     "order_parameters",
     "stack",
     "stack_pdf",
+    "cluster",
     "bragg_series",
 )
 # Sections of raw files, or of the parent itself: children do not inherit them from the parent.

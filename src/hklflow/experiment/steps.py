@@ -63,6 +63,7 @@ from hklflow.experiment.sources import (
     symmetrised_kinds,
 )
 from hklflow.experiment.step import Jobs, Output, Source, Step, Wildcards, figures, picture
+from hklflow.stages.cluster import FEWEST
 
 if TYPE_CHECKING:
     from hklflow.experiment.models import Config
@@ -143,6 +144,15 @@ def _absolute_scales(plan: Jobs, at: Wildcards) -> Iterator[Wildcards]:
 def _stacks(plan: Jobs, _: Wildcards) -> Iterator[Wildcards]:
     yield from ({"kind": kind} for kind in KINDS)
     yield from ({"kind": f"symm_{kind}"} for kind in pdf_kinds(plan.experiment.config))
+
+
+def _clusters(plan: Jobs, at: Wildcards) -> Iterable[Wildcards]:
+    """Yield the kinds of volume of a stack that are clustered."""
+    experiment, sample = plan.experiment, at["sample"]
+    scans = experiment.stacked(sample, at["parent"])
+    different = {experiment.scans[sample, scan].temperature for scan in scans}
+    wished = experiment.settings(sample, None).cluster.run and len(different) >= FEWEST
+    return _pdf_kinds(plan, at) if wished else ()
 
 
 def _model_mask(plan: Jobs, at: Wildcards) -> bool:
@@ -933,6 +943,25 @@ _TOGETHER = (
         params=volumes.stack,
         over=("kind",),
         runs=_stacks,
+    ),
+    Step(
+        "cluster",
+        STACK,
+        "stacks",
+        reads={"volumes": of_stacked("symm_{kind}.nxs")},
+        writes={
+            "clusters": Output("cluster_{kind}.nxs"),
+            "picture": picture(
+                "cluster_{kind}.png",
+                _OVERVIEW,
+                "{sample}: clusters, parent {parent}, {kind}",
+                "clusters",
+            ),
+            "metrics": figures("cluster_{kind}.json"),
+        },
+        params=volumes.cluster,
+        over=("kind",),
+        runs=_clusters,
     ),
     Step(
         "stack_pdf",

@@ -349,4 +349,5 @@ STACKS = (
     Product("{kind}", "Chosen reflections, integrated in S(Q).", "Reflections"),
     Product("symm_{kind}", "Chosen reflections in the symmetrised S(Q).", "Symmetrised"),
     Product("delta_pdf_{kind}", "3D-ΔPDF at chosen vectors.", "3D-ΔPDF"),
+    Product("cluster_{kind}", "Voxels that change alike: mean S(Q), and their places.", "Clusters"),
 )

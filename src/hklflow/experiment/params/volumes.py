@@ -146,6 +146,16 @@ def stack(experiment: Experiment, at: Wildcards) -> stages.stack.Params:
     )
 
 
+def cluster(experiment: Experiment, at: Wildcards) -> stages.cluster.Params:
+    """Return the parameters that cluster the voxels of a parent and its children."""
+    parent = refine_parent(experiment, {"sample": at["sample"], "scan": at["parent"]})
+    return stages.cluster.Params(
+        **_own(experiment, at).cluster.model_dump(),
+        space_group=parent.space_group,
+        **_stacked(experiment, "clusters of S(Q)", at),
+    )
+
+
 def stack_pdf(experiment: Experiment, at: Wildcards) -> stages.stack_pdf.Params:
     """Return the parameters that stack the 3D-ΔPDFs of a parent and its children by temperature."""
     return stages.stack_pdf.Params(

@@ -1,0 +1,1 @@
+"""S(Q) against temperature: what changes, and voxels that change alike."""

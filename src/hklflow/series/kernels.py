@@ -1,0 +1,245 @@
+"""Kernels of the test for change: departures of voxels, and their sums over neighbours."""
+
+import numpy as np
+
+from hklflow.simd.jit import kernel
+
+
+@kernel(error_model="numpy")
+def departures(data, errors, inside, bins, divisor, common, courses, relative, least, out, share):  # type: ignore[no-untyped-def]
+    """Write the departures of voxels from their thermal courses, in standard deviations.
+
+    Householder reflections take the courses out of the weighted values. What is left are as many
+    numbers as there are temperatures beyond the number of courses, independent and of width 1 if
+    nothing else changes. Reflections change smoothly with the weights, so that departures of
+    neighbours can be added. The number of a temperature that was not measured is 0.
+
+    Parameters
+    ----------
+    data, errors : (T, l, k, h) arrays
+    inside : (l, k, h) bool array
+        Voxels that are tested.
+    bins : (l, k, h) uint16 array
+        Row of divisor and common.
+    divisor, common : (b, T) arrays
+    courses : (T, p) array
+        Row 0 is the coldest, row 1 the hottest temperature, and so are all axes T.
+    relative : float
+        Relative error of S besides the noise.
+    least : int
+        Smallest number of temperatures of a voxel.
+    out : (l, k, h, T - p) array
+    share : (l, k, h) array
+        Share of the noise in the variance; 0 if the voxel is not tested.
+    """
+    n_t, n_l, n_k, n_h = data.shape
+    p = courses.shape[1]
+    y = np.empty(n_t)
+    w = np.empty(n_t)
+    x = np.empty((n_t, p))
+    for l in range(n_l):  # noqa: E741
+        for k in range(n_k):
+            for h in range(n_h):
+                share[l, k, h] = 0.0
+                for t in range(n_t - p):
+                    out[l, k, h, t] = 0.0
+                if not inside[l, k, h]:
+                    continue
+                row = bins[l, k, h]
+                mean = 0.0
+                number = 0
+                for t in range(n_t):
+                    value = data[t, l, k, h]
+                    sigma = errors[t, l, k, h]
+                    w[t] = 0.0
+                    y[t] = 0.0
+                    if value == value and sigma > 0.0:
+                        y[t] = (value - common[row, t]) / divisor[row, t]
+                        w[t] = (sigma / divisor[row, t]) ** 2
+                        mean += y[t]
+                        number += 1
+                if number < least or w[0] == 0.0 or w[1] == 0.0:
+                    continue
+                extra = (relative * mean / number) ** 2
+                noise = 0.0
+                for t in range(n_t):
+                    if w[t] > 0.0:
+                        total = w[t] + extra
+                        noise += w[t] / total
+                        w[t] = 1.0 / np.sqrt(total)
+                        y[t] *= w[t]
+                    for j in range(p):
+                        x[t, j] = w[t] * courses[t, j]
+                share[l, k, h] = noise / number
+                for j in range(p):
+                    length = 0.0
+                    for t in range(j, n_t):
+                        length += x[t, j] ** 2
+                    length = np.sqrt(length)
+                    if x[j, j] < 0.0:
+                        length = -length
+                    x[j, j] += length
+                    square = length * x[j, j]
+                    if square == 0.0:
+                        continue
+                    for i in range(j + 1, p):
+                        dot = 0.0
+                        for t in range(j, n_t):
+                            dot += x[t, j] * x[t, i]
+                        for t in range(j, n_t):
+                            x[t, i] -= x[t, j] * dot / square
+                    dot = 0.0
+                    for t in range(j, n_t):
+                        dot += x[t, j] * y[t]
+                    for t in range(j, n_t):
+                        y[t] -= x[t, j] * dot / square
+                for t in range(p, n_t):
+                    out[l, k, h, t - p] = y[t]
+
+
+@kernel(error_model="numpy")
+def weigh(moved, share, limit, smooth, out):  # type: ignore[no-untyped-def]
+    """Write what sums over neighbours need of each voxel; see `chi_squares`.
+
+    Parameters
+    ----------
+    moved : (l, k, h, d) array
+        Departures.
+    share : (l, k, h) array
+    limit : float
+        Largest departure of one temperature, in standard deviations: a bad point is no change.
+    smooth : (d, m) array
+        Orthonormal smooth courses.
+    out : (l, k, h, d + m + 2) array
+        Weighted departures, their parts along the smooth courses, and variances of the weighted
+        departures by noise, and by errors that are common to neighbours.
+    """
+    n_l, n_k, n_h, d = moved.shape
+    m = smooth.shape[1]
+    for l in range(n_l):  # noqa: E741
+        for k in range(n_k):
+            for h in range(n_h):
+                f = share[l, k, h]
+                for i in range(d + m + 2):
+                    out[l, k, h, i] = 0.0
+                if f == 0.0:
+                    continue
+                # Voxels in which relative errors exceed the noise count little.
+                weight = f * f
+                for t in range(d):
+                    value = weight * min(max(moved[l, k, h, t], -limit), limit)
+                    out[l, k, h, t] = value
+                    for i in range(m):
+                        out[l, k, h, d + i] += value * smooth[t, i]
+                out[l, k, h, d + m] = weight * weight * f
+                out[l, k, h, d + m + 1] = weight * np.sqrt(1.0 - f)
+
+
+@kernel(error_model="numpy")
+def box_sums(values, radius, out):  # type: ignore[no-untyped-def]
+    """Write sums of values (l, k, h, c) over boxes of 2 radius + 1 voxels, for the inner planes."""
+    n_l, n_k, n_h, n_c = values.shape
+    rows = np.empty((n_k, n_h, n_c), values.dtype)
+    plane = np.empty((n_k, n_h, n_c), values.dtype)
+    for l in range(n_l - 2 * radius):  # noqa: E741
+        for k in range(n_k):
+            for h in range(n_h):
+                for c in range(n_c):
+                    total = values[l, k, h, c]
+                    for i in range(1, 2 * radius + 1):
+                        total += values[l + i, k, h, c]
+                    rows[k, h, c] = total
+        for k in range(n_k):
+            for h in range(n_h):
+                for c in range(n_c):
+                    plane[k, h, c] = rows[k, h, c]
+                for i in range(max(k - radius, 0), min(k + radius + 1, n_k)):
+                    if i != k:
+                        for c in range(n_c):
+                            plane[k, h, c] += rows[i, h, c]
+        for k in range(n_k):
+            for h in range(n_h):
+                for c in range(n_c):
+                    out[l, k, h, c] = plane[k, h, c]
+                for i in range(max(h - radius, 0), min(h + radius + 1, n_h)):
+                    if i != h:
+                        for c in range(n_c):
+                            out[l, k, h, c] += plane[k, i, c]
+
+
+@kernel(error_model="numpy")
+def chi_squares(sums, share, first, last, limit, out):  # type: ignore[no-untyped-def]
+    """Write χ² of the parts ``first`` to ``last`` of weighted sums; -1 if a voxel is not tested.
+
+    Errors that are relative to S are common to neighbours: the variance of a sum contains them as
+    fully correlated.
+    """
+    n_l, n_k, n_h, n_c = sums.shape
+    for l in range(n_l):  # noqa: E741
+        for k in range(n_k):
+            for h in range(n_h):
+                out[l, k, h] = -1.0
+                if share[l, k, h] == 0.0:
+                    continue
+                variance = sums[l, k, h, n_c - 2] + sums[l, k, h, n_c - 1] ** 2
+                square = 0.0
+                for i in range(first, last):
+                    square += min(sums[l, k, h, i] ** 2 / variance, limit * limit)
+                out[l, k, h] = square
+
+
+@kernel
+def independent(keys, along_h, along_k, along_l, found):  # type: ignore[no-untyped-def]
+    """Set ``found`` (l, k, h) to True for one voxel of each set of equivalents.
+
+    The chosen voxel is the highest along an irrational direction; row 0 of ``keys`` (n, 3) is this
+    direction, the other rows are its images under the operations.
+    """
+    for l in range(len(along_l)):  # noqa: E741
+        for k in range(len(along_k)):
+            for h in range(len(along_h)):
+                height = keys[0, 0] * along_h[h] + keys[0, 1] * along_k[k] + keys[0, 2] * along_l[l]
+                found[l, k, h] = True
+                for i in range(1, len(keys)):
+                    other = (
+                        keys[i, 0] * along_h[h] + keys[i, 1] * along_k[k] + keys[i, 2] * along_l[l]
+                    )
+                    if other > height + 1e-7:
+                        found[l, k, h] = False
+                        break
+
+
+@kernel(error_model="numpy")
+def surroundings(rows, faces, labels, top, bottom, votes, sums):  # type: ignore[no-untyped-def]
+    """Count the labels at the faces of voxels, and add amplitudes of neighbours along their labels.
+
+    Parameters
+    ----------
+    rows : (n, 26) array
+        Neighbours among the candidates, -1 for none.
+    faces : (26,) bool array
+        Neighbours that share a face.
+    labels : (n,) array
+        0 for no change, 1 to K for a cluster.
+    top, bottom : (n, K) arrays
+        Numerator and denominator of amplitudes.
+    votes : (n, K + 1) array
+    sums : (n, K, 2) array
+        Sums of numerator and denominator over neighbours, each along its own cluster.
+    """
+    for i in range(len(rows)):
+        for k in range(votes.shape[1]):
+            votes[i, k] = 0.0
+        for k in range(sums.shape[1]):
+            sums[i, k, 0] = 0.0
+            sums[i, k, 1] = 0.0
+        for j in range(rows.shape[1]):
+            row = rows[i, j]
+            if row < 0:
+                continue
+            label = labels[row]
+            if faces[j]:
+                votes[i, label] += 1.0
+            if label > 0:
+                sums[i, label - 1, 0] += top[row, label - 1]
+                sums[i, label - 1, 1] += bottom[row, label - 1]

@@ -1,0 +1,217 @@
+"""Clusters of trajectories: the test for change, the mixture and the places, against truth."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import chi2, kstest
+
+from hklflow.geometry.grid import Grid
+from hklflow.series import features, find, mixture, thermal
+from hklflow.series.change import ChangeTest, Cuboid, Places
+from hklflow.stages import cluster
+from tests.truth import trajectories
+
+CUBIC = np.eye(3) * (2 * np.pi / 4) ** 2
+
+
+def wishes(**changes: Any) -> find.Wishes:
+    values = cluster.Settings().model_dump() | changes
+    return find.Wishes(**{name: values[name] for name in find.Wishes.__dataclass_fields__})
+
+
+def run(world: trajectories.World) -> tuple[find.Trajectories, np.ndarray]:
+    """Cluster a world; return the labels on its grid, too."""
+    n = world.data.shape[1]
+    grid = Grid(np.full(3, world.first), np.full(3, world.step), (n, n, n))
+    order = find.pivoted(world.temperatures)
+    data, errors = (np.ascontiguousarray(x[order]) for x in (world.data, world.errors))
+    metric = np.diag((2 * np.pi / np.array(trajectories.CELL)) ** 2)
+    found = find.find(
+        lambda part: (data[:, *part.region].copy(), errors[:, *part.region].copy()),
+        Places(grid, metric, np.eye(3)[None]),
+        world.temperatures[order],
+        wishes(),
+        planes=16,
+        threads=1,
+        progress=lambda parts, n, text: parts,
+    )
+    labels = np.zeros(world.labels.size, np.int64)
+    labels[found.index] = found.label
+    return found, labels.reshape(world.labels.shape)
+
+
+@cache
+def clustered() -> tuple[trajectories.World, find.Trajectories, np.ndarray]:
+    world = trajectories.world(0, sigmas=4.0, n=49, n_t=12)
+    return world, *run(world)
+
+
+def test_clusters_are_those_of_the_truth() -> None:
+    world, found, labels = clustered()
+    changed = world.labels > 0
+    assert len(found.size) == 3
+    assert trajectories.rand_index(world.labels[changed], labels[changed]) > 0.95
+    assert np.count_nonzero(labels[~changed]) < 0.02 * np.count_nonzero(changed)
+
+
+def test_courses_are_those_of_the_truth_beyond_a_line() -> None:
+    world, found, labels = clustered()
+    order = find.pivoted(world.temperatures)
+    line = np.stack([np.ones(len(order)), world.temperatures[order]], axis=1)
+    for course, number in zip(found.course, range(1, 4), strict=True):
+        true = np.bincount(world.labels[labels == number], minlength=4)[1:].argmax()
+        shape = world.courses[true][order]
+        shape = shape - line @ np.linalg.lstsq(line, shape)[0]
+        cosine = course @ shape / np.linalg.norm(course) / np.linalg.norm(shape)
+        assert cosine > 0.95
+
+
+def test_nothing_is_claimed_without_a_change() -> None:
+    world = trajectories.world(1, changes=False, n=33, n_t=12, drift=0.06)
+    found, labels = run(world)
+    assert not len(found.size)
+    assert not labels.any()
+
+
+def _noise(seed: int, n_t: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    t = np.linspace(50, 300, n_t)
+    errors = random.uniform(0.5, 2.0, (n_t, n, n, n))
+    level, slope = random.uniform(5, 9, (n, n, n)), random.uniform(-2, 2, (n, n, n))
+    data = level + slope * t[:, None, None, None] / 300 + random.normal(size=errors.shape) * errors
+    return t, data.astype(np.float32), errors.astype(np.float32)
+
+
+def _tested(n_t: int, n: int, relative: float = 0.0) -> tuple[ChangeTest, Cuboid, Any]:
+    t, data, errors = _noise(2, n_t, n)
+    order = find.pivoted(t)
+    grid = Grid(np.zeros(3), np.full(3, 0.1), (n, n, n))
+    flat = thermal.Thermal(
+        thermal.heat(t[order], 1), np.ones(n_t), np.zeros(n_t), np.array([0.0]), np.zeros((1, n_t))
+    )
+    places = Places(grid, CUBIC, np.eye(3)[None])
+    test = ChangeTest(places, flat, relative=relative, least=5, rate=0.3, threads=2)
+    part = Cuboid(*(slice(0, n),) * 3)
+    return test, part, (data[order], errors[order])
+
+
+def test_probabilities_of_noise_are_uniform() -> None:
+    test, part, values = _tested(9, 22)
+    moved, share = test._departures(part, *values)
+    closed = (np.pad(x, [(2, 2)] + [(0, 0)] * (x.ndim - 1)) for x in (moved, share))
+    chi = test._chi_squares(*closed)
+    # Every sixth voxel: their boxes do not overlap.
+    for values_of_test, size in zip(chi, (7, 7, 6, 6), strict=True):
+        apart = values_of_test[2::5, 2::5, 2::5].ravel().astype(float)
+        assert kstest(apart, chi2(size).cdf).pvalue > 1e-3
+    assert kstest(chi[0].ravel().astype(float), chi2(7).cdf).pvalue > 1e-3
+
+
+def test_slabs_give_what_one_block_gives() -> None:
+    whole, part, (data, errors) = _tested(9, 12)
+    whole.add(part, data, errors)
+    slabs, _, _ = _tested(9, 12)
+    for first in (0, 5, 10):
+        rows = slice(first, min(first + 5, 12))
+        slabs.add(Cuboid(rows, part.k, part.h), data[:, rows], errors[:, rows])
+    expected, found = whole.claims(), slabs.claims()
+    assert found.tested == expected.tested == 12**3
+    key = [np.sort(np.concatenate([i for i, _ in test._found])) for test in (whole, slabs)]
+    np.testing.assert_array_equal(key[0], key[1])
+    assert len(key[0]) > 100
+
+
+def test_missing_temperatures_are_left_out() -> None:
+    test, part, (data, errors) = _tested(9, 12)
+    data[4] = np.nan
+    data[5, ::2] = np.nan
+    moved, share = test._departures(part, data, errors)
+    assert (moved[..., 2] == 0).all()
+    assert (moved[::2, ..., 3] == 0).all()
+    assert (share > 0).all()
+    squares = np.sum(moved[::2].astype(float) ** 2, axis=-1)
+    assert kstest(squares.ravel(), chi2(5).cdf).pvalue > 1e-3
+    data[0] = np.nan  # the coldest temperature is needed
+    assert not test._departures(part, data, errors)[1].any()
+
+
+def test_only_one_voxel_of_equivalents_is_tested() -> None:
+    grid = Grid.symmetric(1.0, 0.1)
+    places = Places(grid, CUBIC, np.array(trajectories.MMM))
+    (part,) = places.needed(32)
+    inside = places.independent(part)
+    assert inside.sum() == 11**3
+    labels = features.dense(
+        np.flatnonzero(_whole(places)), np.ones(11**3, np.int64), grid, np.array(trajectories.MMM)
+    )
+    assert labels.all()
+
+
+def _whole(places: Places) -> np.ndarray:
+    return places.independent(Cuboid(*(slice(0, n) for n in places.grid.array_shape)))
+
+
+def test_scale_is_found_although_features_change() -> None:
+    world, found, _ = clustered()
+    random = np.random.default_rng([20261127, 0])
+    random.uniform(-4, 4, 12)
+    random.uniform(0.5, 1.5)
+    true = np.cumsum(random.normal(0, 0.015, 12)) + random.normal(0, 0.01, 12)
+    line = np.stack([np.ones(12), world.temperatures], axis=1)
+    true -= line @ np.linalg.lstsq(line, true)[0]
+    order = find.pivoted(world.temperatures)
+    np.testing.assert_allclose(np.log(found.thermal.scale), true[order], atol=0.008)
+
+
+def test_a_mixture_finds_number_and_courses() -> None:
+    random = np.random.default_rng(0)
+    t = np.linspace(20, 300, 15)
+    courses = np.array([trajectories.order(t, 150, 0.5), trajectories.anomaly(t, 150, 25)])
+    kind = np.arange(200) % 2
+    y = random.uniform(5, 30, (200, 1)) * courses[kind] + random.normal(size=(200, 15)) + 7 - t / 50
+    data = mixture.items(y, np.ones_like(y), thermal.heat(t, 1))
+    tried = mixture.cluster(data, 5)
+    chosen = mixture.choose(tried, 0.8)
+    assert len(chosen.phi) == 2
+    assert mixture.agreement(mixture.divide(data, chosen), kind) > 0.95
+
+
+def test_the_rand_index_of_the_code_is_that_of_the_truth() -> None:
+    random = np.random.default_rng(1)
+    a, b = random.integers(0, 3, 50), random.integers(0, 4, 50)
+    assert mixture.agreement(a, b) == pytest.approx(trajectories.rand_index(a, b))
+    assert mixture.agreement(a, a) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("system", "centring", "point", "name"),
+    [
+        ("cubic", "P", (1.5, 2.0, 0.5), "M"),
+        ("cubic", "F", (1.0, 0.0, 0.0), "X"),
+        ("cubic", "F", (1.0, 1.0, 1.0), "Γ"),
+        ("cubic", "I", (0.5, 0.5, 0.0), "N"),
+        ("orthorhombic", "P", (0.0, 0.5, 3.5), "T"),
+        ("monoclinic", "P", (0.0, 0.5, 0.5), ""),
+    ],
+)
+def test_names_of_points(system: str, centring: str, point: Any, name: str) -> None:
+    permutations = [np.eye(3)[list(p)] for p in ((0, 1, 2), (1, 2, 0), (2, 0, 1))]
+    signs = [s @ p for s in trajectories.MMM for p in permutations]
+    operations = np.array(signs if system == "cubic" else trajectories.MMM)
+    lattice = features.Lattice(CUBIC, operations, system, centring)
+    assert lattice.name(lattice.folded(np.array([point]))[0]) == name
+
+
+def test_points_rods_and_sheets() -> None:
+    grid = Grid.symmetric(2.0, 0.1)
+    volume = np.zeros(grid.array_shape, np.uint8)
+    volume[24:27, 24:27, 24:27] = 1  # 0.5, 0.5, 0.5
+    volume[:, 4:7, 4:7] = 2  # along l at -1.5, -1.5
+    volume[10, :, :] = 3  # l = -1
+    lattice = features.Lattice(CUBIC, np.array(trajectories.MMM), "orthorhombic", "P")
+    (point,), (rod,), (sheet,) = (features.kinds(volume, i, grid, lattice) for i in (1, 2, 3))
+    assert (point.shape, point.place, point.name) == ("point", "(1/2, 1/2, 1/2)", "R")
+    assert (rod.shape, rod.place, rod.direction) == ("rod", "(1/2, 1/2, l)", "0 0 1")
+    assert (sheet.shape, sheet.place, sheet.direction) == ("sheet", "(h, k, 0)", "0 0 1")
