@@ -308,7 +308,7 @@ def make_reflections(folder: Path) -> None:
 def transform_volume(folder: Path) -> None:
     """Run the stages from a merged volume to the pair distribution function and a difference."""
     from hklflow import nexus
-    from hklflow.stages import difference, fill, pdf, planes, symmetrise
+    from hklflow.stages import difference, fill, pdf, planes, stack_pdf, symmetrise
 
     grid = Grid.symmetric((1.6, 1.6, 1.6), (0.1, 0.1, 0.1))
     cell = np.array([5.0, 5.0, 5.0, 90.0, 90.0, 90.0])
@@ -331,6 +331,10 @@ def transform_volume(folder: Path) -> None:
     inputs |= {"delta_pdf": made, "reference_pdf": folder / "pdf_one.nxs"}
     outputs = {"difference": folder / "d.nxs", "pdf_difference": folder / "p.nxs", **told}
     _run(difference, inputs, outputs, {})
+    scans = {"scans": ["one", "two"], "temperatures": [100, 200]}
+    outputs = {name: folder / f"stack_{name}" for name in ("stack", "table", "picture.png")}
+    outputs["picture"] = outputs.pop("picture.png")
+    _run(stack_pdf, {"volumes": [folder / "pdf_one.nxs", made]}, outputs, scans)
 
 
 def simulate_rotation(folder: Path) -> None:

@@ -221,7 +221,11 @@ class _Source:
     def __init__(self, made: "Plan", filled: "OpenVolume", whole: "OpenVolume | None") -> None:
         import numpy as np
 
+        from hklflow.nexus.slabs import SlabReader
+
         self._plan, self._filled, self._whole = made, filled, whole
+        names = [name for name in ("data", "data_errors", "punched") if name in filled.group]
+        self._stored = {name: SlabReader(filled.group[name]) for name in names}
         self._weights = np.zeros(4)
         if whole is not None:
             from hklflow.geometry import lattice
@@ -236,9 +240,10 @@ class _Source:
         """Read planes of S or of its errors."""
         import numpy as np
 
-        values: NDArray[np.float32] = self._filled.group[name][first:last].astype(np.float32)
+        stored = self._stored[name].read(first, last)
+        values: NDArray[np.float32] = stored.astype(np.float32, copy=False)
         if "punched" in self._filled.group and (self._whole is not None or name == "data"):
-            code = self._filled.group["punched"][first:last]
+            code = self._stored["punched"].read(first, last)
             if self._whole is not None:
                 other = self._whole.group[name][first:last]
                 put_back = (code == 1) & ~self._at_origin(first, last) & np.isfinite(other)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hklflow.nexus import OpenVolume
     from hklflow.nexus.stack_pdf import Vectors
 
-VERSION = 3
+VERSION = 4
 
 _NEAREST = 1.0  # Å; smallest distance between two atoms
 

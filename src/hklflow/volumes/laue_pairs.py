@@ -113,18 +113,18 @@ def triplet(operation: NDArray[Any]) -> str:
 
 
 def _row(
-    compared: tuple[Floats, Floats, Floats, Floats, NDArray[np.bool_]], basis: Floats
+    compared: tuple[Floats, Floats, Floats, Floats, NDArray[np.bool_], Floats], basis: Floats
 ) -> dict[str, Any]:
     """Return the difference of one operation, its part that is slow in Q, and the other part."""
-    x, v, spread, weight, used = compared
+    x, v, spread, weight, used, squares = compared
     slow, rank = 0.0, 0
-    if used.sum() > 10 * basis.shape[1]:
+    if squares.size > 10 * basis.shape[1]:
         part = basis[used]
         normal, right = (part * v[used, None]).T @ part, part.T @ x[used]
         rank = int(np.linalg.matrix_rank(normal))
         slow = float(right @ np.linalg.pinv(normal) @ right)
-    chi2 = float(np.sum(x[used] ** 2 / v[used]))
-    n, spread_sum, weight_sum = float(used.sum()), float(spread.sum()), float(weight.sum())
+    chi2, n = float(squares.sum()), float(squares.size)
+    spread_sum, weight_sum = float(spread.sum()), float(weight.sum())
     # Each pair occurs twice if the operation is its own inverse.
     difference = Difference(n, chi2, 2 * spread_sum, weight_sum)
     rest = difference._replace(chi2=chi2 - slow, pairs=n - rank)

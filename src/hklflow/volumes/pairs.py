@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hklflow.geometry import lattice
 from hklflow.geometry.grid import Grid
+from hklflow.volumes import pairs_kernels
 from hklflow.volumes.disagreement import EDGE, DisagreementMap
 
 Floats = NDArray[np.float64]
@@ -91,7 +92,7 @@ class Difference(NamedTuple):
 
 def terms(
     first: tuple[Floats, Floats, Floats], other: tuple[Floats, Floats, Floats], use: Bools
-) -> tuple[Floats, Floats, Floats, Floats, Bools]:
+) -> tuple[Floats, Floats, Floats, Floats, Bools, Floats]:
     """Compare counts pair by pair.
 
     Parameters
@@ -107,28 +108,32 @@ def terms(
         0 for pairs that were not compared.
     used : bool array
         True for pairs that were compared.
+    squares : (n,) array
+        x² / v of the pairs that were compared.
     """
-    (c1, m1, r1), (c2, m2, r2) = first, other
-    total = c1 + c2
-    used = use & (m1 > 0) & (m2 > 0) & (total + r1 + r2 >= 1)
-    p = np.divide(m1, m1 + m2, out=np.full(np.shape(total), 0.5), where=used)
-    q = 1 - p
-    photons = np.maximum(total, 0.0)
-    v = np.where(used, p * q * photons + q * q * r1 + p * p * r2, 1.0)
-    x = np.where(used, c1 - p * total, 0.0)
-    # Variance of x²/v for binomial counts; it is 2 for normal errors.
-    spread = np.where(used, np.maximum(2 + photons * p * q * (1 - 6 * p * q) / v**2, 0.0), 0.0)
-    weight = np.where(used, np.maximum(photons - 1, 0.0) * photons * (p * q) ** 2 / v, 0.0)
-    return x, np.where(used, v, 0.0), spread, weight, used
+    shape = np.shape(use)
+    x, v, spread, weight = np.empty((4, *shape))
+    used = np.empty(shape, np.bool_)
+    one, two = (
+        tuple(
+            np.broadcast_to(part, shape).astype(np.float64, copy=False).reshape(-1) for part in of
+        )
+        for of in (first, other)
+    )
+    out = (part.reshape(-1) for part in (x, v, spread, weight, used))
+    squares = np.empty(use.size)
+    n = pairs_kernels.terms(one, two, use.reshape(-1), *out, squares)
+    return x, v, spread, weight, used, squares[:n]
 
 
 def difference(
     first: tuple[Floats, Floats, Floats], other: tuple[Floats, Floats, Floats], use: Bools
 ) -> Difference:
     """Compare counts pair by pair and sum; see `terms`."""
-    x, v, spread, weight, used = terms(first, other, use)
-    chi2 = np.sum(x[used] ** 2 / v[used])
-    return Difference(float(used.sum()), float(chi2), float(spread.sum()), float(weight.sum()))
+    _, _, spread, weight, _, squares = terms(first, other, use)
+    return Difference(
+        float(squares.size), float(squares.sum()), float(spread.sum()), float(weight.sum())
+    )
 
 
 def away_from_bragg(grid: Grid, cell: ArrayLike, radius: float, region: Any) -> Bools:
@@ -212,21 +217,19 @@ class Rotations:
             others = tuple(total - part for total, part in zip(sums, rotation, strict=True))
             # A smaller remainder of the norm is only a rounding error.
             use = away & (others[1] > 1e-6 * sums[1])
-            x, v, spread, weight, used = terms(rotation, others, use)
-            chi2 = np.sum(x[used] ** 2 / v[used])
-            self.sums[i] = self.sums[i].plus(
-                Difference(float(used.sum()), float(chi2), float(spread.sum()), float(weight.sum()))
-            )
+            x, v, spread, weight, _, squares = terms(rotation, others, use)
+            sums_of = (squares.size, squares.sum(), spread.sum(), weight.sum())
+            self.sums[i] = self.sums[i].plus(Difference(*map(float, sums_of)))
             self.total[i] += x.sum(), v.sum()
             by_block = _blocks(x), _blocks(v)
             self.map.add(i, planes, row, *by_block)
             known = by_block[1] > 0
             self.smooth[i] += np.sum(by_block[0][known] ** 2 / by_block[1][known] - 1)
             for j in range(i):
-                both = away & (norm[i] > 0) & (norm[j] > 0)
-                some = both & ((counts[i] != 0) | (counts[j] != 0))
-                self.compared[i, j] += np.count_nonzero(some)
-                self.equal[i, j] += np.count_nonzero(some & (counts[i] == counts[j]))
+                of_pair = (part.reshape(-1) for n in (i, j) for part in (counts[n], norm[n]))
+                compared, equal = pairs_kernels.equal(away.reshape(-1), *of_pair)
+                self.compared[i, j] += compared
+                self.equal[i, j] += equal
 
     def copies(self, names: list[str]) -> list[dict[str, Any]]:
         """Describe pairs of rotations that are copies of the same measurement.
