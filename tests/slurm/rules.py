@@ -29,7 +29,9 @@ LOCAL = {
 }
 """Rules that snakemake runs itself, and the reason."""
 
-NOT_RUN = {"cluster": "no: it needs five temperatures; its command is made like that of `stack_pdf`"}
+NOT_RUN = {
+    "cluster": "no: it needs five temperatures; its command is made like that of `stack_pdf`"
+}
 """Rules of which no experiment of `world` has a job, and the reason."""
 
 
@@ -73,7 +75,9 @@ def table(experiments: dict[str, list[str]]) -> str:
             lines.append(f"| `{rule}` | none: {LOCAL.get(rule, '?')} | |")
             continue
         ours = ", ".join(name for name, names in experiments.items() if rule in names)
-        lines.append(f"| `{rule}` | {groups.get(rule, 'its own')} | {ours or NOT_RUN.get(rule, '?')} |")
+        lines.append(
+            f"| `{rule}` | {groups.get(rule, 'its own')} | {ours or NOT_RUN.get(rule, '?')} |"
+        )
     return "\n".join(lines) + "\n"
 
 
