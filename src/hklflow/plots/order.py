@@ -24,7 +24,13 @@ def order_parameters(fits: Sequence[tuple[str, "Counts", "Order"]], title: str) 
     """
     figure, places = panels_of(max(len(fits), 1), 2, 3.4)
     if not fits:
-        places[0].text(0.5, 0.5, "no propagation vector", ha="center", va="center")
+        places[0].text(
+            0.5,
+            0.5,
+            "nothing to fit: no propagation vector,\nor fewer than five temperatures",
+            ha="center",
+            va="center",
+        )
         places[0].set_axis_off()
     for axes, (vector, counts, order) in zip(places, fits, strict=False):
         axes.axhline(0, color="0.8", lw=0.8)
