@@ -332,7 +332,7 @@ def _statement(sample: str, findings: Sequence[tuple[str, str]]) -> str:
     """Return the findings as text: each sentence with the command that shows it."""
     lines = [f"# Findings of {sample}", ""]
     if not findings:
-        lines += ["None: the cell follows its trend, and no propagation vector was found or named.", ""]
+        lines += ["None: the cell follows its trend, and no vector was found or named.", ""]
     for text, command in findings:
         lines += [f"* {text}", f"  `{command}`"]
     return "\n".join(lines).rstrip() + "\n"
