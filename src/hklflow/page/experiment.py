@@ -1,12 +1,15 @@
 """Page of an experiment: the verdict on each scan of each sample, on one screen."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import hklflow
 from hklflow.page.markup import SIGNS, Html, document, join, tag
 from hklflow.quality import verdict
+
+_FEW = 8  # scans that leave room for a long reason
 
 
 def render(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -22,7 +25,11 @@ def render(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         samples.setdefault(row["sample"], []).append(row)
     levels = [row["verdict"] for row in rows]
-    lead = f"{len(samples)} samples · {len(rows)} scans · {verdict.counted(levels)}"
+    counts = (
+        f"{len(found)} {word}{'s' * (len(found) != 1)}"
+        for word, found in (("sample", samples), ("scan", rows))
+    )
+    lead = " · ".join((*counts, verdict.counted(levels)))
     head = tag(
         "tr",
         [tag("th", x, scope="col") for x in ("Sample", "Scans: temperature in K", "Most serious")],
@@ -46,12 +53,20 @@ def _sample(name: str, scans: Sequence[Mapping[str, Any]]) -> Html:
     page = f"../{name}/{name}.html"
     cells = [_scan(row, f"{page}#scan-{i}") for i, row in enumerate(scans)]
     worst = max(scans, key=lambda row: verdict.LEVELS.index(row["verdict"]))
-    said = f"{worst['scan']}: {worst['reasons'][0]}" if worst["reasons"] else ""
+    said = f"{worst['scan']}: {_reason(name, worst)}" if worst["reasons"] else ""
+    brief = "brief" if len(scans) > _FEW else "brief long"
     return tag(
         "tr",
         tag("th", tag("a", name, href=page), scope="row"),
         tag("td", join(cells)),
-        tag("td", tag("div", said, class_="brief", title=said or None)),
+        tag("td", tag("div", said, class_=brief, title=said or None)),
+    )
+
+
+def _reason(sample: str, row: Mapping[str, Any]) -> str:
+    """Return the first reason without the names of sample and scan, which stand before it."""
+    return re.sub(
+        rf"^{re.escape(sample)} {re.escape(row['scan'])}( at [^:]*)?: ", "", row["reasons"][0]
     )
 
 

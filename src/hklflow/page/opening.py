@@ -25,10 +25,14 @@ def opening(page: Page) -> Html:
     said = messages(page)
     serious = [x for x in said if x.severity != "note"]
     notes = [x for x in said if x.severity == "note"]
-    parts = [_verdicts(page), _findings(page), _boxes(serious[:_MOST])]
-    if more := serious[_MOST:]:
+    shown, more = _first(serious)
+    parts = [_verdicts(page), _boxes(shown)]
+    if more:
         parts.append(_folded(f"{len(more)} more reason{'s' * (len(more) > 1)}", more))
-    parts.append(_pictures(page))
+    if serious:
+        words = "No scan needs to be measured again unless a sentence says so."
+        parts.append(tag("p", words, class_="note"))
+    parts += [_findings(page), _pictures(page)]
     if notes:
         parts.append(_folded(f"{len(notes)} note{'s' * (len(notes) > 1)} of the steps", notes))
     return tag("section", parts, class_="first")
@@ -40,6 +44,14 @@ def chosen(page: Page) -> str | None:
     scans = [scan for scan in page.scans if scan in shown]
     failed = [s for s in scans if (x := page.judged(s)) is not None and x.verdict == "failed"]
     return next(iter([*failed, *scans]), None)
+
+
+def _first(serious: Sequence[Message]) -> tuple[list[Message], list[Message]]:
+    """Return the first messages with the first doubt, so that no verdict is unexplained; others."""
+    shown = list(serious[:_MOST])
+    if not any(x.severity == "doubtful" for x in shown):
+        shown += [x for x in serious if x.severity == "doubtful"][:1]
+    return shown, [x for x in serious if x not in shown]
 
 
 def _verdicts(page: Page) -> Html:

@@ -80,6 +80,7 @@ footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--line)
 .scans a.good { color: var(--good); border-color: var(--line); font-weight: 400; }
 .brief { max-width: 17rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
   font-size: .85rem; color: var(--soft); }
+.brief.long { max-width: 45rem; white-space: normal; }
 .first { display: flex; flex-direction: column; }
 @media (max-width: 40rem) {
   body { padding: 0 1rem 3rem; }
