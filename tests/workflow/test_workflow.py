@@ -197,7 +197,7 @@ def test_a_changed_layer_reruns_its_scan_only(finished: Path) -> None:
     told = run.stdout + run.stderr
     # The stacks read the volumes; the master file holds the configuration.
     pages = {"overview": 1, "sample_page": 1}
-    assert _jobs(told) == {"merge": 2, "scan_file": 1, "stack": 2, **pages}
+    assert _jobs(told) == {"merge": 2, "scan_file": 1, "order_parameters": 1, "stack": 2, **pages}
     assert "merge the rotations of hexa 300K" not in told
 
 
