@@ -165,7 +165,8 @@ def _masked(
     labels = [textwrap.shorten(name, 44, placeholder=" …") for name in names] or ["none"]
     right.barh(range(len(labels)), numbers or [0], 0.5, color=colours or "0.4", edgecolor="0.3")
     # From a few dead pixels to whole modules: bars of length log(pixels), from half a pixel.
-    right.set_xscale("log")
+    if any(numbers):
+        right.set_xscale("log")
     right.set_xlim(0.5, 20 * max(numbers, default=1) + 1)
     right.set_yticks(range(len(labels)), labels)
     right.invert_yaxis()
