@@ -145,7 +145,7 @@ def test_all_counts_are_in_the_volumes(made: Made, whole: list[nexus.Volume]) ->
 def test_the_offset_of_the_orientation_is_used(
     made: Made, whole: list[nexus.Volume], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where it moves pixels to is in `transform/test_off_axis.py`."""
+    """Where it moves pixels to is in `transform/test_off_axis_transform.py`."""
     rotation = nexus.read_scan(made.path / "scan.nxs").rotation
     for name, offset in (("other", [1e-3, 0, 0]), ("r1", [0, 0, 0]), ("r1", [0, 2e-3, 0])):
         offsets = {name: np.array(offset, float)}

@@ -165,8 +165,10 @@ def search(cells: Cells, variance: Floats | float = 0.0) -> Search:
     parts = [cells.part(*ends) for ends in PARTS]
     curves = [_excess(part, variance) for part in parts]
     changing = [ring for ring in rings if _changes(cells, ring, curves)]
-    for part, curve in zip(parts, curves, strict=True):
-        own, covered = _peaks(part, *curve, _SHARP_IN_PART)
+    for part, (excess, error), (first, last) in zip(parts, curves, PARTS, strict=True):
+        # A part turns less: its shells of the crystal's scattering are higher in proportion.
+        less = min(cells.turn, _TURN) / min(cells.turn * (last - first) / GROUPS, _TURN)
+        own, covered = _peaks(part, excess, error * less, _SHARP_IN_PART)
         new = [ring for ring in own if not _near(ring.q, ranges)]
         rings, changing, ranges = rings + new, changing + new, joined(ranges + covered)
     found = _ice(cells, [(cells, whole), *zip(parts, curves, strict=True)])

@@ -45,6 +45,6 @@ def order_parameters(fits: Sequence[tuple[str, "Counts", "Order"]], title: str) 
             rows = list(order.bad)
             axes.plot(values[0][rows], values[1][rows], "kx", ms=10, label="bad scan")
         decorate(axes, "mean I (S × r.l.u.³)", vector)
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=9)
     figure.suptitle(title)
     return figure

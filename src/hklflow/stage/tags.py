@@ -76,6 +76,12 @@ def _poni(path: Path, sentences: Sequence[str]) -> None:
         file.writelines(f"# {' '.join(sentence.split())}\n" for sentence in sentences)
 
 
+def _markdown(path: Path, sentences: Sequence[str]) -> None:
+    """Add a paragraph for each sentence at the end."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(f"\n{' '.join(sentence.split())}\n" for sentence in sentences)
+
+
 def _mtz(path: Path, sentences: Sequence[str]) -> None:
     from hklflow.formats.mtz import add_history
 
@@ -100,6 +106,7 @@ WRITERS: dict[str, Callable[[Path, Sequence[str]], None]] = {
     ".poni": _poni,
     ".mtz": _mtz,
     ".html": _html,
+    ".md": _markdown,
     ".png": _png,
 }
 """Function for each suffix that adds the sentences to a file."""

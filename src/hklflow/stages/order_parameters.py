@@ -173,13 +173,21 @@ def _scales(path: Path) -> dict[str, tuple[float, float, float]]:
     """Return scale to the parent, its relative error, and ΔB of each scan."""
     import csv
 
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
+    from hklflow.base.errors import HklflowError
+
     scales = {}
-    for row in rows:
-        scale, sigma, b = (float(row[x]) for x in ("scale", "scale_sigma", "debye_waller"))
-        known = scale == scale
-        scales[row["scan"]] = (scale, sigma / scale, b) if known else (1.0, _UNKNOWN_SCALE, 0.0)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file, delimiter="\t"):
+                scale, sigma, b = (float(row[x]) for x in ("scale", "scale_sigma", "debye_waller"))
+                known = scale == scale
+                scales[row["scan"]] = (
+                    (scale, sigma / scale, b) if known else (1.0, _UNKNOWN_SCALE, 0.0)
+                )
+    except (UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise HklflowError(
+            f"{path} is not a table of a temperature series ({error}); delete it and run snakemake"
+        ) from error
     return scales
 
 
