@@ -5,7 +5,8 @@ import pytest
 from tests.truth.worlds_physics import aluminium_rings, ice_rings
 
 from hklflow.images import ice
-from hklflow.images.ring_search import GROUPS, SECTORS, Cells, bins, search
+from hklflow.images.ring_search import GROUPS, SECTORS, Cells, Ice, Search, bins, search
+from hklflow.stage import background_checks
 
 PIXEL, CENTRE = 0.02, 1.5
 
@@ -103,3 +104,9 @@ def test_other_rings_and_noise_are_no_ice(seed: int) -> None:
 
 def test_places_of_ice_are_those_of_its_cell() -> None:
     np.testing.assert_allclose(ice.Q, np.sort(ice_rings()[0]), atol=0.01)
+
+
+def test_ice_without_a_ring_that_stands_out_alone_is_a_sentence() -> None:
+    left = Search([], [], [], Ice([0.02, 0.0, 0.03], [(1.6, 1.7)]))
+    (words,) = background_checks.rings_left(left, "air")
+    assert words.startswith("air: powder rings are left of ice, 2%, 0%, 3% of S in consecutive")

@@ -76,10 +76,12 @@ def rings_left(left: "Search", names: str) -> list[str]:
     """Return a warning if powder rings are left that the runs do not have."""
     if not left.rings and left.frozen is None:
         return []
-    found = [
-        f"at |Q| = {', '.join(f'{ring.q:.2f}' for ring in left.rings)} 1/Å, as high as "
-        f"{max(ring.share for ring in left.rings):.0%} of S next to them"
-    ] * bool(left.rings)
+    found = []
+    if left.rings:
+        found.append(
+            f"at |Q| = {', '.join(f'{ring.q:.2f}' for ring in left.rings)} 1/Å, as high as "
+            f"{max(ring.share for ring in left.rings):.0%} of S next to them"
+        )
     if left.frozen is not None:
         heights = ", ".join(f"{height:.0%}" for height in left.frozen.heights)
         found.append(f"of ice, {heights} of S in consecutive parts of the rotation")
