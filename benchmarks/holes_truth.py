@@ -69,7 +69,7 @@ def todays_fill(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fill as the stage does, with the spectrum."""
     target, holes, found, model = kriged(values, sigma, punched, world)
-    CHOSEN[refill(target, holes, found, model, world.q_max) == spectrum.NAME] += 1
+    CHOSEN[refill(target, holes, found, model, world.q_max)[0] == spectrum.NAME] += 1
     return arrays(target)
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from tests.truth import hole_judge, hole_worlds
 
-from hklflow.volumes import fill
-from hklflow.volumes.control import Control, better
+from hklflow.volumes import fill, spectrum
+from hklflow.volumes.control import Control, better, controls
 from hklflow.volumes.refill import refill
 from hklflow.volumes.spectrum import NAME, ROUNDS, SpectrumFill
 
@@ -71,9 +71,11 @@ def test_an_offset_that_all_holes_share_is_removed() -> None:
     world = hole_worlds.make_world("correlated displacements", "cubic", 41, 0.1, False)
     target = target_of(world)
     holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
+    found = controls(target, holes)
     fill.fill(target)
     kriged, errors = target.data.copy(), target.errors.copy()
-    assert refill(target, holes, {}, fill.BEST, world.q_max) == NAME
+    assert refill(target, holes, found, fill.BEST, world.q_max) == (NAME, [])
+    assert found[NAME].rms < found[fill.BEST].rms
     measured = target.code == fill.MEASURED
     np.testing.assert_array_equal(target.data[measured], kriged[measured])
     np.testing.assert_array_equal(target.errors[measured], errors[measured])
@@ -116,5 +118,27 @@ def test_only_a_failed_spectrum_is_not_used() -> None:
     assert better(control(1.9), control(1.0))
     assert not better(control(2.1), control(1.0))
     assert better(control(0.3), control(0.0))
-    assert better(None, control(1.0))
-    assert better(control(1.0), None)
+
+
+@pytest.mark.parametrize("rms", [None, np.inf])
+def test_what_control_holes_do_not_judge_is_not_used(rms: float | None) -> None:
+    """A volume of 7³ voxels has no room for control holes, and no spectrum; nor has one without
+    errors.
+    """
+    world = hole_worlds.make_world("short-range order", "triclinic", 7, 0.25, False)
+    target = target_of(world)
+    before = target.data.copy(), target.errors.copy()
+    found = {} if rms is None else {fill.BEST: Control(rms, 0.0, 0.1, 1.0, np.zeros(3), 20)}
+    assert refill(target, [], found, fill.BEST, world.q_max) == (fill.BEST, [])
+    np.testing.assert_array_equal(target.data, before[0])
+    np.testing.assert_array_equal(target.errors, before[1])
+
+
+def test_a_fill_that_does_not_converge_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = hole_worlds.make_world("correlated displacements", "cubic", 41, 0.1, True)
+    target = target_of(world)
+    holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
+    found = controls(target, holes)
+    monkeypatch.setattr(spectrum, "_LAST_STEPS", 2)
+    _, (words,) = refill(target, holes, found, fill.BEST, world.q_max)
+    assert "has not converged" in words

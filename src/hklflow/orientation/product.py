@@ -287,9 +287,7 @@ class Orientation(Identity):
                 warnings=data["warnings"],
                 started_from=data.get("started from"),
                 converged=data.get("converged"),
-                offsets={
-                    name: _array(one) for name, one in data.get("crystal_offsets_m", {}).items()
-                },
+                offsets={name: _array(one) for name, one in data["crystal_offsets_m"].items()},
             )
         except KeyError as error:
             raise HklflowError(

@@ -132,10 +132,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             lambda items, total: stage.progress(items, total, "holes filled", lambda step: step),
         )
         if params.spectrum:
-            small = _room_for_spectrum(target.data.shape, params)
-            warnings += small
-            if not small:
-                model = refill(target, holes, found, model, q_max, threads, stage.progress)
+            doubts = _room_for_spectrum(target.data.shape, params)
+            if not doubts:
+                model, doubts = refill(target, holes, found, model, q_max, threads, stage.progress)
+            warnings += doubts
         del holes
         metrics |= {
             "q_max in 1/Å": q_max,

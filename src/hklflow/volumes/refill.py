@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable
 
+import numpy as np
+
 from hklflow.volumes.control import Control, better, of_spectrum
 from hklflow.volumes.fill import Holes, Target
 from hklflow.volumes.spectrum import NAME, ROUNDS, SpectrumFill
@@ -15,8 +17,10 @@ def refill(
     q_max: float,
     threads: int = 1,
     progress: Callable[[Iterable[int], int, str], Iterable[int]] = lambda items, *_: items,
-) -> str:
-    """Fill the kriged holes again, in place; return the interpolant whose values they have.
+) -> tuple[str, list[str]]:
+    """Fill the kriged holes again, in place; return the interpolant of their values, and warnings.
+
+    Without control holes nothing judges the spectrum, and kriging is kept.
 
     Parameters
     ----------
@@ -33,13 +37,26 @@ def refill(
     progress : callable, optional
         Function that gets the iterable over the rounds, their number and name, and returns it.
     """
+    kriging = found.get(model)
+    if kriging is None or not np.isfinite(kriging.rms):
+        return model, []
     again = SpectrumFill(target, q_max, threads)
     for _ in progress(range(ROUNDS), ROUNDS, "rounds of the spectrum"):
         again.learn()
-    own = of_spectrum(target, holes, again, model)
-    if own is not None:
-        found[NAME] = own
-    if not better(own, found.get(model)):
-        return model
+    spectrum = of_spectrum(target, holes, again, model)
+    if spectrum is None:
+        return model, []
+    found[NAME] = spectrum
+    if not better(spectrum, kriging):
+        return model, [
+            f"the fill by the spectrum is wrong by {spectrum.rms:.2f} σ in control holes, and "
+            f"kriging by {kriging.rms:.2f} σ: kriging is kept, whose errors add up at lattice "
+            "vectors of the ΔPDF; use a smaller radius or a smaller q_max"
+        ]
     again.write()
-    return NAME
+    if again.converged:
+        return NAME, []
+    return NAME, [
+        "the fill by the spectrum has not converged, because gaps are wide: their inner voxels are "
+        "nearer to kriging than they should be; reduce q_max or measure more"
+    ]
