@@ -29,11 +29,6 @@ LOCAL = {
 }
 """Rules that snakemake runs itself, and the reason."""
 
-NOT_RUN = {
-    "cluster": "no: it needs five temperatures; its command is made like that of `stack_pdf`"
-}
-"""Rules of which no experiment of `world` has a job, and the reason."""
-
 
 def rules() -> dict[str, bool]:
     """Return the rules in the order of the workflow; True if a rule is submitted to a cluster."""
@@ -75,9 +70,7 @@ def table(experiments: dict[str, list[str]]) -> str:
             lines.append(f"| `{rule}` | none: {LOCAL.get(rule, '?')} | |")
             continue
         ours = ", ".join(name for name, names in experiments.items() if rule in names)
-        lines.append(
-            f"| `{rule}` | {groups.get(rule, 'its own')} | {ours or NOT_RUN.get(rule, '?')} |"
-        )
+        lines.append(f"| `{rule}` | {groups.get(rule, 'its own')} | {ours or '?'} |")
     return "\n".join(lines) + "\n"
 
 

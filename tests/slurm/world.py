@@ -74,6 +74,8 @@ hexa\t300K\t300\t300K\tr2\traw/r2.nxs\tchi=40 phi=0:1.2\tpowder
 hexa\t200K\t200\t300K\tr1\traw/cold.nxs\tchi=0 phi=0:1.2\tpowder
 """
 
+SERIES = "hexa\t{scan}\t{temperature}\t300K\tr1\traw/{scan}.nxs\tchi=0 phi=0:1.2\tpowder\n"
+
 STRIP = "strip\t300K\t300\t300K\tr1\traw/strip\tphi=0:1.2\tlab\n"
 
 
@@ -112,6 +114,18 @@ def write_stills(folder: Path) -> None:
     still_rays.write(folder / "raw/stills.nxs", rays, shots)
 
 
+def write_series(folder: Path) -> None:
+    """Write an experiment of five temperatures, whose voxels are clustered."""
+    settings = {
+        "binning": 2,
+        "refine_parent": {"grid_step": [0.1, 0.1, 0.1], "grid_limits": [2.0, 2.0, 2.0]},
+        "simulation": CONFIG["simulation"] | {"rotations": {}},
+        "cluster": {"run": True},
+    }
+    table = (SERIES.format(scan=f"{t}K", temperature=t) for t in range(300, 50, -50))
+    _write(folder, CONFIG | settings, SAMPLES, "".join(table))
+
+
 def _write(folder: Path, settings: dict[str, Any], samples: str, scans: str) -> None:
     (folder / "config").mkdir(parents=True)
     (folder / "config/config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(settings))))
@@ -125,8 +139,12 @@ def experiment(folder: Path) -> Experiment:
 
 
 def jobs(folder: Path) -> list[Job]:
-    """Return the jobs to be run; of the strip's rotation the corrected frames alone."""
+    """Return the jobs to be run; of the strip's rotation the corrected frames, of a series the
+    clusters alone.
+    """
     every = Plan(experiment(folder)).jobs
+    if clusters := [job for job in every if job.rule == "cluster"]:
+        return clusters[:1]
     if (folder / "raw/strip").exists():
         return [job for job in every if job.column == "constants" or job.rule == "correct_frames"]
     return every
@@ -137,7 +155,12 @@ def goals(folder: Path) -> list[str]:
     return [path for job in jobs(folder) if "raw" not in job.at for path in job.products]
 
 
-WORLDS = {"crystal": write_crystal, "detectors": write_detectors, "stills": write_stills}
+WORLDS = {
+    "crystal": write_crystal,
+    "detectors": write_detectors,
+    "stills": write_stills,
+    "series": write_series,
+}
 """The experiments: functions that write them into a folder that does not exist."""
 
 _SETTINGS: dict[str, Any] = {
