@@ -116,7 +116,7 @@ def test_the_transition_of_the_satellite_is_found_and_the_static_one_is_not_one(
     text = outputs.statement.read_text()
     assert text.startswith("# Findings of s\n")
     for row in told["findings"]:
-        assert row["sentence"][1:] in text
+        assert row["sentence"] in text
         assert f"`{row['command']}`" in text
     assert told["findings"][-1]["sentence"] == "a jumps"
     show(Path(told["findings"][1]["command"].removeprefix("hklflow show ")))
@@ -143,6 +143,24 @@ def test_too_few_temperatures_are_said(made: dict[str, Any], tmp_path: Path) -> 
     told = json.loads(run(few, tmp_path).orders.read_text())
     assert told["vectors"] == []
     assert "has 4 temperatures, and 5 are needed" in told["sentences"][0]
+
+
+def test_a_scale_that_is_not_known_is_said(made: dict[str, Any], tmp_path: Path) -> None:
+    table = made["series"].read_text().splitlines()
+    table[2] = "\t".join((table[2].split("\t")[0], "nan", "nan", "nan"))
+    path = tmp_path / "series.tsv"
+    path.write_text("\n".join(table) + "\n")
+    sentences = json.loads(run(made | {"series": path}, tmp_path).orders.read_text())["sentences"]
+    (words,) = [x for x in sentences if x.startswith("the scale of ")]
+    assert words.startswith(f"the scale of {table[2].split()[0]} to the parent 280K is not known")
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b"scan\tscale\n40K\n"])
+def test_a_damaged_table_is_a_sentence(made: dict[str, Any], tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "series.tsv"
+    path.write_bytes(damage)
+    with pytest.raises(HklflowError, match="is not a table of a temperature series"):
+        run(made | {"series": path}, tmp_path / "out")
 
 
 def test_one_volume_for_each_orientation(made: dict[str, Any], tmp_path: Path) -> None:

@@ -216,6 +216,11 @@ def _fits(
         ]
     members = in_order(files, names, [scan.temperature for scan in scans])
     fits, notes = [], []
+    if unknown := [name for name in names if scales[name][1] == _UNKNOWN_SCALE]:
+        notes.append(
+            f"the scale of {', '.join(unknown)} to the parent {parent} is not known: 1 with an "
+            f"error of {_UNKNOWN_SCALE:.0%} is used for the order parameters"
+        )
     with nexus.open_members(members) as volumes:
         for vector, origin in vectors.items():
             counts, n = _counts(vector, scans, volumes, scales, params)
