@@ -80,33 +80,33 @@ def main() -> None:
     rows, tally = [], Counter()
     for i in range(n):
         series = draw(part + i // len(TRANSITIONS), TRANSITIONS[i % len(TRANSITIONS)])
-        told, known = fitted(series), is_determined(series)
+        order, known = fitted(series), is_determined(series)
         tally["determined"] += known
-        tally["determined and answered"] += known and told.t_c is not None
-        tally["answered"] += told.t_c is not None
+        tally["determined and answered"] += known and order.t_c is not None
+        tally["answered"] += order.t_c is not None
         wrong = "continuous" if series.kind in FIRST else "first order"
-        tally["order claimed"] += told.kind != "not determined"
-        tally["wrong order"] += told.kind == wrong
-        if told.kind == wrong:
-            print("wrong order", series.kind, i, f"{told.kind_ratio:.1f}")
-        if known and told.t_c is None:
-            print("not answered", series.kind, i, told.answer, f"{told.ratio:.1f}")
-        if told.t_c is not None:
-            rows.append((series, told))
-            if abs(told.t_c.value - series.t_c) > 2.5 * told.t_c.sigma:
-                print("far", series.kind, i, f"{series.t_c:.1f} {series.exponent}", told.t_c.value)
+        tally["order claimed"] += order.kind != "not determined"
+        tally["wrong order"] += order.kind == wrong
+        if order.kind == wrong:
+            print("wrong order", series.kind, i, f"{order.kind_ratio:.1f}")
+        if known and order.t_c is None:
+            print("not answered", series.kind, i, order.answer, f"{order.ratio:.1f}")
+        if order.t_c is not None:
+            rows.append((series, order))
+            if abs(order.t_c.value - series.t_c) > 2.5 * order.t_c.sigma:
+                print("far", series.kind, i, f"{series.t_c:.1f} {series.exponent}", order.t_c.value)
     for name, select in {
         "all": lambda s: True,
         "12 temperatures or more": lambda s: len(s.read) >= 12,
         **{kind: (lambda s, kind=kind: s.kind == kind) for kind in TRANSITIONS},
     }.items():
-        these = [(s, told) for s, told in rows if select(s)]
+        these = [(s, order) for s, order in rows if select(s)]
         if these:
-            print(f"{name}: T_c " + _coverage([(s.t_c, told.t_c) for s, told in these]))
+            print(f"{name}: T_c " + _coverage([(s.t_c, order.t_c) for s, order in these]))
             powers = [
-                (s.exponent, told.exponent)
-                for s, told in these
-                if told.exponent is not None and s.exponent is not None
+                (s.exponent, order.exponent)
+                for s, order in these
+                if order.exponent is not None and s.exponent is not None
             ]
             if powers:
                 print(f"{name}: exponent " + _coverage(powers))
@@ -114,11 +114,11 @@ def main() -> None:
     claims, ratios = Counter(), []
     for i in range(n_null):
         series = draw(part + i // len(NULLS), NULLS[i % len(NULLS)], null=True)
-        told = fitted(series)
-        claims[told.answer] += 1
-        ratios.append(told.ratio)
-        if told.answer == "transition":
-            print("false claim", series.kind, i, f"{told.ratio:.1f}")
+        order = fitted(series)
+        claims[order.answer] += 1
+        ratios.append(order.ratio)
+        if order.answer == "transition":
+            print("false claim", series.kind, i, f"{order.ratio:.1f}")
     largest = ", ".join(f"{x:.1f}" for x in sorted(ratios)[-5:])
     print(f"without a transition: {dict(claims)} of {n_null}; largest ratios {largest}")
     print(f"{time.process_time() - start:.0f} s of CPU")

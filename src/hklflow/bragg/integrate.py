@@ -271,7 +271,7 @@ class _Frames:
     shown: Shown
 
     def filled(
-        self, boxes: bx.Boxes, widths: Widths, memory: float, told: str
+        self, boxes: bx.Boxes, widths: Widths, memory: float, label: str
     ) -> Iterator[bx.Filled]:
         """Yield filled boxes, from the collected voxels if they fit into the memory (bytes)."""
         n_frames = self.measurement.rotation.scan.n_frames
@@ -286,16 +286,18 @@ class _Frames:
             else:
                 self.collected.collect(())
             if not self.collected.holds(boxes):
-                yield from self._read(dealt, boxes, told)
+                yield from self._read(dealt, boxes, label)
                 return
         yield from self.collected.filled(itertools.chain(*dealt), boxes)
 
-    def _read(self, dealt: list[list[bx.Group]], boxes: bx.Boxes, told: str) -> Iterator[bx.Filled]:
+    def _read(
+        self, dealt: list[list[bx.Group]], boxes: bx.Boxes, label: str
+    ) -> Iterator[bx.Filled]:
         """Yield boxes filled from the frames, in a pass for each list of groups."""
         measurement = self.measurement
         n_frames = measurement.rotation.scan.n_frames
         for number, groups in enumerate(dealt):
-            name = told if len(dealt) == 1 else f"{told}, pass {number + 1} of {len(dealt)}"
+            name = label if len(dealt) == 1 else f"{label}, pass {number + 1} of {len(dealt)}"
             waiting, active, first = groups[::-1], list[bx.Filled](), 0
             for block in self.shown(measurement.blocks(), name):
                 end = first + len(block)
@@ -328,14 +330,14 @@ def _run(
     rows: Integers,
     learned: _Learned,
     params: IntegrationParams,
-    told: str,
+    label: str,
 ) -> _Found:
     """Integrate the spots `rows`; NaN for spots that are too long."""
     short = np.flatnonzero(~scene.long[rows])
     boxes = bx.Boxes.around(scene.centre[rows[short]], scene.half[rows[short]])
     columns = np.full((len(rows), len(kernels.COLUMNS)), np.nan)
     flags = np.zeros(len(rows), np.int64)
-    for filled in frames.filled(boxes, scene.widths, 1e6 * params.memory, told):
+    for filled in frames.filled(boxes, scene.widths, 1e6 * params.memory, label):
         mine = short[filled.group.rows]
         arguments = (frames.measurement, scene, rows[mine], filled, params)
         found = _integrated(*arguments, learned.profile, learned.curvature)
@@ -421,8 +423,8 @@ def _learn(
         boxes = bx.Boxes.around(scene.centre[rows], scene.half[rows])
         room = np.cumsum(boxes.n_voxels) * 4 <= 0.5e6 * params.memory
         rows, boxes = rows[room], bx.Boxes(boxes.origin[room], boxes.shape[room])
-        told = "learn profiles" if turn == 0 else f"learn profiles, turn {turn + 1}"
-        kept = list(frames.filled(boxes, widths, 0.5e6 * params.memory, told))
+        label = "learn profiles" if turn == 0 else f"learn profiles, round {turn + 1}"
+        kept = list(frames.filled(boxes, widths, 0.5e6 * params.memory, label))
         # Sums must not depend on the blocks of frames.
         kept.sort(key=lambda filled: int(filled.group.rows[0]))
         curvature = _curvature(measurement, scene, rows, kept, params)

@@ -80,19 +80,19 @@ def from_boxes(
     Parameters
     ----------
     off : (n,) array
-        Counts beside the reflection.
+        Counts around the reflection.
     ratio : (n,) array
-        Expected counts beside the reflection over those of the background in the box.
+        Expected counts around the reflection over those of the background in the box.
     """
-    t, error, n, k, beside, r, relative = np.broadcast_arrays(
+    t, error, n, k, around, r, relative = np.broadcast_arrays(
         *(
             np.asarray(x, dtype=np.float64)
             for x in (temperature, temperature_sigma, counts, factor, off, ratio, scale_error)
         )
     )
     order = np.argsort(t, kind="stable")
-    # Half a count: no counts beside the reflection are not a background of exactly 0.
-    columns = (t, error, n, k, (beside + 0.5) / r, (beside + 0.5) / r**2, relative)
+    # Half a count: no counts around the reflection are not a background of exactly 0.
+    columns = (t, error, n, k, (around + 0.5) / r, (around + 0.5) / r**2, relative)
     return Counts(*(np.ascontiguousarray(x[order]) for x in columns))
 
 

@@ -60,7 +60,7 @@ class Round:
     moved_px: dict[str, float]
     change_px: float
 
-    def told(self, number: int) -> str:
+    def sentence(self, number: int) -> str:
         """Return a sentence on the round."""
         each = ", ".join(f"{level} {moved:.4f} px" for level, moved in self.moved_px.items())
         return f"round {number}: {each}; largest change of a pixel {self.change_px:.4f} px"
@@ -101,7 +101,7 @@ def refine_levels(
     images: Sequence[Powder],
     bragg: Sequence[BraggPeaks],
     settings: LevelSettings,
-    tell: Callable[[str], None] = lambda sentence: None,
+    report: Callable[[str], None] = lambda sentence: None,
 ) -> LevelFit:
     """Refine all levels in turn until no pixel moves by more than the tolerance.
 
@@ -112,7 +112,7 @@ def refine_levels(
     bragg : sequence of BraggPeaks
         Used by all levels but the detector.
     settings : LevelSettings
-    tell : callable, optional
+    report : callable, optional
         Function that gets a sentence on each round.
 
     Raises
@@ -159,7 +159,7 @@ def refine_levels(
             moved[level] = _largest(places[-2], places[-1])
         rounds.append(Round(moved, _largest(places[0], places[-1])))
         if settings.most_rounds > 1:
-            tell(rounds[-1].told(len(rounds)))
+            report(rounds[-1].sentence(len(rounds)))
         if rounds[-1].change_px <= settings.tolerance:
             break
     assert fit is not None

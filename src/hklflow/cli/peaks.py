@@ -87,8 +87,10 @@ def tune(
     sample, name, rotations = named(scan, experiment)
     measured = Measured(folder, experiment, sample, name, rotations)
     diagnosis = measured.diagnosis("scan.nxs", "mask.nxs")
-    beside = measured.product(experiment.paths.scan("peaks_tune" + f"_{WORD}" * bool(diagnosis)))
-    place = folder.base / beside if output is None else output
+    usual_place = measured.product(
+        experiment.paths.scan("peaks_tune" + f"_{WORD}" * bool(diagnosis))
+    )
+    place = folder.base / usual_place if output is None else output
     tags.require_name(place, Path(f"{sample}/{name}"), diagnosis)
     given = experiment.settings(sample, name).find_peaks
     present = _present(given)

@@ -99,7 +99,7 @@ class Paths:
 
     def series(self, name: str) -> str:
         """Return the path of a product of all scans of a sample, such as ``series.tsv``."""
-        if name == "findings.md":  # what users read stands beside the page
+        if name == "findings.md":  # what users read stands next to the page
             return self._at("{sample}", name)
         return self._at("{sample}", "temperature_series", name)
 

@@ -90,7 +90,7 @@ def gather(
 
 
 def _near(slabs: list[Cuboid], claimed: Integers, plane: int) -> Iterator[tuple[Cuboid, Integers]]:
-    """Yield the slabs with the claimed voxels in them or in the planes beside them."""
+    """Yield the slabs with the claimed voxels in them or in the planes next to them."""
     for part in slabs:
         bounds = [(part.l.start - 1) * plane, (part.l.stop + 1) * plane]
         low, high = np.searchsorted(claimed, bounds)

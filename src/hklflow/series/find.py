@@ -294,8 +294,8 @@ def _label(
         # The border of two features looks like a cluster of its own.
         border = near.between(labels)
         sizes = np.bincount(labels, minlength=len(shown) + 1)[1:]
-        beside = np.bincount(labels[border], minlength=len(shown) + 1)[1:]
-        kept = beside <= _BORDER * sizes
+        at_border = np.bincount(labels[border], minlength=len(shown) + 1)[1:]
+        kept = at_border <= _BORDER * sizes
         if kept.all() or not kept.any():
             break
         top, bottom, shown = top[:, kept], bottom[:, kept], shown[kept]
