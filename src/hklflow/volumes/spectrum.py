@@ -40,8 +40,7 @@ NAME = "spectrum of the pair distribution"
 #: Rounds of `SpectrumFill.learn`: more change the result by less than its noise.
 ROUNDS = 3
 
-# Of the residual of the conjugate gradients, while V is learnt and at the end.
-_LEARNING, _TOLERANCE = 2e-3, 1e-4
+_TOLERANCE = 1e-4  # of the residual of the conjugate gradients
 # Largest number of steps while V is learnt, and at the end. Holes of reflections take some 20; wide
 # gaps, to which only long waves reach, hundreds.
 _STEPS, _LAST_STEPS = 40, 120
@@ -106,7 +105,7 @@ class SpectrumFill:
         missed = self._missed()
         self._gain = self._gains(missed)
         lost = self._power.of(self._voxels.waves_of(missed))
-        self._t = self._complete(self._voxels, self._known, self._t, _STEPS, _LEARNING)
+        self._t = self._complete(self._voxels, self._known, self._t, _STEPS)
         lost += self._power.of(self._known + self._voxels.waves_of(self._t))
         squares = float(self._t @ self._t + missed @ missed)
         self._variance, self._beyond = self._learnt(lost, squares)
@@ -252,7 +251,12 @@ class SpectrumFill:
         return np.asarray(weights, dtype=np.float32)
 
     def _solved(
-        self, voxels: Voxels, right: Floats, start: Floats, most: int, tolerance: float
+        self,
+        voxels: Voxels,
+        right: Floats,
+        start: Floats,
+        most: int,
+        tolerance: float = _TOLERANCE,
     ) -> Floats:
         """Return x with Λ_hh x = right, by conjugate gradients."""
         weights = self._weights()
@@ -300,7 +304,7 @@ class SpectrumFill:
         right = in_holes * self._beyond**-0.5 + self._voxels.of_waves(root * in_box)
         del root, in_box
         right = self._symmetric(right)
-        return self._solved(self._voxels, right, np.zeros(len(right)), _STEPS, _LEARNING)
+        return self._solved(self._voxels, right, np.zeros(len(right)), _STEPS)
 
     def _symmetric(self, values: Floats) -> Floats:
         """Return the means (n,) of values in holes over their equivalents."""
