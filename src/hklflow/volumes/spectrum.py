@@ -39,8 +39,8 @@ ROUNDS = 3
 # Bytes per voxel of the padded grid that `SpectrumFill` needs at most, measured.
 _BYTES = 36
 
-# Standard deviation of the neighbourhood of r, Å: D is not sharper than 2π/q_max.
-_WIDTH = 0.8
+#: Standard deviation of the neighbourhood of r, Å: D is not sharper than 2π/q_max.
+WIDTH = 0.8
 _ORDER = 4  # of the mean of S, a polynomial of |Q|²
 _TOLERANCE = 1e-4  # of the residual of the conjugate gradients
 # Largest number of steps while V is learnt, and at the end. Holes of reflections take some 20; wide
@@ -132,6 +132,22 @@ class SpectrumFill:
         numbers = np.ravel_multi_index(tuple(voxels.T), self._shape)
         code = np.full(len(voxels), PUNCHED, np.uint8)
         return self._s_of(field, numbers), self._errors_of(errors, numbers, code)
+
+    def signal(self, vectors: Floats) -> Floats:
+        """Return the share of V that is not noise at vectors (n, 3), in unit cells."""
+        # The noise of the waves, as if there were no holes.
+        voxels = np.count_nonzero(self._t)
+        noise = self._noise * voxels / (voxels - len(self._holes))
+        places = vectors * self._target.grid.step * np.array(self._shape[::-1])
+        whole = np.floor(places).astype(int)
+        v, n = np.zeros(len(vectors)), np.array(self._shape[::-1])
+        for corner in np.ndindex(2, 2, 2):
+            at = whole + corner
+            weights = np.prod(1 - np.abs(places - at), axis=1)
+            at = np.where((at[:, :1] % n[0] > n[0] // 2), -at, at) % n
+            v += weights * self._variance[at[:, 2], at[:, 1], at[:, 0]]
+        share: Floats = np.maximum(1 - noise / v, 0.0)
+        return share
 
     # -------------------------------------------------------------------------- σ
 
@@ -234,7 +250,7 @@ class SpectrumFill:
         weights = np.empty(power.shape, np.complex64)
         for i in range(len(z)):
             r2 = sum((a[j, 0] * x + a[j, 1] * y + a[j, 2] * z[i]) ** 2 for j in range(3))
-            weights[i] = np.exp(-0.5 * r2 / _WIDTH**2)
+            weights[i] = np.exp(-0.5 * r2 / WIDTH**2)
         product = self._backward(weights)
         del weights
         product /= product[0, 0, 0]
