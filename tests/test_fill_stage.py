@@ -8,12 +8,13 @@ import hdf5plugin  # noqa: F401
 import numpy as np
 import pytest
 
+import hklflow
 from hklflow import nexus
 from hklflow.base.errors import HklflowError
 from hklflow.geometry.grid import Grid
 from hklflow.geometry.symmetry import space_group
 from hklflow.nexus.grid_writer import GridWriter
-from hklflow.stages import fill
+from hklflow.stages import fill, pdf
 from tests.truth.orientations import write_orientation
 
 pytestmark = pytest.mark.slow
@@ -98,6 +99,44 @@ def test_reflections_are_gone_and_gaps_are_filled(
     assert metrics["control holes"] >= 10
     assert metrics["rms of the fill in units of the noise"] < 1
     assert metrics["interpolant"] == "spectrum of the pair distribution"
+
+
+def test_the_pdf_knows_the_covariance_of_lattice_vectors(
+    tmp_path: Path, inputs: tuple[fill.Inputs, np.ndarray]
+) -> None:
+    """The sums of each kind of voxel, in plain numpy, are those of a volume without holes."""
+    run(inputs[0], tmp_path)
+    out = pdf.Outputs(
+        pdf=tmp_path / "pdf.nxs", picture=tmp_path / "p.png", metrics=tmp_path / "p.json"
+    )
+    # 100 steps of 0.06 are 6 periods of a lattice vector, which is a voxel then.
+    params = pdf.Params(sizes=(100, 100, 100))
+    pdf.main(inputs=pdf.Inputs(filled=tmp_path / "filled.nxs"), outputs=out, params=params)
+    metrics = json.loads(out.metrics.read_text())["lattice vectors"]
+    opened = hklflow.open(out.pdf)
+    vectors = [(1, 0, 0), (2, 0, 0), (0, 3, 1)]
+    matrix = opened.covariance(vectors)
+    q = np.stack(np.meshgrid(*(GRID.axis(i) for i in (2, 1, 0)), indexing="ij")[::-1], axis=-1)
+    length = np.linalg.norm(q, axis=-1) / 1.5
+    taper = np.where(length <= 1, np.cos(np.pi * np.clip(length - 0.5, 0, 0.5)) ** 2, 0)
+    waves = np.cos(2 * np.pi * np.einsum("lkhi,ni->nlkh", q, np.array(vectors, float)))
+    plain = taper**2 * waves[:, None] * waves * 2 * (0.06**3 / 125) ** 2
+    independent = plain.sum(axis=(2, 3, 4))
+    # The holes, 4 % of the volume, lose little more than their noise.
+    sigma = np.sqrt(np.diag(matrix))
+    assert np.all(sigma > 0.97 * np.sqrt(np.diag(independent)))
+    assert np.all(sigma < 1.3 * np.sqrt(np.diag(independent)))
+    assert np.all(np.linalg.eigvalsh(matrix) > 0)
+    with h5py.File(out.pdf) as file:
+        group = file["entry/pdf"]
+        place = [np.argmin(abs(group[n][()] - x)) for n, x in zip("zyx", (1, 3, 0), strict=True)]
+        assert group["data_errors"][*place] == pytest.approx(sigma[2], rel=1e-5)
+        value = group["data"][*place]
+    total, error = opened.weighted_sum(vectors[2:], [-2])
+    assert (total, error) == (pytest.approx(-2 * value), pytest.approx(2 * sigma[2]))
+    assert metrics["vectors"] == 300
+    far = metrics["offset of vectors without correlations"]
+    assert abs(far["mean"]) < 4 * far["sigma"]
 
 
 def test_a_file_in_the_place_of_memory(

@@ -76,7 +76,7 @@ def test_an_offset_that_all_holes_share_is_removed() -> None:
     found = controls(target, holes)
     fill.fill(target)
     kriged, errors = target.data.copy(), target.errors.copy()
-    assert refill(target, holes, found, fill.BEST, world.q_max) == (NAME, [])
+    assert refill(target, holes, found, fill.BEST, world.q_max)[:2] == (NAME, [])
     assert found[NAME].rms < found[fill.BEST].rms
     measured = target.code == fill.MEASURED
     np.testing.assert_array_equal(target.data[measured], kriged[measured])
@@ -138,7 +138,7 @@ def test_what_control_holes_do_not_judge_is_not_used(rms: float | None) -> None:
     target = target_of(world)
     before = target.data.copy(), target.errors.copy()
     found = {} if rms is None else {fill.BEST: Control(rms, 0.0, 0.1, 1.0, np.zeros(3), 20)}
-    assert refill(target, [], found, fill.BEST, world.q_max) == (fill.BEST, [])
+    assert refill(target, [], found, fill.BEST, world.q_max) == (fill.BEST, [], None)
     np.testing.assert_array_equal(target.data, before[0])
     np.testing.assert_array_equal(target.errors, before[1])
 
@@ -149,5 +149,5 @@ def test_a_fill_that_does_not_converge_says_so(monkeypatch: pytest.MonkeyPatch) 
     holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
     found = controls(target, holes)
     monkeypatch.setattr(spectrum, "_LAST_STEPS", 8)
-    _, (words,) = refill(target, holes, found, fill.BEST, world.q_max)
+    _, (words,), _ = refill(target, holes, found, fill.BEST, world.q_max)
     assert "has not converged" in words

@@ -332,6 +332,35 @@ class Volume:
         dims = tuple(source.names[::-1])
         return self._dataset(found, dims, coordinates, estimand, {"steps": new.tolist()})
 
+    def covariance(self, vectors: ArrayLike) -> Floats:
+        """Return the covariance (n, n) of a pair distribution between lattice vectors (n, 3).
+
+        It has what the holes of the reflections lost, which neighbouring vectors share.
+
+        Raises
+        ------
+        HklflowError
+            If the file has no covariance, or not that of all vectors.
+        """
+        from hklflow.results.vectors import covariance_of
+
+        return covariance_of(self._source, vectors)
+
+    def weighted_sum(self, vectors: ArrayLike, weights: ArrayLike) -> tuple[float, float]:
+        """Return Σ weight × pair distribution over lattice vectors (n, 3), and its σ.
+
+        For example, ``weighted_sum([(1, 0, 0), (2, 0, 0)], [1, -1])`` is a difference. σ contains
+        the covariance of the vectors. Equivalent vectors are one measurement.
+
+        Raises
+        ------
+        HklflowError
+            See `covariance`.
+        """
+        from hklflow.results.vectors import weighted_sum
+
+        return weighted_sum(self._source, vectors, weights)
+
     def _dataset(
         self,
         found: Estimate,

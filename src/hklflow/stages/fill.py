@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hklflow.geometry.symmetry import SpaceGroup
     from hklflow.nexus import OpenVolume
     from hklflow.volumes.fill import Target
+    from hklflow.volumes.hole_covariance import Prior
 
 VERSION = 8
 
@@ -106,7 +107,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     from hklflow import nexus, plots
     from hklflow.plots import fill as pictures
-    from hklflow.volumes import fill
+    from hklflow.volumes import fill, hole_covariance
     from hklflow.volumes.control import best_of, controls
     from hklflow.volumes.refill import refill
 
@@ -131,10 +132,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             model,
             lambda items, total: stage.progress(items, total, "holes filled", lambda step: step),
         )
+        prior = None
         if params.spectrum:
             doubts = _room_for_spectrum(target.data.shape, params)
             if not doubts:
-                model, doubts = refill(target, holes, found, model, q_max, threads, stage.progress)
+                model, doubts, again = refill(
+                    target, holes, found, model, q_max, threads, stage.progress
+                )
+                if again is not None:
+                    prior = hole_covariance.prior_of(target, again)
+                    del again
             warnings += doubts
         del holes
         metrics |= {
@@ -153,7 +160,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         metrics["warnings"] += warnings
         metrics["warnings"] += hole_checks.much(metrics["fraction not measured within q_max"])
         metrics["warnings"] += volume.doubts
-        _write(target, volume, outputs.filled, params.title, {"q_max": q_max, "fill": metrics})
+        notes = {"q_max": q_max, "fill": metrics}
+        _write(target, volume, outputs.filled, params.title, notes, prior)
         control = (found[model].pulls, model) if model in found else None
         images = before, target.data[l], target.code[l]
         cell = volume.cell
@@ -356,12 +364,18 @@ def _punch(
 
 
 def _write(
-    target: "Target", volume: "OpenVolume", path: Path, title: str, notes: dict[str, Any]
+    target: "Target",
+    volume: "OpenVolume",
+    path: Path,
+    title: str,
+    notes: dict[str, Any],
+    prior: "Prior | None",
 ) -> None:
     import numpy as np
 
     from hklflow.nexus import BACKGROUND_NOTES, PLANES
     from hklflow.nexus.grid_writer import GridWriter
+    from hklflow.nexus.lattice_vectors import write_prior
     from hklflow.volumes import fill
 
     types = {"data": np.float32, "data_errors": np.float32, "punched": np.uint8}
@@ -382,6 +396,8 @@ def _write(
                 np.divide(volume.background(own), norm, out=level, where=measured, casting="unsafe")
                 arrays["data_background"] = level
             writer.write_block((first, 0), **arrays)
+        if prior is not None:
+            writer.add_group(lambda entry: write_prior(entry, prior))
         names = ("operations", "space_group", *BACKGROUND_NOTES)
         kept = {name: volume.notes[name] for name in names if name in volume.notes}
         writer.note(kept | {"doubts": volume.doubts} | notes)

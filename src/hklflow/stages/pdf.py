@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from hklflow.nexus.grid_writer import GridWriter
     from hklflow.nexus.volume import OpenVolume
     from hklflow.plots.pdf import Sections
+    from hklflow.stage.lattice_vectors import LatticeVectors
     from hklflow.volumes import pdf
     from hklflow.volumes.pdf_plan import Plan
 
-VERSION = 5
+VERSION = 6
 
 #: Number of features in the metrics.
 _FEATURES = 20
@@ -91,6 +92,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     from hklflow import plots
     from hklflow.nexus.grid_writer import GridWriter
+    from hklflow.nexus.lattice_vectors import write_covariance
     from hklflow.plots import pdf as pictures
     from hklflow.plots.planes import near_origin
 
@@ -100,16 +102,21 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         kind = "delta" if whole is None else "total"
         title = params.title or _TITLES[kind]
         source = _Source(made, filled, whole)
+        vectors = source.vectors
         loaded = _load(made, source, inputs.filled, outputs.pdf.parent, params, threads)
         types = {"data": np.float32, "data_errors": np.float32}
         kinds: Any = {"group": "pdf", "direct": True, "signed": True}
         writer = GridWriter(outputs.pdf, made.direct, made.cell, title, types, **kinds)
         writer = stack.enter_context(writer)
         sections, extrema = _write(writer, loaded)
+        if vectors is not None:
+            made_of = vectors.vectors, vectors.covariance
+            writer.add_group(lambda entry: write_covariance(entry, *made_of))
         metrics = _metrics(loaded, extrema) | loaded.shares
         metrics["at the origin"] = float(sections.rows[0][made.sizes[0] // 2])
         metrics["sigma at the origin"] = float(sections.sigmas[0][made.sizes[0] // 2])
-        metrics["warnings"] = [*_warnings(loaded.shares), *filled.doubts]
+        metrics["lattice vectors"] = vectors.figures() if vectors else None
+        metrics["warnings"] = [*_warnings(loaded.shares, vectors is not None), *filled.doubts]
         notes = _notes(loaded, kind) | loaded.shares | {"metrics": metrics}
         notes["doubts"] = filled.doubts
         if "space_group" in filled.notes:
@@ -150,6 +157,8 @@ class _Loaded(NamedTuple):
         Sums over the voxels of S that entered.
     shares : dict of str to float or None
         Filled shares of the taper's weight, see `_Source.shares`.
+    vectors : LatticeVectors or None
+        Lattice vectors with a covariance; None if the fill is not that of the spectrum.
     """
 
     plan: "Plan"
@@ -158,6 +167,7 @@ class _Loaded(NamedTuple):
     errors: "pdf.Errors"
     sums: "pdf.Sums"
     shares: dict[str, float | None]
+    vectors: "LatticeVectors | None"
 
 
 def _load(
@@ -188,10 +198,12 @@ def _load(
     of_errors = load("data_errors", "slabs of errors read")
     kept = store(room.kept, made.kept_shape, np.float32)
     errors = pdf.Errors(made, kept, transform, threads)
+    if source.vectors is not None:
+        source.vectors.finish(errors)
     sums = load("data", "slabs of S read")
     _check(path, sums, of_errors, params)
     _check_measured(path, source.shares, params)
-    return _Loaded(made, room, transform, errors, sums, source.shares)
+    return _Loaded(made, room, transform, errors, sums, source.shares, source.vectors)
 
 
 def _write(writer: "GridWriter", loaded: _Loaded) -> "tuple[Sections, pdf.Found]":
@@ -212,6 +224,8 @@ def _write(writer: "GridWriter", loaded: _Loaded) -> "tuple[Sections, pdf.Found]
     for first, values, sigma in stage.progress(blocks, n_blocks, "blocks of the PDF"):
         writer.write_block((first, 0), data=values, data_errors=sigma)
         sections.add(first, values, sigma)
+        if loaded.vectors is not None:
+            loaded.vectors.collect(first, values)
     return sections, extrema
 
 
@@ -221,12 +235,17 @@ class _Source:
     def __init__(self, made: "Plan", filled: "OpenVolume", whole: "OpenVolume | None") -> None:
         import numpy as np
 
+        from hklflow.nexus.lattice_vectors import read_prior
         from hklflow.nexus.slabs import SlabReader
+        from hklflow.stage.lattice_vectors import LatticeVectors
 
         self._plan, self._filled, self._whole = made, filled, whole
         names = [name for name in ("data", "data_errors", "punched") if name in filled.group]
         self._stored = {name: SlabReader(filled.group[name]) for name in names}
         self._weights = np.zeros(4)
+        prior = read_prior(filled.group)
+        #: Lattice vectors whose covariance is made; None without a prior of the fill.
+        self.vectors = None if prior is None else LatticeVectors(made, prior)
         if whole is not None:
             from hklflow.geometry import lattice
 
@@ -242,7 +261,10 @@ class _Source:
 
         stored = self._stored[name].read(first, last)
         values: NDArray[np.float32] = stored.astype(np.float32, copy=False)
-        if "punched" in self._filled.group and (self._whole is not None or name == "data"):
+        of_vectors = self.vectors is not None and name == "data_errors"
+        if "punched" in self._filled.group and (
+            self._whole is not None or name == "data" or of_vectors
+        ):
             code = self._stored["punched"].read(first, last)
             if self._whole is not None:
                 other = self._whole.group[name][first:last]
@@ -252,6 +274,10 @@ class _Source:
             if name == "data":
                 for l, plane in enumerate(code, start=first):  # noqa: E741
                     self._weigh(l, plane)
+            if of_vectors:
+                assert self.vectors is not None
+                for l, plane in enumerate(code):  # noqa: E741
+                    self.vectors.sums.add(first + l, plane, values[l])
         return values
 
     def unit(self) -> float:
@@ -328,13 +354,14 @@ def _check_measured(path: Path, shares: dict[str, float | None], params: Params)
         )
 
 
-def _warnings(shares: dict[str, float | None]) -> list[str]:
+def _warnings(shares: dict[str, float | None], covariance: bool) -> list[str]:
     share = shares["share of the taper not measured and filled"]
     if share is None or share <= _FILLED:
         return []
     return [
         f"{100 * share:.2g} % of the taper's weight was not measured but filled: errors are "
         "correlated over whole gaps, so that σ is too small at small r and too large at large r"
+        + (", except for lattice vectors, whose covariance is known" if covariance else "")
     ]
 
 
@@ -432,8 +459,13 @@ def _notes(loaded: _Loaded, kind: str) -> dict[str, Any]:
         "000": "as filled by the stage fill: the PDF is relative to the mean density",
         "errors": (
             "from the errors of the symmetrised voxels, with equivalents fully correlated and "
-            "filled voxels independent; errors of the fill are not included (they add up at "
-            "lattice vectors, where all holes have the same phase); "
+            "filled voxels independent; "
+            + (
+                "at lattice vectors with what the holes lost, see `lattice_vectors`; "
+                if loaded.vectors is not None
+                else "errors of the fill are not included (they add up at lattice vectors, where "
+                "all holes have the same phase); "
+            )
             + ("exact" if exact else "V at the nearest voxel")
         ),
         "kept in a scratch file": not loaded.room.half,

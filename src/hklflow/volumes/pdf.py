@@ -248,6 +248,8 @@ class Errors:
                 self._store.release()
         at_zero = float(self._store.array[0, 0, 0])
         self._least = 1e-6 * at_zero
+        # Voxels (n, 3) along x, y, z whose errors are known better.
+        self._places, self._replaced = np.empty((0, 3), np.int64), np.empty(0)
         # At a general position only the identity has u = 0.
         self.general = self._scale * float(np.sqrt(max(at_zero, 0.0)))
 
@@ -270,7 +272,27 @@ class Errors:
         with ThreadPoolExecutor(self._threads) as pool:
             list(pool.map(fill_plane, range(last - first)))
         self._store.release()
+        own = (self._places[:, 2] >= first) & (self._places[:, 2] < last)
+        x, y, z = self._places[own].T
+        sigma[z - first, y, x] = self._replaced[own]
         return sigma
+
+    def replace(self, vectors: Floats, sigma: Floats) -> Floats:
+        """Use other errors at vectors (n, 3) of voxels, and at their equivalents.
+
+        Returns the errors (n,) that are replaced.
+        """
+        grid = self._plan.direct
+        places = np.rint((vectors - grid.first) / grid.step).astype(np.int64)
+        before = np.empty(len(vectors))
+        for z in np.unique(places[:, 2]):
+            own = places[:, 2] == z
+            before[own] = self.planes(int(z), int(z) + 1)[0, places[own, 1], places[own, 0]]
+        mates = np.einsum("ni,gij->gnj", vectors, self._plan.operations)
+        index = np.rint((mates - grid.first) / grid.step).astype(np.int64)
+        inside = np.all((index >= 0) & (index < grid.shape), axis=-1)
+        self._places, self._replaced = index[inside], np.broadcast_to(sigma, inside.shape)[inside]
+        return before
 
 
 @dataclass

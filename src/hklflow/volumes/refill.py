@@ -18,9 +18,10 @@ def refill(
     q_max: float,
     threads: int = 1,
     progress: Callable[[Iterable[int], int, str], Iterable[int]] = lambda items, *_: items,
-) -> tuple[str, list[str]]:
-    """Fill the kriged holes again, in place; return the interpolant of their values, and warnings.
+) -> tuple[str, list[str], SpectrumFill | None]:
+    """Fill the kriged holes again, in place.
 
+    Returns the interpolant of their values, warnings, and the fill, or None if kriging is kept.
     Without control holes nothing judges the spectrum, and kriging is kept.
 
     Parameters
@@ -40,24 +41,26 @@ def refill(
     """
     kriging = found.get(model)
     if kriging is None or not np.isfinite(kriging.rms):
-        return model, []
+        return model, [], None
     again = SpectrumFill(target, q_max, threads, reach_of(target, holes))
     for _ in progress(range(ROUNDS), ROUNDS, "rounds of the spectrum"):
         again.learn()
     spectrum = of_spectrum(target, holes, again, model)
     if spectrum is None:
-        return model, []
+        return model, [], None
     found[NAME] = spectrum
     if not better(spectrum, kriging):
-        return model, [
+        rejected = (
             f"the fill by the spectrum is wrong by {spectrum.rms:.2f} σ in control holes, and "
             f"kriging by {kriging.rms:.2f} σ: kriging is kept, whose errors add up at lattice "
             "vectors of the ΔPDF; use a smaller radius or a smaller q_max"
-        ]
+        )
+        return model, [rejected], None
     again.write()
     if again.converged:
-        return NAME, []
-    return NAME, [
+        return NAME, [], again
+    unconverged = (
         "the fill by the spectrum has not converged, because gaps are wide: their inner voxels are "
         "nearer to kriging than they should be; reduce q_max or measure more"
-    ]
+    )
+    return NAME, [unconverged], again

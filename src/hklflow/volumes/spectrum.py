@@ -146,6 +146,27 @@ class SpectrumFill:
         code = np.full(len(voxels), PUNCHED, np.uint8)
         return self._tapered.s_of(found, numbers), self._errors_of(errors, numbers, code)
 
+    def signal(self, vectors: Floats) -> Floats:
+        """Return the share of V that is not noise at vectors (n, 3), in unit cells."""
+        # The noise of the waves, as if there were no holes.
+        share = float(np.sum(self._tapered.weights(self.holes).astype(np.float64) ** 2))
+        noise = self._noise / (1 - share / self._tapered.taper)
+        waves, step = self._waves, self._target.grid.step
+        places = (vectors * step)[:, ::-1] * np.array(waves.periods)
+        whole = np.floor(places).astype(int)
+        v, box = np.zeros(len(vectors)), np.array(waves.box)
+        ends = np.array([waves.halves(axis) for axis in range(3)])
+        for corner in np.ndindex(2, 2, 2):
+            at = whole + corner
+            weights = np.prod(1 - np.abs(places - at), axis=1)
+            at = np.where(at[:, 2:] < 0, -at, at)
+            inside = np.all((at >= -ends[:, 1]) & (at < ends[:, 0]), axis=1)
+            found = np.full(len(vectors), self._beyond)
+            found[inside] = self._variance[tuple((at[inside] % box).T)]
+            v += weights * found
+        signal: Floats = np.maximum(1 - noise / v, 0.0)
+        return signal
+
     # -------------------------------------------------------------------------- σ
 
     def _gains(self, missed: Floats) -> dict[int, float]:

@@ -12,8 +12,8 @@ from hklflow.volumes.hole_waves import Waves
 Singles = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
-# Standard deviation of the neighbourhood of r, Å: D is not sharper than 2π/q_max.
-_WIDTH = 0.8
+#: Standard deviation of the neighbourhood of r, Å: D is not sharper than 2π/q_max.
+WIDTH = 0.8
 # Smaller weights are 0: arithmetic on denormal numbers takes many times longer.
 _NOTHING = 1e-12
 
@@ -63,8 +63,8 @@ class WavePower:
         weights = np.zeros(self._waves.box_shape, np.float32)
         for i in range(len(z)):
             r2 = sum((a[j, 0] * x + a[j, 1] * y + a[j, 2] * z[i]) ** 2 for j in range(3))
-            near = r2 < -2 * np.log(_NOTHING) * _WIDTH**2
-            weights[i][near] = np.exp(-0.5 * r2[near] / _WIDTH**2)
+            near = r2 < -2 * np.log(_NOTHING) * WIDTH**2
+            weights[i][near] = np.exp(-0.5 * r2[near] / WIDTH**2)
         kernel = self._of_even(weights)
         kernel /= kernel[0, 0, 0] * np.float32(np.prod(box, dtype=float))
         return kernel

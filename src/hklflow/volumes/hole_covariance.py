@@ -1,0 +1,230 @@
+"""Covariance of the ΔPDF at lattice vectors, with what the holes lost.
+
+The fill by the spectrum (`spectrum.py`) takes the ΔPDF of each vector r for Gaussian, with variance
+V(r) = n / (1 − B(r)); n is the noise. All holes of reflections are alike, so that vectors mix only
+with those that differ from them by a lattice vector, and lattice vectors R can be regarded alone.
+H(R − R') is the transform of the squared taper in the holes, as a share of the whole. Then
+(Λ_hh)⁻¹, transformed to lattice vectors, is by Woodbury's identity
+
+    L = n (1 − H B)⁻¹ H,
+
+and the error of the ΔPDF is that of the measured voxels, with the covariance N, and of the fill:
+
+    C = N + n H + B L + L B − L.
+
+Vectors that are equivalent are one: H is summed over both sets. Wide gaps are no holes that repeat.
+What is lost there is taken for a field with the spectrum of the ΔPDF and σ of the filled voxels.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.geometry import lattice
+from hklflow.volumes import pdf_kernels
+from hklflow.volumes.fill import MEASURED, PUNCHED, UNMEASURED, Target
+from hklflow.volumes.pdf_plan import Plan
+from hklflow.volumes.spectrum import SpectrumFill
+from hklflow.volumes.wave_power import WIDTH
+
+Floats = NDArray[np.float64]
+
+#: Largest number of sets of equivalent vectors.
+MOST = 300
+# Largest number of vectors whose waves cross the gaps.
+_SOURCES = 1000
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What the fill takes the ΔPDF for at lattice vectors.
+
+    Attributes
+    ----------
+    vectors : (n, 3) array
+        Lattice vectors in unit cells, one of each set of equivalents, the shortest first.
+    signal : (n,) array
+        B, the share of the variance of the ΔPDF that is not noise; from 0 to 1.
+    width : float
+        Standard deviation of the neighbourhood in which the variance was learnt, Å.
+    """
+
+    vectors: Floats
+    signal: Floats
+    width: float
+
+
+def lattice_vectors(
+    cell: ArrayLike, operations: ArrayLike, step: ArrayLike, most: int = MOST
+) -> Floats:
+    """Return one lattice vector of each set of equivalents, the shortest first.
+
+    Parameters
+    ----------
+    cell : (6,) array
+    operations : (n, 3, 3) array
+        Operations on hkl.
+    step : (3,) array
+        Steps of the grid of hkl: longer vectors than half a period of the ΔPDF are left out.
+    most : int
+        Largest number of vectors.
+    """
+    half = np.floor(0.5 / np.asarray(step) - 1e-6).astype(int)
+    metric = lattice.metric(np.asarray(cell, dtype=np.float64))
+    # A sphere of this radius holds more than enough; the smallest edge of the box limits it.
+    volume = np.sqrt(np.linalg.det(metric))
+    radius = (3 / (4 * np.pi) * volume * (most + 1) * len(np.asarray(operations))) ** (1 / 3)
+    reach = np.ceil(radius * np.sqrt(np.diag(np.linalg.inv(metric)))).astype(int) + 1
+    half = np.minimum(half, reach)
+    made = np.stack(
+        np.meshgrid(*(np.arange(-n, n + 1) for n in half), indexing="ij"), axis=-1
+    ).reshape(-1, 3)
+    length = np.einsum("ni,ij,nj->n", made, metric, made)
+    # The greatest of the equivalents stands for them.
+    images = np.einsum("ni,gij->gnj", made, np.asarray(operations, dtype=np.int64))
+    base = 2 * int(np.abs(images).max(initial=0)) + 1
+    rank = (images @ np.array([base * base, base, 1])).max(axis=0)
+    order = np.lexsort((made @ np.array([-base * base, -base, -1]), np.round(length, 6)))
+    _, first = np.unique(rank[order], return_index=True)
+    return made[order][np.sort(first)][:most].astype(np.float64)
+
+
+def prior_of(target: Target, spectrum: SpectrumFill) -> Prior:
+    """Return what a fill takes the ΔPDF for at lattice vectors."""
+    vectors = lattice_vectors(target.cell, target.operations, target.grid.step)
+    return Prior(vectors, spectrum.signal(vectors), WIDTH)
+
+
+class HoleSums:
+    """Sums over the voxels of S(Q) for the covariance at lattice vectors, added plane by plane.
+
+    Parameters
+    ----------
+    made : Plan
+    prior : Prior
+    """
+
+    def __init__(self, made: Plan, prior: Prior) -> None:
+        self._plan, self._prior = made, prior
+        self._sets = [np.unique(np.rint(v @ made.operations), axis=0) for v in prior.vectors]
+        self._middle = 2 * np.abs(np.concatenate(self._sets)).max(axis=0).astype(int)
+        self._moved = (made.operations - np.eye(3)) * made.grid.step
+        # Around each lattice vector, V is a Gaussian: the resolution, and the neighbourhood in
+        # which V is learnt. Six points have its first moments.
+        width = np.hypot(prior.width, made.taper.resolution / np.sqrt(8 * np.log(2)))
+        inverse = np.linalg.inv(2 * np.pi * np.linalg.inv(lattice.b_matrix(made.cell)).T)
+        self._shifts = np.sqrt(3) * width * inverse.T
+        self._waves = self._waves_at(np.zeros(3))
+        self._shifted = [self._waves_at(shift) for shift in self._shifts]
+        shape = tuple(2 * self._middle[::-1] + 1)
+        self._sums = np.zeros(shape, np.complex128)
+        self._gaps = np.zeros((3, *shape))
+        self._weight = self._noise = 0.0
+
+    def _waves_at(self, shift: Floats) -> list[NDArray[np.complex64]]:
+        """Return exp(2πi h (u − shift)) for each axis of the grid."""
+        return [
+            np.exp(2j * np.pi * np.outer(self._plan.grid.axis(i), np.arange(-n, n + 1) - shift[i]))
+            .astype(np.complex64)
+            for i, n in enumerate(self._middle)
+        ]  # fmt: skip
+
+    def add(self, l: int, code: NDArray[np.uint8], sigma: NDArray[Any]) -> None:  # noqa: E741
+        """Add a plane (k, h) of the grid: codes of `punched`, and σ; ``l`` is its index."""
+        made = self._plan
+        at = l - int(made.zero[2])
+        if abs(at) > made.reach[2]:
+            return
+        h, k = (
+            np.arange(max(z - r, 0), min(z + r + 1, n))
+            for z, r, n in zip(made.zero[:2], made.reach[:2], code.shape[::-1], strict=True)
+        )
+        whole = np.ix_(k - made.zero[1] + made.reach[1], h - made.zero[0] + made.reach[0])
+        taper, squares = (x[whole] for x in self._weights(at))
+        own, errors = code[np.ix_(k, h)], sigma[np.ix_(k, h)].astype(np.float64)
+        known = np.isfinite(errors)
+        variance = np.where(known & (own == MEASURED), squares * errors**2, 0.0)
+        punched = np.where(own == PUNCHED, squares, 0.0)
+        self._weight += float(squares.sum())
+        self._noise += float(variance.sum())
+
+        def transformed(field: NDArray[Any], waves: list[NDArray[np.complex64]]) -> NDArray[Any]:
+            part = waves[1][k].T @ (field.astype(np.complex64) @ waves[0][h])
+            product: NDArray[Any] = waves[2][l][:, None, None] * part
+            return product
+
+        self._sums += transformed(variance + 1j * punched, self._waves)
+        gaps = known & (own == UNMEASURED)
+        if gaps.any():
+            amplitude = np.where(gaps, taper * errors, 0.0)
+            for sums, waves in zip(self._gaps, self._shifted, strict=True):
+                sums += transformed(amplitude, waves).real
+
+    def _weights(self, at: int) -> tuple[Floats, Floats]:
+        """Return w, and w² by the number of operations that leave a voxel in place, (k, h)."""
+        made = self._plan
+        tapers, squares = [], []
+        for sign in (-1, 1):
+            w = made.weights(sign * at)
+            stays = np.empty(w.shape, np.int64)
+            pdf_kernels.stabilisers(sign * at, self._moved, stays)
+            tapers.append(w)
+            squares.append(w * w / stays)
+        # |Q| of -h k l equals |Q| of h -k -l.
+        first, second = (np.hstack([x[0][::-1, :0:-1], x[1]]) for x in (tapers, squares))
+        return first, second
+
+    def covariance(self) -> Floats:
+        """Return the covariance (n, n) of the ΔPDF at the vectors of the prior."""
+        even = (self._sums + self._sums[::-1, ::-1, ::-1]) / 2
+        noise, h = self._between(even.real), self._between(even.imag) / self._weight
+        # B < 1 and H <= 1 keep the matrix regular.
+        b = np.clip(self._prior.signal, 0.0, 1 - 1e-6)
+        l = np.linalg.solve(np.eye(len(b)) - h * b, h)  # noqa: E741
+        share = float(even.imag[tuple(self._middle[::-1])]) / self._weight
+        # In the holes stands the noise of their neighbours.
+        noise += self._noise / (1 - share) * (h + (b[:, None] + b - 1) * (l + l.T) / 2)
+        size = np.sqrt([len(s) for s in self._sets])
+        made = self._plan
+        result: Floats = noise / size[:, None] / size + self._of_gaps()
+        group = len(made.operations) if made.symmetrised else 1
+        return made.scale**2 * group * (result + result.T) / 2
+
+    def _between(self, sums: Floats) -> Floats:
+        """Return sums at differences of vectors, between normalised sets of equivalents."""
+        result = np.stack([self._at(sums, r, self._prior.vectors).sum(axis=0) for r in self._sets])
+        size = np.sqrt([len(s) for s in self._sets])
+        normalised: Floats = result.T * size[:, None] / size
+        return (normalised + normalised.T) / 2
+
+    def _at(self, sums: Floats, minus: Floats, plus: Floats) -> Floats:
+        apart = np.rint(plus - minus[:, None]).astype(int) + self._middle
+        values: Floats = sums[apart[..., 2], apart[..., 1], apart[..., 0]]
+        return values
+
+    def _of_gaps(self) -> Floats:
+        """Return the covariance by gaps that were not measured.
+
+        Their errors have the spectrum of the ΔPDF, and σ of the fill.
+        """
+        n = len(self._sets)
+        result = np.zeros((n, n))
+        b = np.clip(self._prior.signal, 0.0, 1 - 1e-6)
+        power = np.repeat(b / (1 - b), [len(s) for s in self._sets])
+        if not self._gaps.any() or not power.any():
+            return result
+        vectors = np.concatenate(self._sets)
+        strong = np.argsort(-power, kind="stable")[:_SOURCES]
+        share = power[strong] / power[strong].sum() / (2 * len(self._shifts))
+        for sums in self._gaps:
+            for sign in (1, -1):
+                response = np.stack(
+                    [
+                        self._at(sums[::sign, ::sign, ::sign], s, vectors[strong]).mean(axis=0)
+                        for s in self._sets
+                    ]
+                )
+                result += response * share @ response.T
+        return result

@@ -1,0 +1,108 @@
+"""Covariance of the ΔPDF at lattice vectors, against Gaussian statistics and worlds."""
+
+import numpy as np
+from tests.truth import hole_judge, hole_worlds
+from tests.volumes.test_spectrum import target_of
+
+from hklflow.geometry.grid import Grid
+from hklflow.volumes import fill, hole_covariance, spectrum
+from hklflow.volumes.hole_covariance import HoleSums, Prior
+from hklflow.volumes.pdf_plan import plan
+from hklflow.volumes.tapers import Taper
+
+FRIEDEL = np.stack([np.eye(3, dtype=int), -np.eye(3, dtype=int)])
+
+
+def stated(target: fill.Target, taper: Taper, prior: Prior, operations: np.ndarray) -> np.ndarray:
+    made = plan(target.grid, target.cell, taper, operations)
+    sums = HoleSums(made, prior)
+    for l, code in enumerate(target.code):  # noqa: E741
+        sums.add(l, code, target.errors[l])
+    return sums.covariance()
+
+
+def test_of_gaussian_fields_it_is_that_of_the_best_estimate() -> None:
+    """S of three cosines and noise on 13³ voxels; every third voxel along each axis is a hole."""
+    cell, grid = np.array([5.0, 5.0, 5.0, 90, 90, 90]), Grid.symmetric([2.0] * 3, [1 / 3] * 3)
+    code = np.zeros(grid.array_shape, np.uint8)
+    code[::3, ::3, ::3] = fill.PUNCHED  # -2, -1 ... 2
+    vectors = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, -1, 1]], float)
+    size, noise = code.size, 0.3
+    # 27 R of a period; each set of equivalents has two, r = 0 one. The rest of R is noise.
+    signal = np.array([0.6, 0.9, 0.0, 0.97])
+    hkl = np.stack(np.meshgrid(*[grid.axis(0)] * 3, indexing="ij")[::-1], axis=-1).reshape(-1, 3)
+    waves = np.cos(2 * np.pi * hkl @ vectors.T)
+    # Independent voxels: one of each pair of Friedel mates.
+    half = np.arange(size) >= size // 2
+    number = np.where(np.arange(size) == size // 2, 1, 2)[half]
+    waves, holes = waves[half], code.ravel()[half] == fill.PUNCHED
+    # V is the variance at general r for one voxel: σ² times the number of operations.
+    v = 2 * noise**2 / (1 - signal)
+    # D(R) = Σ S cos has the variance V · voxels / number of equivalents.
+    amplitude = (v - 2 * noise**2) / size * np.array([1, 2, 2, 2])
+    of_s = waves * amplitude @ waves.T
+    known = ~holes
+    total = of_s + noise**2 * np.eye(len(of_s))
+    best = of_s[:, known] @ np.linalg.inv(total[np.ix_(known, known)])
+    # The ΔPDF has S as measured, and the best estimate in holes.
+    estimate = np.zeros((len(of_s), known.sum()))
+    estimate[np.flatnonzero(known), np.arange(known.sum())] = 1
+    estimate[holes] = best[holes]
+    rest = np.eye(len(of_s))
+    rest[:, known] -= estimate
+    errors = rest @ of_s @ rest.T + noise**2 * estimate @ estimate.T
+    scale = 1 / 125 / 27
+    transform = scale * (number[:, None] * waves).T
+    expected = transform @ errors @ transform.T
+    sigma = np.full(code.shape, noise, np.float32)
+    target = fill.Target(sigma.copy(), sigma, code, grid, cell, FRIEDEL)
+    found = stated(target, Taper("none", 1e3, 0), Prior(vectors, signal, 0.8), FRIEDEL)
+    plain = noise**2 * transform @ transform.T
+    np.testing.assert_allclose(found, expected, atol=0.02 * plain.max())
+
+
+def test_chi_square_of_a_world_is_one() -> None:
+    world = hole_worlds.make_world("size effect", "triclinic", 31, 0.125, False)
+    vectors = hole_judge.lattice_vectors(world, 60)
+    judge = hole_judge.Judge(world, vectors)
+
+    def candidate(values, sigma, punched, world):  # type: ignore[no-untyped-def]
+        target = target_of(world)
+        holes = punched == hole_worlds.PUNCHED
+        target.data[~holes], target.errors[~holes] = values[~holes], sigma[~holes]
+        again = spectrum.SpectrumFill(target, world.q_max)
+        for _ in range(spectrum.ROUNDS):
+            again.learn()
+        again.write()
+        prior = hole_covariance.prior_of(target, again)
+        taper = Taper("tukey", world.q_max, 0.5)
+        covariance = stated(target, taper, prior, world.lattice.operations)
+        both = np.concatenate([prior.vectors, -prior.vectors]).tolist()
+        own = [both.index(v) % len(prior.vectors) for v in vectors.tolist()]
+        errors = target.errors.astype(float)
+        part = covariance[np.ix_(own, own)] - judge.covariance(errors)
+        return target.data.astype(float), errors, lambda _: part
+
+    residuals, covariances = hole_judge.pulls(candidate, judge, 100.0, 3)
+    result = hole_judge.verdict(residuals, covariances)
+    assert 0.8 < result.chi2_full < 1.25
+    assert 0.7 < result.shells < 1.3
+
+
+def test_errors_of_gaps_add_up_where_the_pdf_is_strong() -> None:
+    """A slab of two planes was not measured; what is lost there has the spectrum of one cosine."""
+    cell, grid = np.array([5.0, 5.0, 5.0, 90, 90, 90]), Grid.symmetric([1.0] * 3, [0.1] * 3)
+    code = np.zeros(grid.array_shape, np.uint8)
+    code[[5, -6]] = fill.UNMEASURED
+    errors = np.where(code == fill.UNMEASURED, 2.0, 0.1).astype(np.float32)
+    target = fill.Target(errors.copy(), errors, code, grid, cell, FRIEDEL)
+    vectors = np.array([[1, 0, 0], [0, 2, 0]], float)
+    prior = Prior(vectors, np.array([0.9, 0.0]), 0.0)
+    # A taper of such a range has no width in r: the field is 2 √2 z cos(2π x) with <z²> = 1.
+    found = stated(target, Taper("none", 1e9, 0), prior, FRIEDEL)
+    hkl = np.stack(np.meshgrid(*[grid.axis(0)] * 3, indexing="ij")[::-1], axis=-1)
+    waves = np.cos(2 * np.pi * hkl @ vectors.T)
+    gap, voxel = code == fill.UNMEASURED, 1e-3 / 125
+    lost = 2 * np.sqrt(2) * voxel * (waves[gap].T @ waves[gap][:, 0])
+    noise = 2 * (0.1 * voxel) ** 2 * waves[~gap].T @ waves[~gap]
+    np.testing.assert_allclose(found, np.outer(lost, lost) + noise, rtol=1e-4, atol=1e-12)
