@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from hklflow.geometry.symmetry import SpaceGroup
     from hklflow.nexus import OpenVolume
     from hklflow.volumes.fill import Target
+    from hklflow.volumes.tails import Tails
 
-VERSION = 7
+VERSION = 8
 
 # 1/Å, used if the radius cannot be measured.
 _USUAL_RADIUS = 0.2
@@ -88,6 +89,11 @@ class Settings(stage.Params):
     of S, if the control holes do not speak against it. It takes some 4 s of a core per million
     voxels, and several times more if wide gaps are filled.
     """
+    tails: bool = True
+    """Model maxima of the diffuse scattering inside of the holes of reflections (thermal diffuse
+    scattering, correlated displacements) by their tails around the holes. It takes up to a minute
+    of a core.
+    """
     memory: float = Field(8000.0, gt=0)
     """Memory for the volumes in MB. A larger volume is kept in a temporary file next to the output.
     """
@@ -123,6 +129,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         l = int(np.argmin(np.abs(target.grid.axis(2))))  # noqa: E741
         before = target.data[l].copy()
         n = np.bincount(target.code.ravel(), minlength=4)
+        tails = _tails(target, params, group, q_max, metrics)
+        if tails is not None:
+            warnings += hole_checks.tails(tails)
+            tails.subtract()
         holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
         found = controls(target, holes)
         model = best_of(found, fill.BEST)
@@ -137,6 +147,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 model, doubts = refill(target, holes, found, model, q_max, threads, stage.progress)
             warnings += doubts
         del holes
+        if tails is not None:
+            tails.restore()
         metrics |= {
             "q_max in 1/Å": q_max,
             "voxels punched and filled": int(n[fill.PUNCHED]),
@@ -353,6 +365,24 @@ def _punch(
         inside += int(within.sum())
     told["voxels within q_max"] = inside
     return told
+
+
+def _tails(
+    target: "Target", params: Params, group: "SpaceGroup", q_max: float, metrics: dict[str, Any]
+) -> "Tails | None":
+    """Fit the model of the maxima in the holes of reflections; None if it is not wanted."""
+    import numpy as np
+
+    from hklflow.volumes import punch
+    from hklflow.volumes.tails import Tails
+
+    if not params.tails or params.method == "karen":
+        return None
+    radii = metrics["radius in 1/Å"]
+    positions = punch.bragg_positions(target.grid, target.cell, group, radii, params.absences)
+    made = Tails(target, positions, float(np.max(radii)), q_max)
+    metrics["maxima inside of holes"] = made.summary()
+    return made
 
 
 def _write(
