@@ -47,6 +47,9 @@ FIRST = (
         "workflow/test_import_nxrefine",
     ),
     *("test_transition_remedies", "bragg/test_bragg_tune", "test_agreement_real", "test_agreement"),
+    *("test_fill_stage", "test_ccd_scan", "test_unmeasured_background", "test_absorption"),
+    *("orientation/test_arm_angles", "docs/test_site", "test_integrating_scan"),
+    *("test_leftover_scans", "transform/test_binning_order"),
 )
 
 
