@@ -283,7 +283,8 @@ class SpectrumFill:
     def _missed(self) -> Floats:
         """Return what the fill of a random field with the symmetry of S misses in the holes (n,).
 
-        With white noise n, this is Λ_hh⁻¹ (F* V^(−1/2) F n)_h.
+        The field is t = F* V^(1/2) F n with white noise n, and its fill misses
+        t_h + Λ_hh⁻¹ Λ_hm t_m = Λ_hh⁻¹ (F* V^(−1/2) F n)_h.
         """
         waves, places = self._waves, self._waves.all_places()
         # A field of −1 and 1 is as white as one of Gaussian numbers.
@@ -299,12 +300,16 @@ class SpectrumFill:
         in_box = waves.of_planes(planes, places)
         del planes
         in_holes = self._voxels.taken(white, size)
-        root = 1 / np.sqrt(self._variance) - np.float32(self._beyond**-0.5)
-        root /= np.float32(waves.size)
-        right = in_holes * self._beyond**-0.5 + self._voxels.of_waves(root * in_box)
-        del root, in_box
-        right = self._symmetric(right)
-        return self._solved(self._voxels, right, np.zeros(len(right)), _STEPS)
+        # The search starts at the field itself, so that what is not found counts as missed.
+        fields = []
+        for power in (0.5, -0.5):
+            root = self._variance**power - np.float32(self._beyond**power)
+            root *= in_box
+            root /= np.float32(waves.size)
+            values = in_holes * self._beyond**power + self._voxels.of_waves(root)
+            fields.append(self._symmetric(values))
+        start, right = fields
+        return self._solved(self._voxels, right, start, _STEPS)
 
     def _symmetric(self, values: Floats) -> Floats:
         """Return the means (n,) of values in holes over their equivalents."""
