@@ -151,3 +151,23 @@ def test_a_fill_that_does_not_converge_says_so(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(spectrum, "_LAST_STEPS", 8)
     _, (words,) = refill(target, holes, found, fill.BEST, world.q_max)
     assert "has not converged" in words
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_a_rough_fill_is_replaced_if_kriging_is_kept(
+    monkeypatch: pytest.MonkeyPatch, judged: bool
+) -> None:
+    world = hole_worlds.make_world("short-range order", "triclinic", 21, 0.15, False)
+    expected, target = target_of(world), target_of(world)
+    fill.fill(expected)
+    fill.fill(target, rough=True)
+    own = target.code == fill.PUNCHED
+    assert np.abs(target.data - expected.data)[own].max() > 0.01
+    bad = Control(9.0, 0.0, 0.1, 1.0, np.zeros(3), 20) if judged else None
+    monkeypatch.setattr("hklflow.volumes.refill.of_spectrum", lambda *_: bad)
+    found = {fill.BEST: Control(1.0, 0.0, 0.1, 1.0, np.zeros(3), 20)}
+    model, words = refill(target, [], found, fill.BEST, world.q_max, rough=True)
+    assert model == fill.BEST
+    assert len(words) == judged
+    np.testing.assert_array_equal(target.data, expected.data)
+    np.testing.assert_array_equal(target.errors, expected.errors)

@@ -108,7 +108,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.plots import fill as pictures
     from hklflow.volumes import fill
     from hklflow.volumes.control import best_of, controls
-    from hklflow.volumes.refill import refill
+    from hklflow.volumes.refill import is_judged, refill
 
     group = stage.read_orientation(inputs.orientation).group
     with nexus.open_volume(inputs.symmetrised) as volume:
@@ -126,15 +126,18 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
         found = controls(target, holes)
         model = best_of(found, fill.BEST)
+        doubts = _room_for_spectrum(target.data.shape, params) if params.spectrum else []
+        spectrum = params.spectrum and not doubts and is_judged(found, model)
+        warnings += doubts
         done = fill.fill(
             target,
             model,
             lambda items, total: stage.progress(items, total, "holes filled", lambda step: step),
+            rough=spectrum,
         )
-        if params.spectrum:
-            doubts = _room_for_spectrum(target.data.shape, params)
-            if not doubts:
-                model, doubts = refill(target, holes, found, model, q_max, threads, stage.progress)
+        if spectrum:
+            given = target, holes, found, model, q_max, threads, stage.progress
+            model, doubts = refill(*given, rough=True)
             warnings += doubts
         del holes
         metrics |= {
