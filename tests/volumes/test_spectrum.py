@@ -48,6 +48,22 @@ def test_holes_are_those_of_a_dense_solution(cone: bool) -> None:
     assert found.converged
 
 
+def test_random_fields_miss_as_much_as_a_dense_covariance_says() -> None:
+    """The part of Λ_hh⁻¹ that has inversion symmetry; 60 fields know it to 2 %."""
+    world = hole_worlds.make_world("short-range order", "triclinic", 13, 0.25, True)
+    target = target_of(world)
+    found = SpectrumFill(target, world.q_max)
+    periods = np.array(found._waves.periods)
+    row = np.fft.irfftn(1 / found._variance.astype(float), found._waves.periods, (0, 1, 2))
+    at = np.stack(np.unravel_index(found.holes, target.data.shape))
+    covariance = np.linalg.inv(row[*((at[:, :, None] - at[:, None]) % periods[:, None, None])])
+    # The image of a voxel has the number that counts from the end.
+    even = (covariance + covariance[::-1]) / 2
+    expected = np.trace(even + even[:, ::-1]) / 2 / len(even)
+    fields = [np.mean(found._missed() ** 2) for _ in range(60)]
+    assert np.mean(fields) == pytest.approx(expected, rel=0.1)
+
+
 def test_variance_is_that_of_neighbours() -> None:
     """A cosine of one r, much stronger than noise: V is a Gaussian of 0.8 Å around this r."""
     world = hole_worlds.make_world("short-range order", "triclinic", 21, 0.15, False)

@@ -159,8 +159,8 @@ class SpectrumFill:
         kriged = self._target.errors[places] / self._tapered.unit
         # What is missed contains the noise of the field, which is no error of S.
         noise = self._noise / len(self._target.images)
-        # Holes that q_max cuts have other errors by kriging.
-        inner = self._tapered.weights(self.holes) > 0.5
+        # Reflections that q_max cuts have other errors by kriging.
+        inner = (self._tapered.weights(self.holes) > 0.5) | (code == UNMEASURED)
         gains = {}
         for kind in (PUNCHED, UNMEASURED):
             own = (code == kind) & inner
