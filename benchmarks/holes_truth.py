@@ -23,7 +23,7 @@ from scipy.ndimage import gaussian_filter
 
 from benchmarks import spectrum_fill
 from hklflow.volumes import control, fill, spectrum
-from hklflow.volumes.refill import refill
+from hklflow.volumes.refill import is_judged, refill
 from tests.truth import hole_judge, hole_worlds
 
 CHOSEN = [0, 0]  # fills of which the stage keeps kriging, takes the spectrum
@@ -31,7 +31,11 @@ WAVES = ("isotropic TDS", "anisotropic TDS")
 
 
 def kriged(
-    values: np.ndarray, sigma: np.ndarray, punched: np.ndarray, world: hole_worlds.World
+    values: np.ndarray,
+    sigma: np.ndarray,
+    punched: np.ndarray,
+    world: hole_worlds.World,
+    rough: bool = False,
 ) -> tuple[fill.Target, list[fill.Holes], dict[str, control.Control], str]:
     """Fill as the first part of the stage; what was not measured beyond q_max is left."""
     q = np.linalg.norm(hole_worlds.hkl_of(world.grid) @ world.lattice.reciprocal.T, axis=-1)
@@ -48,7 +52,7 @@ def kriged(
     holes = fill.find_holes(target, (punched == hole_worlds.PUNCHED).view(np.uint8))
     found = control.controls(target, holes)
     model = control.best_of(found, fill.BEST)
-    fill.fill(target, model)
+    fill.fill(target, model, rough=rough and is_judged(found, model))
     return target, holes, found, model
 
 
@@ -68,8 +72,9 @@ def todays_fill(
     values: np.ndarray, sigma: np.ndarray, punched: np.ndarray, world: hole_worlds.World
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fill as the stage does, with the spectrum."""
-    target, holes, found, model = kriged(values, sigma, punched, world)
-    CHOSEN[refill(target, holes, found, model, world.q_max)[0] == spectrum.NAME] += 1
+    target, holes, found, model = kriged(values, sigma, punched, world, rough=True)
+    chosen, _ = refill(target, holes, found, model, world.q_max, rough=True)
+    CHOSEN[chosen == spectrum.NAME] += 1
     return arrays(target)
 
 

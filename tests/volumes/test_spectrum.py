@@ -48,6 +48,22 @@ def test_holes_are_those_of_a_dense_solution(cone: bool) -> None:
     assert found.converged
 
 
+def test_random_fields_miss_as_much_as_a_dense_covariance_says() -> None:
+    """The part of Λ_hh⁻¹ that has inversion symmetry; 60 fields know it to 2 %."""
+    world = hole_worlds.make_world("short-range order", "triclinic", 13, 0.25, True)
+    target = target_of(world)
+    found = SpectrumFill(target, world.q_max)
+    periods = np.array(found._waves.periods)
+    row = np.fft.irfftn(1 / found._variance.astype(float), found._waves.periods, (0, 1, 2))
+    at = np.stack(np.unravel_index(found.holes, target.data.shape))
+    covariance = np.linalg.inv(row[*((at[:, :, None] - at[:, None]) % periods[:, None, None])])
+    # The image of a voxel has the number that counts from the end.
+    even = (covariance + covariance[::-1]) / 2
+    expected = np.trace(even + even[:, ::-1]) / 2 / len(even)
+    fields = [np.mean(found._missed() ** 2) for _ in range(60)]
+    assert np.mean(fields) == pytest.approx(expected, rel=0.1)
+
+
 def test_variance_is_that_of_neighbours() -> None:
     """A cosine of one r, much stronger than noise: V is a Gaussian of 0.8 Å around this r."""
     world = hole_worlds.make_world("short-range order", "triclinic", 21, 0.15, False)
@@ -151,3 +167,23 @@ def test_a_fill_that_does_not_converge_says_so(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(spectrum, "_LAST_STEPS", 8)
     _, (words,), _ = refill(target, holes, found, fill.BEST, world.q_max)
     assert "has not converged" in words
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_a_rough_fill_is_replaced_if_kriging_is_kept(
+    monkeypatch: pytest.MonkeyPatch, judged: bool
+) -> None:
+    world = hole_worlds.make_world("short-range order", "triclinic", 21, 0.15, False)
+    expected, target = target_of(world), target_of(world)
+    fill.fill(expected)
+    fill.fill(target, rough=True)
+    own = target.code == fill.PUNCHED
+    assert np.abs(target.data - expected.data)[own].max() > 0.01
+    bad = Control(9.0, 0.0, 0.1, 1.0, np.zeros(3), 20) if judged else None
+    monkeypatch.setattr("hklflow.volumes.refill.of_spectrum", lambda *_: bad)
+    found = {fill.BEST: Control(1.0, 0.0, 0.1, 1.0, np.zeros(3), 20)}
+    model, words = refill(target, [], found, fill.BEST, world.q_max, rough=True)
+    assert model == fill.BEST
+    assert len(words) == judged
+    np.testing.assert_array_equal(target.data, expected.data)
+    np.testing.assert_array_equal(target.errors, expected.errors)

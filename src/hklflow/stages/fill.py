@@ -115,7 +115,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.plots import fill as pictures
     from hklflow.volumes import fill, hole_covariance
     from hklflow.volumes.control import best_of, controls
-    from hklflow.volumes.refill import refill
+    from hklflow.volumes.refill import is_judged, refill
 
     group = stage.read_orientation(inputs.orientation).group
     with nexus.open_volume(inputs.symmetrised) as volume:
@@ -137,24 +137,25 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
         found = controls(target, holes)
         model = best_of(found, fill.BEST)
+        doubts = _room_for_spectrum(target.data.shape, params) if params.spectrum else []
+        spectrum = params.spectrum and not doubts and is_judged(found, model)
+        warnings += doubts
         done = fill.fill(
             target,
             model,
             lambda items, total: stage.progress(items, total, "holes filled", lambda step: step),
+            rough=spectrum,
         )
         prior = None
-        if params.spectrum:
-            doubts = _room_for_spectrum(target.data.shape, params)
-            if not doubts:
-                model, doubts, again = refill(
-                    target, holes, found, model, q_max, threads, stage.progress
-                )
-                if again is not None:
-                    prior = hole_covariance.prior_of(target, again, tails)
-                    del again
+        if spectrum:
+            given = target, holes, found, model, q_max, threads, stage.progress
+            model, doubts, again = refill(*given, rough=True)
+            if again is not None:
+                prior = hole_covariance.prior_of(target, again, tails)
+                del again
             warnings += doubts
         del holes
-        if tails is not None:
+        if tails is not None and tails.found:
             tails.restore()
             _read_measured(volume, target)
         metrics |= {

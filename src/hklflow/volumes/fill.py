@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hklflow.geometry import lattice
 from hklflow.geometry.grid import Grid
 from hklflow.volumes import fill_kernels as kernels
+from hklflow.volumes.cubes import halved, interpolated
 from hklflow.volumes.kriging import Kriging
 from hklflow.volumes.symmetrise import index_maps
 
@@ -36,9 +37,10 @@ BEST = next(iter(MODELS))
 
 _LARGEST = 3000  # largest number of voxels of a hole that is kriged
 _BATCH = 256  # holes that are filled at a time
-# Support of a rare shape and of a common shape, in voxels (the time of the decomposition grows with
-# the third power), and smallest number of holes of a common shape.
-_FEW, _MANY, _RARE = 400, 800, 8
+# Support of a rough fill, of a rare shape and of a common shape, in voxels (the time of the
+# decomposition grows with the third power), and smallest number of holes of a common shape.
+_ROUGH, _FEW, _MANY, _RARE = 150, 400, 800, 8
+_USUAL = 0.8  # part of the voxels, in the most common shapes, that a rough fill does not save at
 _SHAPES = 8  # number of shapes that get the larger support even if they are rare
 _MOSTLY = 0.8  # if a smaller part of the support was measured, a hole gets its own decomposition
 
@@ -207,6 +209,7 @@ def fill(
     target: Target,
     model: str = BEST,
     progress: Callable[[Iterator[int], int], Iterator[int]] | None = None,
+    rough: bool = False,
 ) -> dict[str, int]:
     """Fill PUNCHED and UNMEASURED voxels, in place.
 
@@ -219,6 +222,8 @@ def fill(
     progress : callable, optional
         Function that gets the iterator over the numbers of filled holes, and the number of all
         holes.
+    rough : bool
+        True if another fill follows, for which these values are the start.
 
     Returns
     -------
@@ -234,7 +239,7 @@ def fill(
         hidden = code == kind
         target.data[hidden] = target.errors[hidden] = np.nan
         del hidden
-    done = _krige(target, work, model)
+    done = _krige(target, work, model, rough)
     total = sum(len(holes.bases) for holes in work)
     for _ in done if progress is None else progress(done, total):
         pass
@@ -246,11 +251,16 @@ def fill(
     return {"holes": total, "shapes": len(work), "voxels by shell": len(unfilled)}
 
 
-def _krige(target: Target, work: list[Holes], model: str) -> Iterator[int]:
+def _krige(target: Target, work: list[Holes], model: str, rough: bool) -> Iterator[int]:
     work = sorted(work, key=lambda holes: -len(holes.bases) * len(holes.voxels))
+    voxels, total = 0, sum(len(holes.bases) * len(holes.voxels) for holes in work)
     for i, holes in enumerate(work):
         common = i < _SHAPES or len(holes.bases) >= _RARE
-        support = support_of(holes.voxels, target.edges, most_of(len(holes.voxels), common))
+        most = most_of(len(holes.voxels), common)
+        if rough and voxels > _USUAL * total:
+            most = _ROUGH
+        voxels += len(holes.bases) * len(holes.voxels)
+        support = support_of(holes.voxels, target.edges, most)
         for bases, rows in _alike(target, holes, support):
             pattern = Pattern(holes.voxels, support[rows], target.edges, model)
             for start in range(0, len(bases), _BATCH):
@@ -341,7 +351,7 @@ def _level(target: Target, numbers: Indices) -> None:
     mean, scatter = (np.interp(every_bin, every_bin[some], x[some]) for x in (mean, scatter))
     levels = _pyramid(target, mean, width)
     where = np.stack(np.unravel_index(numbers, target.data.shape), axis=1)
-    correction = _pull(levels, where)
+    correction = interpolated(levels, where)
     shell = (radii(target, numbers) / width).astype(int)
     target.data.reshape(-1)[numbers] = mean[shell] + correction
     target.errors.reshape(-1)[numbers] = scatter[shell]
@@ -369,32 +379,5 @@ def _pyramid(target: Target, mean: Floats, width: float) -> list[tuple[Any, Any]
         counts[l // 2] += np.bincount(cube, None, size).reshape(shape[1:])
     levels = [(sums, counts)]
     while max(levels[-1][0].shape) > 1:
-        levels.append((_halved(levels[-1][0]), _halved(levels[-1][1])))
+        levels.append((halved(levels[-1][0]), halved(levels[-1][1])))
     return levels
-
-
-def _halved(cubes: NDArray[np.float32]) -> NDArray[np.float32]:
-    even = np.pad(cubes, [(0, n % 2) for n in cubes.shape])
-    n_l, n_k, n_h = (n // 2 for n in even.shape)
-    halved: NDArray[np.float32] = even.reshape(n_l, 2, n_k, 2, n_h, 2).sum(axis=(1, 3, 5))
-    return halved
-
-
-def _pull(levels: list[tuple[Any, Any]], where: Indices) -> Floats:
-    """Return the mean residual around voxels, from the smallest cubes with 8 measured voxels.
-
-    Values are interpolated between cubes of each size. Where cubes have fewer than 8 measured
-    voxels, the next larger size gets the rest of the weight.
-    """
-    from scipy.ndimage import map_coordinates
-
-    value, trust = np.zeros(len(where)), np.ones(len(where))
-    for i, (sums, counts) in enumerate(levels):
-        edge = 2 ** (i + 1)
-        place = ((where + 0.5) / edge - 0.5).T
-        total, n = (map_coordinates(x, place, order=1, mode="nearest") for x in (sums, counts))
-        # The next size gets the remaining weight.
-        share = np.minimum(n / 8.0, 1.0) * trust
-        value += share * np.divide(total, n, out=np.zeros(len(n)), where=n > 1e-6)
-        trust -= share
-    return value

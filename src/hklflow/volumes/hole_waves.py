@@ -20,8 +20,9 @@ Singles = NDArray[np.float32]
 Complex = NDArray[np.complex64]
 Indices = NDArray[np.int64]
 
-# Bytes of the columns along l that are transformed at a time.
-_COLUMNS = 4_000_000
+# Bytes of the rows or columns that are transformed at a time. Larger arrays would be taken from the
+# system and given back each time, which takes as long as their transform.
+_AT_A_TIME = 4_000_000
 
 
 class Waves:
@@ -116,7 +117,7 @@ class Waves:
 
     def columns(self) -> Iterator[slice]:
         """Return parts of the waves along k that are transformed along l at a time."""
-        rows = max(1, int(_COLUMNS // (8 * self.periods[0] * self.box_shape[2])))
+        rows = max(1, int(_AT_A_TIME // (8 * self.periods[0] * self.box_shape[2])))
         for start in range(0, self.box[1], rows):
             yield slice(start, min(start + rows, self.box[1]))
 
@@ -178,21 +179,37 @@ class Voxels:
         waves = self.waves
         lines = np.zeros((len(self._k), waves.periods[2]), np.float32)
         lines[self._line, self._h] = x[self._own]
-        moved = scipy.fft.rfft(lines, axis=1, workers=waves.threads)[:, : waves.box_shape[2]]
-        rows = np.zeros((len(self._places), waves.periods[1], waves.box_shape[2]), np.complex64)
-        rows[self._plane, self._k] = moved
-        return waves.kept(waves.along_k(rows), 1)
+        moved = scipy.fft.rfft(lines, axis=1, workers=waves.threads)
+        sheets = np.empty((len(self._places), *waves.box_shape[1:]), np.complex64)
+        for planes, own in self._parts():
+            rows = np.zeros((len(sheets[planes]), *self._row_shape()), np.complex64)
+            rows[self._plane[own] - planes.start, self._k[own]] = moved[own, : rows.shape[2]]
+            sheets[planes] = waves.kept(waves.along_k(rows), 1)
+        return sheets
+
+    def _row_shape(self) -> tuple[int, int]:
+        return self.waves.periods[1], self.waves.box_shape[2]
+
+    def _parts(self) -> Iterator[tuple[slice, slice]]:
+        """Return parts of the planes, and their lines."""
+        n = max(1, _AT_A_TIME // (8 * int(np.prod(self._row_shape()))))
+        for start in range(0, len(self._places), n):
+            first, last = np.searchsorted(self._plane, (start, start + n))
+            yield slice(start, start + n), slice(int(first), int(last))
 
     def values(self, sheets: Complex) -> Floats:
         """Return values (n,) from sheets: the adjoint of `sheets`."""
         waves = self.waves
         n_k = waves.periods[1]
         low, high = waves.halves(1)
-        rows = np.zeros((len(self._places), n_k, waves.box_shape[2]), np.complex64)
-        rows[:, :low], rows[:, n_k - high :] = sheets[:, :low], sheets[:, low:]
-        moved = scipy.fft.ifft(
-            rows, axis=1, norm="forward", overwrite_x=True, workers=waves.threads
-        )[self._plane, self._k]
+        moved = np.empty((len(self._k), waves.box_shape[2]), np.complex64)
+        for planes, own in self._parts():
+            rows = np.zeros((len(sheets[planes]), *self._row_shape()), np.complex64)
+            rows[:, :low], rows[:, n_k - high :] = sheets[planes, :low], sheets[planes, low:]
+            back = scipy.fft.ifft(
+                rows, axis=1, norm="forward", overwrite_x=True, workers=waves.threads
+            )
+            moved[own] = back[self._plane[own] - planes.start, self._k[own]]
         lines = scipy.fft.irfft(
             moved, waves.periods[2], axis=1, norm="forward", workers=waves.threads
         )

@@ -5,9 +5,14 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from hklflow.volumes.control import Control, better, of_spectrum
-from hklflow.volumes.fill import Holes, Target
+from hklflow.volumes.fill import Holes, Target, fill
 from hklflow.volumes.spectrum import NAME, ROUNDS, SpectrumFill
 from hklflow.volumes.wave_box import reach_of
+
+
+def is_judged(found: dict[str, Control], model: str) -> bool:
+    """Return True if control holes judge kriging, so that the spectrum can be compared with it."""
+    return model in found and bool(np.isfinite(found[model].rms))
 
 
 def refill(
@@ -18,6 +23,7 @@ def refill(
     q_max: float,
     threads: int = 1,
     progress: Callable[[Iterable[int], int, str], Iterable[int]] = lambda items, *_: items,
+    rough: bool = False,
 ) -> tuple[str, list[str], SpectrumFill | None]:
     """Fill the kriged holes again, in place.
 
@@ -38,18 +44,23 @@ def refill(
         Radius of the filled sphere, 1/Å.
     progress : callable, optional
         Function that gets the iterable over the rounds, their number and name, and returns it.
+    rough : bool
+        True if the holes are filled roughly only: if kriging is kept, they are filled again.
     """
-    kriging = found.get(model)
-    if kriging is None or not np.isfinite(kriging.rms):
+    if not is_judged(found, model):
         return model, [], None
+    kriging = found[model]
     again = SpectrumFill(target, q_max, threads, reach_of(target, holes))
     for _ in progress(range(ROUNDS), ROUNDS, "rounds of the spectrum"):
         again.learn()
     spectrum = of_spectrum(target, holes, again, model)
-    if spectrum is None:
-        return model, [], None
-    found[NAME] = spectrum
-    if not better(spectrum, kriging):
+    if spectrum is not None:
+        found[NAME] = spectrum
+    if spectrum is None or not better(spectrum, kriging):
+        if rough:
+            fill(target, model)
+        if spectrum is None:
+            return model, [], None
         rejected = (
             f"the fill by the spectrum is wrong by {spectrum.rms:.2f} σ in control holes, and "
             f"kriging by {kriging.rms:.2f} σ: kriging is kept, whose errors add up at lattice "

@@ -40,7 +40,8 @@ NAME = "spectrum of the pair distribution"
 #: Rounds of `SpectrumFill.learn`: more change the result by less than its noise.
 ROUNDS = 3
 
-_TOLERANCE = 1e-4  # of the residual of the conjugate gradients
+# Of the residual of the conjugate gradients, while V is learnt and at the end.
+_LEARNING, _TOLERANCE = 1e-3, 1e-4
 # Largest number of steps while V is learnt, and at the end. Holes of reflections take some 20; wide
 # gaps, to which only long waves reach, hundreds.
 _STEPS, _LAST_STEPS = 40, 120
@@ -105,7 +106,7 @@ class SpectrumFill:
         missed = self._missed()
         self._gain = self._gains(missed)
         lost = self._power.of(self._voxels.waves_of(missed))
-        self._t = self._complete(self._voxels, self._known, self._t, _STEPS)
+        self._t = self._complete(self._voxels, self._known, self._t, _STEPS, _LEARNING)
         lost += self._power.of(self._known + self._voxels.waves_of(self._t))
         squares = float(self._t @ self._t + missed @ missed)
         self._variance, self._beyond = self._learnt(lost, squares)
@@ -179,9 +180,12 @@ class SpectrumFill:
         kriged = self._target.errors[places] / self._tapered.unit
         # What is missed contains the noise of the field, which is no error of S.
         noise = self._noise / len(self._target.images)
+        # Reflections that q_max cuts have other errors by kriging.
+        inner = (self._tapered.weights(self.holes) > 0.5) | (code == UNMEASURED)
         gains = {}
         for kind in (PUNCHED, UNMEASURED):
-            own = code == kind
+            own = (code == kind) & inner
+            own = own if own.any() else code == kind
             if own.any():
                 variance = float(np.mean(missed[own] ** 2)) - noise
                 mean = float(np.mean(kriged[own].astype(np.float64) ** 2))
@@ -277,7 +281,7 @@ class SpectrumFill:
         right: Floats,
         start: Floats,
         most: int,
-        tolerance: float = _TOLERANCE,
+        tolerance: float,
     ) -> Floats:
         """Return x with Λ_hh x = right, by conjugate gradients."""
         weights = self._weights()
@@ -304,7 +308,8 @@ class SpectrumFill:
     def _missed(self) -> Floats:
         """Return what the fill of a random field with the symmetry of S misses in the holes (n,).
 
-        With white noise n, this is Λ_hh⁻¹ (F* V^(−1/2) F n)_h.
+        The field is t = F* V^(1/2) F n with white noise n, and its fill misses
+        t_h + Λ_hh⁻¹ Λ_hm t_m = Λ_hh⁻¹ (F* V^(−1/2) F n)_h.
         """
         waves, places = self._waves, self._waves.all_places()
         # A field of −1 and 1 is as white as one of Gaussian numbers.
@@ -320,12 +325,16 @@ class SpectrumFill:
         in_box = waves.of_planes(planes, places)
         del planes
         in_holes = self._voxels.taken(white, size)
-        root = 1 / np.sqrt(self._variance) - np.float32(self._beyond**-0.5)
-        root /= np.float32(waves.size)
-        right = in_holes * self._beyond**-0.5 + self._voxels.of_waves(root * in_box)
-        del root, in_box
-        right = self._symmetric(right)
-        return self._solved(self._voxels, right, np.zeros(len(right)), _STEPS)
+        # The search starts at the field itself, so that what is not found counts as missed.
+        fields = []
+        for power in (0.5, -0.5):
+            root = self._variance**power - np.float32(self._beyond**power)
+            root *= in_box
+            root /= np.float32(waves.size)
+            values = in_holes * self._beyond**power + self._voxels.of_waves(root)
+            fields.append(self._symmetric(values))
+        start, right = fields
+        return self._solved(self._voxels, right, start, _STEPS, _LEARNING)
 
     def _symmetric(self, values: Floats) -> Floats:
         """Return the means (n,) of values in holes over their equivalents."""

@@ -17,7 +17,7 @@ Indices = NDArray[np.int64]
 
 _POINTS = 400  # largest number of voxels around a reflection that are used
 _LEAST = 60  # for the cosines of b, C and the maximum
-_PLACES = 8  # of reflections in their voxels, for the shape
+_PLACES = 4  # of reflections in their voxels, for the shape
 _WHOLE = 0.7  # measured part of the voxels around a reflection without which it is not used
 
 

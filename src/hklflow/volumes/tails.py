@@ -200,6 +200,8 @@ class Tails:
         """
         target = self._target
         total = np.zeros((len(self._samples), len(vectors)))
+        if not self.found:
+            return total
         r = vectors @ (2 * np.pi * np.linalg.inv(self._b))
         for ring in rings(target, self._positions, -1.0, self._radius * (1 + 1e-9)):
             lost = np.zeros((len(self._samples), len(ring.q)))
