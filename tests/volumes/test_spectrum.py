@@ -6,6 +6,7 @@ from tests.truth import hole_judge, hole_worlds
 
 from hklflow.volumes import fill, spectrum
 from hklflow.volumes.control import Control, better, controls
+from hklflow.volumes.hole_waves import Voxels
 from hklflow.volumes.refill import refill
 from hklflow.volumes.spectrum import NAME, ROUNDS, SpectrumFill
 
@@ -31,18 +32,19 @@ def test_holes_are_those_of_a_dense_solution(cone: bool) -> None:
     world = hole_worlds.make_world("short-range order", "triclinic", 13, 0.25, cone)
     target = target_of(world)
     found = SpectrumFill(target, world.q_max)
-    t, v = found._t.astype(float), found._variance.astype(float)
-    row = np.fft.irfftn(1 / v, t.shape, (0, 1, 2))
-    holes = found._holes
-    at = np.stack(np.unravel_index(holes, t.shape))
-    apart = (at[:, :, None] - at[:, None]) % np.array(t.shape)[:, None, None]
-    known = t.copy()
-    known.reshape(-1)[holes] = 0
-    right = -np.fft.irfftn(np.fft.rfftn(known) / v, t.shape, (0, 1, 2))[*at]
+    periods, shape = found._waves.periods, target.data.shape
+    v = found._variance.astype(float)
+    row = np.fft.irfftn(1 / v, periods, (0, 1, 2))
+    at = np.stack(np.unravel_index(found.holes, shape))
+    apart = (at[:, :, None] - at[:, None]) % np.array(periods)[:, None, None]
+    known = np.zeros(periods)
+    known[: shape[0], : shape[1], : shape[2]] = [found._tapered.plane(i) for i in range(shape[0])]
+    assert not known[*at].any()
+    right = -np.fft.irfftn(np.fft.rfftn(known) / v, periods, (0, 1, 2))[*at]
     dense = np.linalg.solve(row[*apart], right)
-    found._complete(found._t, holes, 2000)
+    t = found._complete(found._voxels, found._known, found._t, 2000, 1e-4)
     scale = np.sqrt(np.mean(dense**2))
-    np.testing.assert_allclose(found._t.reshape(-1)[holes], dense, atol=2e-3 * scale)
+    np.testing.assert_allclose(t, dense, atol=2e-3 * scale)
     assert found.converged
 
 
@@ -50,10 +52,10 @@ def test_variance_is_that_of_neighbours() -> None:
     """A cosine of one r, much stronger than noise: V is a Gaussian of 0.8 Å around this r."""
     world = hole_worlds.make_world("short-range order", "triclinic", 21, 0.15, False)
     found = SpectrumFill(target_of(world), world.q_max)
-    n = found._t.shape
+    n = found._waves.periods
     power = np.zeros((*n[:2], n[2] // 2 + 1), np.float32)
     power[2, n[1] - 3, 4] = 1e6 * found._noise
-    v = found._learnt(power) / found._noise
+    v = found._learnt(power, 0.0)[0] / found._noise
     a = world.lattice.direct / (np.array(n[::-1]) * world.grid.step)
     z, y, x = np.indices(power.shape)
     apart = np.stack(
@@ -102,10 +104,17 @@ def test_measured_voxels_are_predicted_without_themselves() -> None:
     places = np.array([[12, 12, 14], [12, 12, 15], [10, 13, 9], [0, 0, 0]])
     first = found.predicted(places, np.ones(4))[0]
     assert np.isnan(first[3])  # beyond q_max
-    for place in places[:3]:
-        for operation in world.lattice.operations:
-            hkl = operation @ (place[::-1] - 12) + 12
-            found._t[tuple(hkl[::-1].astype(int))] += 1000
+    images = [
+        (operation @ (place[::-1] - 12) + 12)[::-1].astype(int)
+        for place in places[:3]
+        for operation in world.lattice.operations
+    ]
+    numbers = np.unique(np.ravel_multi_index(tuple(np.transpose(images)), target.data.shape))
+    before = found._tapered.t_of(numbers)
+    target.data.reshape(-1)[numbers] += 100
+    change = found._tapered.t_of(numbers) - before
+    assert change.min() > 100
+    found._known += Voxels(found._waves, numbers).waves_of(change)
     np.testing.assert_allclose(
         found.predicted(places, np.ones(4))[0][:3], first[:3], atol=2e-3
     )  # noise: 0.05
@@ -139,6 +148,6 @@ def test_a_fill_that_does_not_converge_says_so(monkeypatch: pytest.MonkeyPatch) 
     target = target_of(world)
     holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
     found = controls(target, holes)
-    monkeypatch.setattr(spectrum, "_LAST_STEPS", 2)
+    monkeypatch.setattr(spectrum, "_LAST_STEPS", 8)
     _, (words,), _ = refill(target, holes, found, fill.BEST, world.q_max)
     assert "has not converged" in words

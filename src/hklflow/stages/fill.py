@@ -86,7 +86,7 @@ class Settings(stage.Params):
     """Smallest measured fraction of a shell of |Q| that counts as measured."""
     spectrum: bool = True
     """Fill the holes a second time, with what is most likely for the pair distribution of the rest
-    of S, if the control holes do not speak against it. It takes some 4 s of a core per million
+    of S, if the control holes do not speak against it. It takes some 0.2 s of a core per million
     voxels, and several times more if wide gaps are filled.
     """
     memory: float = Field(8000.0, gt=0)

@@ -26,7 +26,8 @@ from hklflow.geometry import lattice
 from hklflow.volumes import pdf_kernels
 from hklflow.volumes.fill import MEASURED, PUNCHED, UNMEASURED, Target
 from hklflow.volumes.pdf_plan import Plan
-from hklflow.volumes.spectrum import WIDTH, SpectrumFill
+from hklflow.volumes.spectrum import SpectrumFill
+from hklflow.volumes.wave_power import WIDTH
 
 Floats = NDArray[np.float64]
 

@@ -7,6 +7,7 @@ import numpy as np
 from hklflow.volumes.control import Control, better, of_spectrum
 from hklflow.volumes.fill import Holes, Target
 from hklflow.volumes.spectrum import NAME, ROUNDS, SpectrumFill
+from hklflow.volumes.wave_box import reach_of
 
 
 def refill(
@@ -41,7 +42,7 @@ def refill(
     kriging = found.get(model)
     if kriging is None or not np.isfinite(kriging.rms):
         return model, [], None
-    again = SpectrumFill(target, q_max, threads)
+    again = SpectrumFill(target, q_max, threads, reach_of(target, holes))
     for _ in progress(range(ROUNDS), ROUNDS, "rounds of the spectrum"):
         again.learn()
     spectrum = of_spectrum(target, holes, again, model)
