@@ -9,8 +9,9 @@ from hklflow import stage
 from tests.truth.frame_scans import centroids_alone, reduced
 from tests.truth.frames import frame_world
 
-#: Half the resolution of the usual detector, of the same size: arcs have fewer pixels.
+#: A half and a third of the resolution of the usual detector, of the same size: fewer pixels.
 COARSE = {"shape": (240, 256), "pixel_size": 344e-6}
+COARSER = {"shape": (160, 170), "pixel_size": 516e-6}
 
 
 @pytest.mark.slow
@@ -19,7 +20,7 @@ def test_a_mosaic_crystal_has_its_cell(tmp_path: Path) -> None:
 
     By integrated centroids alone it is 110 ppm (8 σ) too large as they are seen.
     """
-    world = frame_world("plain", "cubic", 1, mosaic=1.0, n_frames=160, **COARSE)
+    world = frame_world("plain", "cubic", 1, mosaic=1.0, n_frames=160, **COARSER)
     found = reduced(world, tmp_path, last="converge")
     assert found.refused == {}
     assert np.abs(found.figures["pulls of cell and orientation"]).max() < 4
@@ -33,7 +34,7 @@ def test_a_mosaic_crystal_has_its_cell(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_diffuse_scattering_that_turns_makes_the_scale_doubtful(tmp_path: Path) -> None:
     """Its error is known, and no larger than is said."""
-    world = frame_world("plain", "triclinic", 506, mosaic=0.1)
+    world = frame_world("plain", "triclinic", 506, mosaic=0.1, n_frames=180, **COARSE)
     found = reduced(world, tmp_path, last="frame_scale")
     assert found.said["frame_scale"]
     assert found.figures["error of the scale"] < 2 * found.figures["claimed"]
@@ -43,7 +44,7 @@ def test_diffuse_scattering_that_turns_makes_the_scale_doubtful(tmp_path: Path) 
 @pytest.mark.slow
 def test_a_detector_that_keeps_counts_makes_the_scan_doubtful(tmp_path: Path) -> None:
     """Late centroids leave no residual: only the frames say that the orientation is off."""
-    world = frame_world("afterglow", "tetragonal", 503, 0.02, n_frames=120)
+    world = frame_world("afterglow", "tetragonal", 503, 0.02, n_frames=80, **COARSE)
     found = reduced(world, tmp_path, last="accept")
     assert np.abs(found.figures["pulls of cell and orientation"]).max() > 5
     for name in ("find_peaks", "accept"):
@@ -62,6 +63,6 @@ def test_a_detector_that_keeps_counts_makes_the_scan_doubtful(tmp_path: Path) ->
 def test_a_detector_that_keeps_nothing_is_not_said_to(
     kind: str, system: str, tmp_path: Path
 ) -> None:
-    world = frame_world(kind, system, 533, n_frames=120)
+    world = frame_world(kind, system, 533, n_frames=120, **COARSE)
     found = reduced(world, tmp_path, last="find_peaks")
     assert not any("the detector keeps" in text for text in found.said["find_peaks"])

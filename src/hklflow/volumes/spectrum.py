@@ -148,21 +148,23 @@ class SpectrumFill:
 
     def signal(self, vectors: Floats) -> Floats:
         """Return the share of V that is not noise at vectors (n, 3), in unit cells."""
-        waves, tapered = self._waves, self._tapered
-        share = float(np.sum(tapered.weights(self.holes).astype(np.float64) ** 2)) / tapered.taper
-        box, n = (np.array(x[::-1]) for x in (waves.box, waves.periods))
-        places = vectors * self._target.grid.step * n
-        corner, v = np.floor(places).astype(int), np.zeros(len(vectors))
-        for far in np.ndindex(2, 2, 2):
-            at = corner + far
-            weight = np.prod(1 - np.abs(places - at), axis=1)
-            at = (at + n // 2) % n - n // 2
-            at = np.where(at[:, :1] < 0, -at, at)
-            inside = np.all((at >= -(box // 2)) & (at < (box + 1) // 2), axis=1)
-            x, y, z = np.where(inside[:, None], at, 0).T
-            v += weight * np.where(inside, self._variance[z, y, x], self._beyond)
-        # The noise as if there were no holes.
-        signal: Floats = np.maximum(1 - self._noise / (1 - share) / v, 0.0)
+        # The noise of the waves, as if there were no holes.
+        share = float(np.sum(self._tapered.weights(self.holes).astype(np.float64) ** 2))
+        noise = self._noise / (1 - share / self._tapered.taper)
+        waves, step = self._waves, self._target.grid.step
+        places = (vectors * step)[:, ::-1] * np.array(waves.periods)
+        whole = np.floor(places).astype(int)
+        v, box = np.zeros(len(vectors)), np.array(waves.box)
+        ends = np.array([waves.halves(axis) for axis in range(3)])
+        for corner in np.ndindex(2, 2, 2):
+            at = whole + corner
+            weights = np.prod(1 - np.abs(places - at), axis=1)
+            at = np.where(at[:, 2:] < 0, -at, at)
+            inside = np.all((at >= -ends[:, 1]) & (at < ends[:, 0]), axis=1)
+            found = np.full(len(vectors), self._beyond)
+            found[inside] = self._variance[tuple((at[inside] % box).T)]
+            v += weights * found
+        signal: Floats = np.maximum(1 - noise / v, 0.0)
         return signal
 
     # -------------------------------------------------------------------------- σ
