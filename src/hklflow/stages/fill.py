@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hklflow.volumes.fill import Target
     from hklflow.volumes.hole_covariance import Prior
 
-VERSION = 8
+VERSION = 9
 
 # 1/Å, used if the radius cannot be measured.
 _USUAL_RADIUS = 0.2
@@ -107,7 +107,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     from hklflow import nexus, plots
     from hklflow.plots import fill as pictures
-    from hklflow.volumes import fill, hole_covariance
+    from hklflow.volumes import cosines, fill, hole_covariance
     from hklflow.volumes.control import best_of, controls
     from hklflow.volumes.refill import refill
 
@@ -132,7 +132,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             model,
             lambda items, total: stage.progress(items, total, "holes filled", lambda step: step),
         )
-        prior = None
+        prior, tested = None, []
         if params.spectrum:
             doubts = _room_for_spectrum(target.data.shape, params)
             if not doubts:
@@ -141,6 +141,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 )
                 if again is not None:
                     prior = hole_covariance.prior_of(target, again)
+                    tested = cosines.injected(target, again, prior)
                     del again
             warnings += doubts
         del holes
@@ -157,6 +158,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "interpolant": model,
             **hole_checks.told(found, model),
         }
+        of_cosines = hole_checks.of_cosines(tested)
+        warnings += of_cosines.pop("warnings")
+        metrics |= of_cosines
         metrics["warnings"] += warnings
         metrics["warnings"] += hole_checks.much(metrics["fraction not measured within q_max"])
         metrics["warnings"] += volume.doubts
@@ -165,7 +169,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         control = (found[model].pulls, model) if model in found else None
         images = before, target.data[l], target.code[l]
         cell = volume.cell
-        figure = pictures.fill(target.grid, cell, (2, l), *images, control, q_max, params.title)
+        figure = pictures.fill(
+            target.grid, cell, (2, l), *images, control, tested, q_max, params.title
+        )
     plots.save(figure, outputs.picture)
     stage.write_json(outputs.metrics, metrics)
     rms = f"{found[model].rms:.2f} σ" if model in found else "not known"
