@@ -176,3 +176,20 @@ def test_a_cosine_is_recovered_as_by_a_dense_solution() -> None:
         expected = np.sum(answer * cosine) / np.sum(w * cosine**2)
         assert expected < 0.995
         assert found.recovered(vector) == pytest.approx(expected, abs=1e-3)
+
+
+def test_errors_beside_a_wide_gap_are_large_enough() -> None:
+    """Random fields need many steps in a gap; cut short, they miss too little."""
+    world = hole_worlds.make_world("short-range order", "cubic", 31, 0.125, True)
+    target = target_of(world)
+    found = SpectrumFill(target, world.q_max)
+    for _ in range(ROUNDS):
+        found.learn()
+    found.write()
+    length = np.linalg.norm(hole_worlds.hkl_of(world.grid) @ world.lattice.reciprocal.T, axis=-1)
+    w = hole_judge.taper(length, world.q_max)
+    for code in (fill.PUNCHED, fill.UNMEASURED):
+        own = (target.code == code) & (w > 0.05)
+        errors, sigma = (target.data - world.truth)[own], target.errors[own]
+        ratio = np.sqrt(np.sum((w[own] * errors) ** 2) / np.sum((w[own] * sigma) ** 2))
+        assert 0.7 < ratio < 1.25

@@ -361,7 +361,8 @@ class SpectrumFill:
         right = in_holes * self._beyond**-0.5 + self._voxels.of_waves(root * in_box)
         del root, in_box
         right = self._symmetric(right)
-        return self._solved(self._voxels, right, np.zeros(len(right)), _STEPS)
+        # From zero, too few steps would give too small errors.
+        return self._solved(self._voxels, right, np.zeros(len(right)), _LAST_STEPS)
 
     def _symmetric(self, values: Floats) -> Floats:
         """Return the means (n,) of values in holes over their equivalents."""
