@@ -3,6 +3,8 @@
 
 import gc
 import os
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 # Before numpy is imported: tests run side by side, and threads of BLAS would wait for each other.
@@ -16,6 +18,8 @@ gc.set_threshold(100_000)
 import hklflow  # noqa: F401
 import matplotlib
 import pytest
+
+from tests.truth.pictures import blank_pictures
 
 matplotlib.use("Agg")
 
@@ -43,6 +47,9 @@ FIRST = (
         "workflow/test_import_nxrefine",
     ),
     *("test_transition_remedies", "bragg/test_bragg_tune", "test_agreement_real", "test_agreement"),
+    *("test_fill_stage", "test_ccd_scan", "test_unmeasured_background", "test_absorption"),
+    *("orientation/test_arm_angles", "docs/test_site", "test_integrating_scan"),
+    *("test_leftover_scans", "transform/test_binning_order"),
 )
 
 
@@ -61,6 +68,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "dials" in getattr(item, "fixturenames", ()):
             item.add_marker("dials")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Let slow tests draw no pictures: the other tests and the experiment `finished` draw them."""
+    slow = item.get_closest_marker("slow") and not item.get_closest_marker("pictures")
+    with blank_pictures() if slow else nullcontext():
+        yield
 
 
 def pytest_collection_finish() -> None:

@@ -118,6 +118,7 @@ def made(
 
 
 @pytest.mark.slow
+@pytest.mark.pictures
 @pytest.mark.parametrize("number", [0, 1, 25])
 def test_nothing_moves_whatever_peaks_there_are(tmp_path: Path, number: int) -> None:
     found = made(tmp_path, table(number))

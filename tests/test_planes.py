@@ -107,6 +107,7 @@ def shown(axes: Any, cell: np.ndarray, floor: float) -> np.ndarray:
 
 
 @pytest.mark.slow
+@pytest.mark.pictures
 @pytest.mark.parametrize("cell", [HEXAGONAL, MONOCLINIC], ids=["hexagonal", "monoclinic"])
 def test_peaks_land_at_their_cartesian_places(
     cell: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

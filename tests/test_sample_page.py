@@ -14,9 +14,10 @@ from PIL import Image
 
 from hklflow import stage
 from hklflow.base.errors import HklflowError
+from hklflow.base.values import FIRST_PANEL
 from hklflow.page import experiment, numbers, pictures
 from hklflow.page import gates as page_gates
-from hklflow.page.markup import join, prose, tag
+from hklflow.page.markup import gallery, join, prose, tag
 from hklflow.page.numbers import with_error
 from hklflow.page.steps import STEPS, Figure
 from hklflow.plots import common
@@ -137,15 +138,20 @@ def test_the_page_in_the_report_is_one_that_browsers_show(
 ) -> None:
     """They give up addresses above 2 MB, which is how the report holds it: in base64."""
     products = _results(tmp_path)
+    _page(tmp_path, products)
+    small = (tmp_path / "small.html").read_text()
+    assert small.count("data:image/webp") == 3 + len(products["pictures"])
+    assert "Pictures are small here; hexa.html" in small
     noise = np.random.default_rng(1).integers(0, 255, (500, 500, 3), dtype=np.uint8)
     for path in products["pictures"][:12]:
         Image.fromarray(noise).save(path)
     large, small = _page(tmp_path, products), (tmp_path / "small.html").read_text()
     assert 4 / 3 * len(large.encode()) > 2_000_000
     assert 4 / 3 * len(small.encode()) < 2_000_000
-    assert small.count("data:image/webp") == 3 + len(products["pictures"])
-    assert "Pictures are small here; hexa.html" in small
-    assert "Pictures are" not in large
+    # Those of the steps would be too small to read; the first screen and the series stay.
+    assert small.count("data:image/webp") == 3 + 5
+    assert "Pictures of the steps are left out here; hexa.html" in small
+    assert "Pictures" not in large
     # With no room at all the tables are left.
     monkeypatch.setattr(sample_page, "_LARGEST_IN_REPORT", 100_000)
     _page(tmp_path, products)
@@ -260,6 +266,26 @@ def test_the_first_screen_has_the_findings_with_their_commands(page: str) -> Non
     assert "a jumps" not in first  # it is in its section
 
 
+def test_the_first_screen_says_what_to_do(page: str, tmp_path: Path) -> None:
+    words = " ".join(_Seen(page).words.split())
+    assert "None of these reasons asks for a new measurement. Next: do what the first box" in words
+    assert "look at the steps of 100K , and at volumes" in words
+    top = tmp_path / "results"
+
+    def first(warnings: list[str]) -> str:
+        given = [
+            _figures(top / "hexa/300K/accepted.json", _accepted("300K")),
+            _figures(top / "hexa/300K/r1/peaks.json", {"warnings": warnings}),
+        ]
+        text = _page(top, {"pictures": [], "figures": given})
+        return " ".join(_Seen(text.split('class="first"')[1].split("</section>")[0]).words.split())
+
+    assert first([]).endswith("Next: look into volumes, frames and peaks with hklflow view .")
+    twin = first(["a twin: measure a single crystal, or mask the reflections"])
+    assert "A reason proposes a new measurement: 300K (r1)." in twin
+    assert "do what the first box says" not in twin
+
+
 def test_the_first_screen_has_each_sentence_once_the_serious_first(page: str) -> None:
     seen = _Seen(page).words
     for sentence in ("40.0% of the peaks are not indexed", "weak & few", "of <i>this</i> & that"):
@@ -307,9 +333,23 @@ def test_the_first_panel_of_a_picture_is_shown_alone(tmp_path: Path) -> None:
     # Half of the picture, with the labels of its axes.
     assert 0.4 * whole.size[0] < width < 0.55 * whole.size[0]
     assert height <= whole.size[1]
-    # A picture of another program has no panels.
+    # In a gallery, the style sheet shows the same part: percentages are of the window's width.
+    names = ("ratio", "width", "left", "top")
+    shown = re.search(
+        ";".join(rf"--{name}:(-?[\d.]+)%?" for name in names), gallery([("x", "", whole)], "x")
+    )
+    assert shown
+    ratio, scale, x, y = map(float, shown.groups())
+    assert ratio == pytest.approx(width / height, rel=0.01)
+    assert whole.size[0] / (scale / 100) == pytest.approx(width, abs=1)
+    with Image.open(path) as image:
+        left, top, *_ = map(int, image.info[FIRST_PANEL].split())
+    assert (-x / 100 * width, -y / 100 * width) == pytest.approx((left, top), abs=1)
+    # A picture of another program has no panels; a small one is not enlarged.
     other = _picture(tmp_path / "other.png")
     assert pictures.pack([other])[0].first.size == (40, 30)
+    for small in (*pictures.pack([other]), *pictures.pack([path], widths=[300])):
+        assert "style" not in gallery([("x", "", small)], "x")
 
 
 def test_a_number_that_nobody_knows_has_no_light() -> None:

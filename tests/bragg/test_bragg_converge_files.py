@@ -18,7 +18,7 @@ from hklflow.cli.calibration.target import target
 from hklflow.geometry import detector_to_dict, from_dict
 from tests.truth import convergence as made
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.pictures]
 
 STATE = {
     "detector": "simulated", "serial": "1", "shape": list(made.SHAPE),

@@ -149,6 +149,28 @@ def test_strongest_change_comes_first(scans: list[tuple[Crystal, StructureFactor
     found = series.line_up(scans)
     figure = changes(found, 2, "t")
     assert figure.axes[0].get_title() == "0 0 2"
+    # The other reflections change by scale and B alone: so would this one (scale and B of `scans`).
+    (row,) = np.flatnonzero(np.all(found.hkl == [0, 0, 2], axis=1))
+    dashed = figure.axes[0].lines[-1]
+    s2 = 0.25 / found.d[row] ** 2
+    factor = [1, 1.1 * np.exp(0.4 * s2), 0.8 * np.exp(0.8 * s2)]  # 300, 200, 100 K
+    np.testing.assert_array_equal(dashed.get_xdata(), [300, 200, 100])
+    np.testing.assert_allclose(dashed.get_ydata() / dashed.get_ydata()[0], factor, rtol=0.01)
+
+
+def test_a_small_change_stands_out_from_the_scale(
+    scans: list[tuple[Crystal, StructureFactors]],
+) -> None:
+    """A tenth of a weak reflection, where the scale changes the strong ones by far more errors."""
+    from hklflow.plots.structure_factors import changes
+
+    found = series.line_up(scans)
+    found.intensity[np.all(found.hkl == [0, 0, 2], axis=1)] = np.nan
+    whole = np.isfinite(found.intensity).all(axis=1)
+    weak = np.flatnonzero(whole)[np.argmin(found.intensity[whole, 0])]
+    found.intensity[weak, 2] *= 1.1
+    figure = changes(found, 1, "t")
+    assert figure.axes[0].get_title() == " ".join(map(str, found.hkl[weak]))
 
 
 @pytest.mark.parametrize("decay", [0.5, 4.0])

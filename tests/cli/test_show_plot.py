@@ -36,6 +36,7 @@ def yellow(image: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.slow
+@pytest.mark.pictures
 @pytest.mark.parametrize("cell", [HEXAGONAL, MONOCLINIC], ids=["hexagonal", "monoclinic"])
 def test_a_bright_voxel_is_where_it_belongs_in_the_picture(
     cell: np.ndarray, hklflow: Hklflow, tmp_path: Path

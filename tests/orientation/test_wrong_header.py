@@ -246,6 +246,7 @@ def test_a_wavelength_of_one_rotation_is_given_for_it(
     assert found == pytest.approx([true] * 3, rel=2e-3)
 
 
+@pytest.mark.slow
 def test_a_wavelength_in_nm_of_one_rotation_is_a_note(tmp_path: Path) -> None:
     """All of its hkl are multiples of 10, which the lattice of the other rotations indexes."""
     world = small("wrong_header:nanometre", "hexagonal", 3, rotations=3)
@@ -277,6 +278,7 @@ def test_an_axis_of_one_rotation_is_given_for_it(tmp_path: Path) -> None:
     assert np.abs(compared(world, cured.data).cell_off).max() < 0.005
 
 
+@pytest.mark.slow
 def test_a_right_header_is_not_blamed(tmp_path: Path) -> None:
     """Six peaks of ten are noise: indexing fails."""
     refused = stated(small("noise", "monoclinic", 5, 0.6), tmp_path).refined()

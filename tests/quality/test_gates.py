@@ -123,6 +123,22 @@ def test_each_gate_fails_on_its_own_case_only(gate: str) -> None:
         assert bool(judge(OF_GATES[gate](factor))) == bool(missed)
 
 
+@pytest.mark.parametrize(
+    ("gate", "words"),
+    [
+        ("Peaks not indexed", "r1: ice (peaks not indexed, limit 50 %)"),
+        ("Second crystal", "a twin (a share of 12 %, limit 10 %)"),
+        (
+            "Motion (pixel, frame)",
+            "(spots are displaced by 0.6 pixels and 0 frames, limit 0.5 pixels or frames)",
+        ),
+    ],
+)
+def test_a_limit_has_the_unit_of_its_value(gate: str, words: str) -> None:
+    (sentence,) = judge(OF_GATES[gate](1.2))
+    assert sentence.endswith(words)
+
+
 def test_a_broken_relation_is_told_with_temperature_number_limit_and_proposal() -> None:
     broken = relation(deviation=0.0124, sigma=2e-4, z=62.0, relative=0.0031)
     sentences = judge({"relations": [broken], "subgroups": ORTHORHOMBIC})

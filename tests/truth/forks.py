@@ -30,7 +30,12 @@ import threading
 import traceback
 from pathlib import Path
 
+from tests.truth import pictures
+
 REPOSITORY = Path(__file__).parents[2]
+
+#: Environment variable: if it is set, a forked job writes blank pictures.
+BLANK = "HKLFLOW_TEST_BLANK_PICTURES"
 
 _CLIENT = """\
 #!{python} -ISE
@@ -138,6 +143,8 @@ def _run(client: str, folder: str, words: list[str], environment: dict[str, str]
     os.environ.update(environment)
     sys.executable = client  # for snakemake, which starts Python for each job of a cluster
     sys.argv, sys.path[0] = words, folder
+    if environment.get(BLANK):
+        pictures.blank_pictures().__enter__()  # to the end of this process
     if words[0].startswith("hklflow.stages."):  # the others are packages, not main modules
         del sys.modules[words[0]]
     code = 0

@@ -114,9 +114,14 @@ def write_experiment(folder: Path, config: dict[str, Any], table: str) -> Path:
     return folder
 
 
-def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run snakemake in an experiment's folder, as a user would; nothing is imported again."""
-    environment = os.environ | {"PATH": forks.path()}
+def snakemake(
+    folder: Path, *arguments: str, drawn: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run snakemake in an experiment's folder, as a user would; nothing is imported again.
+
+    Pictures are blank unless they are to be ``drawn``: `finished` has them all.
+    """
+    environment = os.environ | {"PATH": forks.path(), forks.BLANK: "" if drawn else "yes"}
     command = [forks.python(), "-m", "snakemake", *arguments]
     command += ["--snakefile", str(REPOSITORY / "Snakefile"), "--directory", str(folder)]
     return subprocess.run(
@@ -144,7 +149,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 CONFIG,
                 scans([300, 100], {"r1": 0, "r2": 40}, parent=300, repeated=((100, "r2"),)),
             )
-            run = snakemake(made, "--cores", "2")
+            run = snakemake(made, "--cores", "2", drawn=True)
             assert run.returncode == 0, run.stdout + run.stderr
             made.rename(folder)
     return folder

@@ -13,7 +13,7 @@ from hklflow.stages import accept, import_scan, refine_parent
 from tests.truth import pmnpt
 from tests.truth.snase import run
 
-pytestmark = [pytest.mark.real_data, pytest.mark.slow]
+pytestmark = [pytest.mark.real_data, pytest.mark.slow, pytest.mark.pictures]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 from hklflow import __version__
 from hklflow.base import system
 from hklflow.base.errors import HklflowError, printable_lines
-from hklflow.cli import calibration, constants
+from hklflow.cli import calibration, constants, next_step
 from hklflow.cli.add import add_sample, add_scan
 from hklflow.cli.calibrant import calibrant
 from hklflow.cli.check import check_experiment
@@ -97,6 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
+        if not code:
+            next_step.say(app, tokens)
     except (CycloptsError, HklflowError) as error:
         print(printable_lines(f"hklflow: {_one_line(error)}"), file=sys.stderr)
         sys.exit(2)

@@ -75,7 +75,6 @@ def add_sample(
     folder = experiment(directory)
     folder.add("samples", [row])
     print(f"{name} added to {folder.table('samples')}")
-    print("Next: add its scans with `hklflow scan add`.")
 
 
 @Parameter(name="*")
@@ -164,4 +163,3 @@ def add_scan(
         print(note)
     folder.add("scans", [row])
     print(f"{sample} {scan} {rotation} added to {folder.table('scans')}")
-    print("Next: add the other rotations, then `hklflow check`.")

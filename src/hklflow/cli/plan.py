@@ -133,7 +133,6 @@ def plan_scan(
             temporary.unlink(missing_ok=True)
             raise
     print(f"{path} written; {sample} {scan} {rotation} added to {table}")
-    print("Next: `hklflow check` before the measurement, `hklflow watch` during it.")
 
 
 def filled(base: Path, raws: Iterable[str]) -> Iterator[str]:

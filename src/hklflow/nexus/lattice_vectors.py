@@ -28,6 +28,13 @@ def write_prior(entry: h5py.Group, prior: "Prior") -> None:
         description="share of the variance of the pair distribution that is not noise",
     )
     add_array(group, "width", prior.width, "angstrom")
+    add_array(
+        group,
+        "shifts",
+        prior.shifts,
+        "S per angstrom^3",
+        description="by drawn models of the maxima in holes, one per row",
+    )
 
 
 def read_prior(volume: h5py.Group) -> "Prior | None":
@@ -37,7 +44,8 @@ def read_prior(volume: h5py.Group) -> "Prior | None":
     group = volume.parent.get(PRIOR)
     if group is None:
         return None
-    return Prior(group["vectors"][()], group["signal"][()], float(group["width"][()]))
+    vectors, signal, shifts = (group[name][()] for name in ("vectors", "signal", "shifts"))
+    return Prior(vectors, signal, float(group["width"][()]), shifts)
 
 
 def write_covariance(entry: h5py.Group, vectors: Floats, covariance: Floats) -> None:

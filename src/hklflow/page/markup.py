@@ -86,7 +86,10 @@ def image(title: str, caption: str, picture: Picture) -> Html:
 
 
 def gallery(pictures: Sequence[tuple[str, str, Picture]], name: str) -> Html:
-    """Show pictures (title, caption, picture) small, side by side; a click enlarges a picture.
+    """Show pictures (title, caption, picture) side by side; a click enlarges a picture.
+
+    Of a picture with several panels, the first is shown, large enough to be read; a click shows
+    all.
 
     Parameters
     ----------
@@ -101,11 +104,30 @@ def gallery(pictures: Sequence[tuple[str, str, Picture]], name: str) -> Html:
             tag("input", type="checkbox", id=box, aria_label=f"enlarge {title}"),
             tag(
                 "figure",
-                tag("label", image(title, caption, picture), for_=box),
+                tag("label", image(title, caption, picture), for_=box, **_window(picture)),
                 tag("figcaption", words),
             ),
         ]
     return tag("div", figures, class_="gallery")
+
+
+_LEAST = 200  # pixels of a panel that is not blurred when it is shown alone
+
+
+def _window(picture: Picture) -> dict[str, str]:
+    """Return class and style of a label that shows the first panel of its picture alone."""
+    if picture.panel is None:
+        return {}
+    left, top, right, bottom = picture.panel
+    width, height = (right - left) * picture.size[0], (bottom - top) * picture.size[1]
+    if width < _LEAST:
+        return {}
+    # The style sheet enlarges the picture and moves it; percentages are of the label's width.
+    style = (
+        f"--ratio:{width / height:.3f};--width:{1 / (right - left):.2%};"
+        f"--left:{-left / (right - left):.2%};--top:{-top * picture.size[1] / width:.2%}"
+    )
+    return {"class_": "panel strip" if width > 2 * height else "panel", "style": style}
 
 
 # The browser must not load anything from a network, whatever a text contains.

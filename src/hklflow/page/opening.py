@@ -1,5 +1,6 @@
 """First screen of the page of a sample: what came out, whether it is good, and what to do."""
 
+import re
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -10,6 +11,7 @@ from hklflow.page.pictures import Picture
 from hklflow.quality import verdict
 
 _MOST = 3  # messages that are not folded
+_MEASURE = re.compile(r"\bmeasure (?:a|longer|more|to|with)\b")  # in the remedies of the gates
 _CLASSES = {"failed": "alarm", "doubtful": "alarm mild", "note": "alarm plain"}
 
 # Volumes for S(Q) and the pair distribution: the first that exists.
@@ -29,10 +31,7 @@ def opening(page: Page) -> Html:
     parts = [_verdicts(page), _boxes(shown)]
     if more:
         parts.append(_folded(f"{len(more)} more reason{'s' * (len(more) > 1)}", more))
-    if serious:
-        words = "No scan needs to be measured again unless a sentence says so."
-        parts.append(tag("p", words, class_="note"))
-    parts += [_findings(page), _pictures(page)]
+    parts += [_next(page, serious), _findings(page), _pictures(page)]
     if notes:
         parts.append(_folded(f"{len(notes)} note{'s' * (len(notes) > 1)} of the steps", notes))
     return tag("section", parts, class_="first")
@@ -70,6 +69,25 @@ def _verdicts(page: Page) -> Html:
             words = f"{len(scans)} of {len(page.scans)} scans: " if len(page.scans) > 1 else ""
             parts.append(tag("p", badge(level), " ", words, links, class_="verdict"))
     return tag("div", parts, class_="verdicts")
+
+
+def _next(page: Page, serious: Sequence[Message]) -> Html:
+    """Say what to do: whether to measure again, what to change, and what to open."""
+    if not serious:
+        judged = any(page.judged(scan) for scan in page.scans)
+        words = "Next: look into volumes, frames and peaks with `hklflow view`."
+        return tag("p", prose(words), class_="next") if judged else Html("")
+    again = [x.where for x in serious if _MEASURE.search(x.text)]
+    words = "None of these reasons asks for a new measurement. "
+    if again:
+        words = f"A reason proposes a new measurement: {'; '.join(dict.fromkeys(again))}. "
+    scan = serious[0].places[0][0]
+    link = tag("a", f"steps of {scan}", href=f"#scan-{list(page.scans).index(scan)}")
+    failed = serious[0].severity == "failed"
+    do = "Next: do what the first box says and run `snakemake` again. " if failed else "Next: "
+    look = "To see why, look at the " if failed else "look at the "
+    rest = prose(", and at volumes, frames and peaks with `hklflow view`.")
+    return tag("p", words, prose(do), look, link, rest, class_="next")
 
 
 def _findings(page: Page) -> Html:

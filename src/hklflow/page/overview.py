@@ -26,7 +26,8 @@ def overview(page: Page) -> list[Html]:
     if quality := _quality(page):
         note = (
             "Green: as expected of good data (the values in brackets). Yellow: look at the"
-            " pictures of the step."
+            " pictures of the step. Black: no value is expected; without the 3-D mask, χ² is above"
+            " 1 at the edges of sharp reflections."
         )
         parts += [tag("h3", "Quality of each step"), quality, tag("p", note, class_="note")]
     return parts
@@ -77,21 +78,29 @@ def _lattices(page: Page) -> Html:
 
 
 def _gates(page: Page, judged: Mapping[str, Mapping[str, Any]]) -> Html:
+    """Make the table of the gates; a limit that all scans share is in the head."""
+    found = {scan: gates.table(accepted) for scan, accepted in judged.items()}
+    names = max(found.values(), key=len)  # a scan with too few peaks has one cell, which says so
+    columns = zip(*(row for row in found.values() if len(row) == len(names)), strict=True)
+    shared = [len({gate.limit for gate in column}) == 1 for column in columns]
+    head = [join([x.name, _limit(x) if one else ""]) for x, one in zip(names, shared, strict=True)]
     rows = []
-    head: list[str] = ["Scan", "Verdict"]
-    for scan, accepted in judged.items():
-        found = gates.table(accepted)
-        head = ["Scan", "Verdict", *(gate.name for gate in found)]
-        cells = [_gate(gate) for gate in found]
+    for scan, row in found.items():
+        known = shared if len(row) == len(names) else [False]
+        cells = [_gate(gate, one) for gate, one in zip(row, known, strict=True)]
         rows.append([scan, _badge(page, scan), *cells])
-    return table(head, rows)
+    return table(["Scan", "Verdict", *head], rows)
 
 
-def _gate(gate: gates.Gate) -> Html:
-    limit = tag("span", f" ({gate.limit})", class_="note")
-    if gate.passed:
-        return join([gate.figure, limit])
-    return join([tag("span", f"✗ failed: {gate.figure}", class_="badge bad"), limit])
+def _limit(gate: gates.Gate) -> Html:
+    return tag("span", f" ({gate.limit})", class_="note")
+
+
+def _gate(gate: gates.Gate, shared: bool) -> Html:
+    figure = gate.figure
+    if not gate.passed:
+        figure = tag("span", f"✗ failed: {figure}", class_="badge bad")
+    return join([figure, "" if shared else _limit(gate)])
 
 
 def _quality(page: Page) -> Html | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from hklflow.base.errors import HklflowError
 from hklflow.base.values import FIRST_PANEL
 
-BUDGET = 4_000_000
+BUDGET = 6_000_000
 """Largest number of bytes of all pictures of a page; base64 adds a third."""
 
 FIRST_WIDTH = 600
@@ -20,11 +20,11 @@ FIRST_WIDTH = 600
 WIDTHS = (1400, 1100, 850, 640)
 """Picture widths to try, in pixels, best first."""
 
-SMALL_WIDTHS = (850, 640, 480, 360, 280)
-"""Picture widths for pages with little space, in pixels, best first."""
+SMALL_WIDTHS = (850, 640, 480)
+"""Picture widths for pages with little space, in pixels, best first; smaller is not readable."""
 
 _HIGHEST = 16383  # largest height of WebP, pixels
-_QUALITY = 85  # quality of WebP; colour bars stay smooth, unlike with 256 colours
+_QUALITY = 75  # quality of WebP; colour bars stay smooth, and small print sharp
 _EFFORT = 2  # effort of WebP; 4 takes twice the time for 4 % fewer bytes
 
 
@@ -35,6 +35,8 @@ class Picture:
     data: bytes
     size: tuple[int, int]
     path: Path
+    panel: tuple[float, float, float, float] | None = None
+    """Left, top, right and bottom of its first panel, as fractions of width and height."""
 
     @property
     def uri(self) -> str:
@@ -100,18 +102,23 @@ def _packed(path: Path, width: int, panel: bool = False) -> Picture:
     try:
         with Image.open(path) as opened:
             image = opened.convert("RGB")
-            place = opened.info.get(FIRST_PANEL) if panel else None
+            text = opened.info.get(FIRST_PANEL)
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
         raise HklflowError(
             f"{path} is not a readable picture ({error}); create it again"
         ) from error
-    if place is not None:
-        left, top, right, bottom = (int(x) for x in place.split())
-        image = image.crop((left, top, right, bottom))
+    place = None
+    if text is not None:
+        left, top, right, bottom = (int(x) for x in text.split())
+        place = (
+            left / image.width, top / image.height, right / image.width, bottom / image.height
+        )  # fmt: skip
+        if panel:
+            image, place = image.crop((left, top, right, bottom)), None
     scale = min(1.0, width / image.width, _HIGHEST / image.height)
     if scale < 1:
         size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
         image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
     packed = io.BytesIO()
     image.save(packed, "WEBP", quality=_QUALITY, method=_EFFORT)
-    return Picture(packed.getvalue(), image.size, path)
+    return Picture(packed.getvalue(), image.size, path, place)

@@ -85,7 +85,9 @@ def _calibration(page: Page) -> Html:
     shown = page.shown("calibration")
     if not shown:
         return Html("")
-    return _section("calibration", "Calibration", _pictures(shown, "calibration"))
+    head = tag("summary", "Rings and residuals")
+    folded = tag("details", head, _pictures(shown, "calibration"), class_="figures")
+    return _section("calibration", "Calibration", folded)
 
 
 def _scan(page: Page, number: int, scan: str) -> Html:

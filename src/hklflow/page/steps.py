@@ -339,15 +339,26 @@ STEPS = (
 SERIES = (
     Product("series", "Cell, mosaic width and scale.", "Against temperature"),
     Product("order", "Reflections of each propagation vector, with the fit.", "Order parameters"),
-    Product("intensities", "Integrated reflections.", "Bragg intensities"),
+    Product(
+        "intensities",
+        "Dashed: the change that all reflections share, from beam, volume, absorption or "
+        "displacements. Off the dashed line the reflection itself changes, or thermal diffuse "
+        "scattering under a weak peak, which rises with temperature.",
+        "Bragg intensities",
+    ),
 )
 CRYSTALS = (
     Product("scans", "ΔCC1/2, cell, scale and B of each scan; limits are dashed.", "Scans"),
     Product("structure_factors", "Statistics by resolution; absences.", "Merged"),
 )
 STACKS = (
-    Product("{kind}", "Chosen reflections, integrated in S(Q).", "Reflections"),
-    Product("symm_{kind}", "Chosen reflections in the symmetrised S(Q).", "Symmetrised"),
+    Product(
+        "{kind}",
+        "S(Q) integrated in a box: the reflection and the diffuse scattering in the box, of which "
+        "the thermal part rises with temperature.",
+        "Reflections",
+    ),
+    Product("symm_{kind}", "The same in the symmetrised S(Q).", "Symmetrised"),
     Product("delta_pdf_{kind}", "3D-ΔPDF at chosen vectors.", "3D-ΔPDF"),
     Product("cluster_{kind}", "Voxels that change alike: mean S(Q), and their places.", "Clusters"),
 )

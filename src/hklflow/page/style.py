@@ -20,7 +20,9 @@ code { font-size: .92em; background: #0000000d; padding: 0 .2em; border-radius: 
 nav { position: sticky; top: 0; z-index: 2; background: #fffffff2; border-bottom: 1px solid
   var(--line); padding: .55rem 0; margin-top: .4rem; font-size: .92rem; display: flex;
   flex-wrap: wrap; gap: .2rem 1.2rem; }
-.wide { overflow-x: auto; margin: .6rem 0; }
+.wide { overflow-x: auto; margin: .6rem 0;
+  background: linear-gradient(90deg, #fff0, #fff 70%) 100% 0 / 3rem 100% no-repeat local,
+  linear-gradient(90deg, #fff0, #0003) 100% 0 / 1rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .32rem .65rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
@@ -45,6 +47,7 @@ tbody tr:hover { background: var(--wash); }
   margin: .8rem 0; }
 .alarm.mild { border-color: #c98a00; background: #fff9ec; }
 .alarm.plain { border-color: var(--line); background: var(--wash); }
+p.next { max-width: none; }
 .alarm p { max-width: none; font-size: .93rem; margin: .25rem 0; }
 details.scan { border-top: 1px solid var(--line); }
 details.scan > summary { cursor: pointer; padding: .8rem 0; font-size: 1.2rem; font-weight: 650; }
@@ -57,7 +60,7 @@ details.figures > summary { cursor: pointer; color: var(--link); }
 .columns td, .columns th { white-space: normal; overflow-wrap: anywhere; padding: .15rem .5rem; }
 .columns th { font-weight: 400; color: var(--soft); }
 .gallery { display: grid; gap: .9rem; margin: .6rem 0;
-  grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr)); align-items: start; }
+  grid-template-columns: repeat(auto-fill, minmax(min(23rem, 100%), 1fr)); align-items: start; }
 .opening { display: grid; gap: .9rem; margin: .9rem 0;
   grid-template-columns: repeat(auto-fit, minmax(min(18rem, 100%), 1fr)); align-items: start; }
 .opening img { height: 21rem; object-fit: contain; }
@@ -69,24 +72,29 @@ figure img { display: block; width: 100%; height: auto; }
 figure label { cursor: zoom-in; display: block; }
 figcaption { font-size: .85rem; color: var(--soft); padding-top: .4rem; }
 figcaption b { color: var(--ink); font-weight: 600; }
+.gallery input:not(:checked) + figure .panel { overflow: hidden; aspect-ratio: var(--ratio); }
+.gallery input:not(:checked) + figure .panel img { width: var(--width); max-width: none;
+  margin: var(--top) 0 0 var(--left); }
+@media (min-width: 55rem) { .gallery figure:has(.strip) { grid-column: span 2; } }
 .gallery input:focus-visible + figure { outline: 2px solid var(--link); }
 .gallery input:checked + figure { grid-column: 1 / -1; }
 .gallery input:checked + figure label { cursor: zoom-out; }
 footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--line); }
-.scans td, .scans th { padding: .12rem .5rem; }
+.scans td, .scans th { padding: .06rem .5rem; line-height: 1.3; }
 .scans .badge { margin: .05rem; width: 3.3em; padding: 0; border-radius: 3px; text-align: center;
   font-size: .73rem; font-weight: 500; }
 .scans a.bad { color: #fff; } .scans a.warn { color: var(--warn); }
 .scans a.good { color: var(--good); border-color: var(--line); font-weight: 400; }
-.brief { max-width: 17rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
-  font-size: .85rem; color: var(--soft); }
-.brief.long { max-width: 45rem; white-space: normal; }
+.brief { max-width: 20rem; overflow: hidden; display: -webkit-box; -webkit-box-orient: vertical;
+  -webkit-line-clamp: 2; font-size: .75rem; line-height: 1.2; color: var(--soft); }
+.brief.long { max-width: 45rem; display: block; font-size: .85rem; }
 .first { display: flex; flex-direction: column; }
 @media (max-width: 40rem) {
   body { padding: 0 1rem 3rem; }
   .first > .verdicts { order: -2; } .first > .opening { order: -1; }
   .opening { grid-template-columns: 1fr 1fr; } .opening figure:first-child { grid-column: 1 / -1; }
   .opening img { height: auto; }
+  tbody th, thead th { white-space: normal; min-width: 4.5rem; }
 }
 @media print {
   body { font-size: 10px; max-width: none; padding: 0; }

@@ -22,7 +22,7 @@ def order_parameters(fits: Sequence[tuple[str, "Counts", "Order"]], title: str) 
     ----------
     fits : sequence of (vector, counts, order)
     """
-    figure, places = panels_of(max(len(fits), 1), 2, 3.4)
+    figure, places = panels_of(max(len(fits), 1), 2, 3.4 if fits else 0.6)
     if not fits:
         places[0].text(
             0.5,

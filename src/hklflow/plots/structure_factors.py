@@ -139,28 +139,40 @@ def _shown_verdict(element: Mapping[str, Any]) -> str:
 
 
 def changes(series: IntensitySeries, n: int, title: str) -> Figure:
-    """Draw the intensities of the n reflections that change most with temperature.
+    """Draw the n reflections that differ most from the change that all reflections share.
 
-    These reflections have the largest ratio of scatter over the scans to error, among reflections
-    that were observed at two or more temperatures.
+    The dashed lines are a mean times scale and ``exp(-2 ΔB s²)`` of each scan: beam, illuminated
+    volume, absorption and mean displacements change all reflections. Reflections that were observed
+    at a single temperature are not drawn.
     """
     known = np.isfinite(series.temperature)
     value, sigma = series.intensity[:, known], series.sigma[:, known]
     seen = np.isfinite(value) & (sigma > 0)
+    factor = _shared(series)[:, known]
     weight = np.where(seen, 1 / np.where(seen, sigma, 1.0) ** 2, 0.0)
-    total = weight.sum(axis=1)
     filled = np.where(seen, value, 0.0)
-    mean = (weight * filled).sum(axis=1) / np.maximum(total, 1e-300)
-    chi2 = (weight * (filled - mean[:, None]) ** 2).sum(axis=1) / np.maximum(
-        seen.sum(axis=1) - 1, 1
-    )
+    total = np.maximum((weight * factor**2).sum(axis=1), 1e-300)
+    expected = factor * ((weight * factor * filled).sum(axis=1) / total)[:, None]
+    chi2 = (weight * (filled - expected) ** 2).sum(axis=1) / np.maximum(seen.sum(axis=1) - 1, 1)
     order = np.argsort(-np.where(seen.sum(axis=1) >= 2, chi2, -1.0), kind="stable")
     chosen = order[seen.sum(axis=1)[order] >= 2][:n]
-    return intensities(
-        series.temperature[known],
-        series.hkl[chosen],
-        value[chosen],
-        sigma[chosen],
-        title,
-        "I (1/Å³)",
+    places = series.temperature[known]
+    lines = expected[chosen] if len(np.unique(places)) > 1 else ()
+    if len(lines):
+        title += "\ndashed: the change that all reflections share (scale and ΔB of the scan)"
+    figure = intensities(
+        places, series.hkl[chosen], value[chosen], sigma[chosen], title, "I (1/Å³)"
     )
+    for axes, line in zip(figure.axes, lines, strict=False):
+        axes.plot(places, line, "--", color="0.45", lw=1)
+    return figure
+
+
+def _shared(series: IntensitySeries) -> Floats:
+    """Return scale and Debye-Waller factor of each scan for each reflection (n, t).
+
+    They are 1 in scans without a scale, and in scans of another parent than the reflection's.
+    """
+    factor = series.scale * np.exp(-2 * series.decay * (0.5 / series.d[:, None]) ** 2)
+    of_setting = np.array(series.parents) == np.array(series.settings)[:, None]
+    return np.where(of_setting & np.isfinite(factor), factor, 1.0)

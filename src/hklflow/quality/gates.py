@@ -115,7 +115,7 @@ def doubtful(figures: Mapping[str, Any], limits: Limits) -> list[str]:
 def _moved(figures: Mapping[str, Any], limits: Limits) -> list[str]:
     """Return sentences on findings of `quality.doubts` beyond the limits."""
     return [
-        f"{finding['sentence']} ({description}, limit {most:g})"
+        f"{finding['sentence']} ({description})"
         for finding, size, description, _, most in _findings(figures, limits)
         if size > most
     ]
@@ -124,14 +124,14 @@ def _moved(figures: Mapping[str, Any], limits: Limits) -> list[str]:
 def _findings(
     figures: Mapping[str, Any], limits: Limits
 ) -> Iterator[tuple[Mapping[str, Any], float, str, float, float]]:
-    """Yield findings: record, size, description, limit for the report and limit for the gate."""
-    shift = (limits.told_shift, limits.max_shift)
+    """Yield record, size, description with limit, limit for the report and limit for the gate."""
+    limit = f"limit {limits.max_shift:g} pixels or frames"
     for motion in figures.get("motions", ()):
         shifts = [motion[f"shift in {unit}"] for unit in ("pixels", "frames")]
-        description = f"spots are displaced by {shifts[0]:.2g} pixels and {shifts[1]:.2g} frames"
+        moved = f"spots are displaced by {shifts[0]:.2g} pixels and {shifts[1]:.2g} frames, {limit}"
         # Cell and orientation absorb a small motion: they are then wrong although the spots fit.
         far = motion.get("bias in sigma", 0.0) > limits.told_bias
-        yield motion, max(shifts), description, 0.0 if far else limits.told_shift, limits.max_shift
+        yield motion, max(shifts), moved, 0.0 if far else limits.told_shift, limits.max_shift
     outward = [
         (one, one["bias in sigma"], "", limits.told_bias, math.inf)
         for one in figures.get("outward", ())
@@ -153,7 +153,7 @@ def _findings(
     for kept in figures.get("afterglow", ()):
         yield kept, kept["share"], "", 0.0, math.inf
     for part in figures.get("lost", ()):
-        yield part, math.inf, "the crystal was lost", *shift
+        yield part, math.inf, f"the crystal was lost, {limit}", 0.0, limits.max_shift
     for size in figures.get("sizes", ()):
         most = limits.told_cell if size["what"] == "cell" else limits.told_distance
         if size["what"] == "distance" and figures.get("motions"):
@@ -165,9 +165,11 @@ def _findings(
         least = 0.0 if left["named"] else limits.told_unindexed
         # With few peaks, three unindexed peaks may exceed the limit by chance.
         size = left["fraction"] - (0.0 if left["named"] else left["error"])
-        yield left, size, "peaks not indexed", least, limits.max_unindexed
+        most = limits.max_unindexed
+        yield left, size, f"peaks not indexed, limit {100 * most:g} %", least, most
     for other in figures.get("other crystals", ()):
-        yield other, other["share"], f"a share of {other['share']:.2g}", 0.0, limits.max_crystal
+        share, most = other["share"], limits.max_crystal
+        yield other, share, f"a share of {100 * share:.2g} %, limit {100 * most:g} %", 0.0, most
     if explained:
         yield from outward
 

@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from hklflow.transform.shells import Shells
     from hklflow.volumes.control import Control
     from hklflow.volumes.cosines import Cosine
+    from hklflow.volumes.tails import Tails
 
 # Filled fraction within q_max above which the errors of the ΔPDF are too small.
 _MUCH = 0.02
@@ -40,6 +41,17 @@ def much(share: float) -> list[str]:
         f"{100 * share:.1f} % of the voxels within q_max were not measured and are filled: their "
         "errors are correlated, and σ of the ΔPDF is too small at small r; reduce q_max or "
         "measure more"
+    ]
+
+
+def tails(model: "Tails") -> list[str]:
+    """Return a warning if the diffuse scattering has maxima at reflections that no model has."""
+    if model.found or not model.rises:
+        return []
+    return [
+        "S(Q) rises towards the reflections as no model of correlated displacements does "
+        f"(chi-squared {model.chi2:.1f} per degree of freedom): what is inside of the holes may be "
+        "too small, and σ does not contain it; use a smaller radius"
     ]
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from hklflow import stage
 
-VERSION = 1
+VERSION = 2
 
 
 class Inputs(stage.Inputs):
@@ -25,7 +25,7 @@ class Outputs(stage.Outputs):
     series: Path
     """Intensity of every reflection against temperature."""
     picture: Path
-    """Picture: the reflections that change most."""
+    """Picture: the reflections that differ most from the change that all share."""
 
 
 class Settings(stage.Params):

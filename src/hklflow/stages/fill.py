@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hklflow.nexus import OpenVolume
     from hklflow.volumes.fill import Target
     from hklflow.volumes.hole_covariance import Prior
+    from hklflow.volumes.tails import Tails
 
 VERSION = 9
 
@@ -89,6 +90,11 @@ class Settings(stage.Params):
     of S, if the control holes do not speak against it. It takes some 0.2 s of a core per million
     voxels, and several times more if wide gaps are filled.
     """
+    tails: bool = True
+    """Model maxima of the diffuse scattering inside of the holes of reflections (thermal diffuse
+    scattering, correlated displacements) by their tails around the holes. It takes up to a minute
+    of a core.
+    """
     memory: float = Field(8000.0, gt=0)
     """Memory for the volumes in MB. A larger volume is kept in a temporary file next to the output.
     """
@@ -124,6 +130,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         l = int(np.argmin(np.abs(target.grid.axis(2))))  # noqa: E741
         before = target.data[l].copy()
         n = np.bincount(target.code.ravel(), minlength=4)
+        tails = _tails(target, params, group, q_max, metrics)
+        if tails is not None:
+            warnings += hole_checks.tails(tails)
+            tails.subtract()
         holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
         found = controls(target, holes)
         model = best_of(found, fill.BEST)
@@ -140,11 +150,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                     target, holes, found, model, q_max, threads, stage.progress
                 )
                 if again is not None:
-                    prior = hole_covariance.prior_of(target, again)
+                    prior = hole_covariance.prior_of(target, again, tails)
                     tested = cosines.injected(target, again, prior)
                     del again
             warnings += doubts
         del holes
+        if tails is not None:
+            tails.restore()
+            _read_measured(volume, target)
         metrics |= {
             "q_max in 1/Å": q_max,
             "voxels punched and filled": int(n[fill.PUNCHED]),
@@ -264,6 +277,19 @@ def _load(volume: "OpenVolume", target: "Target") -> None:
         target.errors[own] = volume.group["data_errors"][own]
 
 
+def _read_measured(volume: "OpenVolume", target: "Target") -> None:
+    """Read S of the measured voxels again: a model was subtracted and added, which rounds."""
+    import numpy as np
+
+    from hklflow.nexus import PLANES
+    from hklflow.volumes import fill
+
+    for first in range(0, target.data.shape[0], PLANES):
+        own = slice(first, first + PLANES)
+        measured = target.code[own] == fill.MEASURED
+        np.copyto(target.data[own], volume.group["data"][own], where=measured)
+
+
 def _read(volume: "OpenVolume", target: "Target", params: Params) -> tuple[float, list[str]]:
     """Read S and σ; return q_max in 1/Å, and warnings about shells within it."""
     import numpy as np
@@ -367,6 +393,24 @@ def _punch(
         inside += int(within.sum())
     told["voxels within q_max"] = inside
     return told
+
+
+def _tails(
+    target: "Target", params: Params, group: "SpaceGroup", q_max: float, metrics: dict[str, Any]
+) -> "Tails | None":
+    """Fit the model of the maxima in the holes of reflections; None if it is not wanted."""
+    import numpy as np
+
+    from hklflow.volumes import punch
+    from hklflow.volumes.tails import Tails
+
+    if not params.tails or params.method == "karen":
+        return None
+    radii = metrics["radius in 1/Å"]
+    positions = punch.bragg_positions(target.grid, target.cell, group, radii, params.absences)
+    made = Tails(target, positions, float(np.max(radii)), q_max)
+    metrics["maxima inside of holes"] = made.summary()
+    return made
 
 
 def _write(

@@ -8,7 +8,7 @@ from pydantic import Field
 from hklflow import stage
 from hklflow.base.values import CELL_NAMES
 
-VERSION = 6
+VERSION = 7
 
 
 class Inputs(stage.Inputs):

@@ -9,9 +9,10 @@ from hklflow import stage
 from hklflow.base.errors import HklflowError
 
 if TYPE_CHECKING:
+    from hklflow.page.pictures import Picture
     from hklflow.page.place import Place
 
-VERSION = 6
+VERSION = 7
 
 
 class Inputs(stage.Inputs):
@@ -55,7 +56,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     from hklflow.page.content import Page
     from hklflow.page.opening import pictures as first_pictures
-    from hklflow.page.pictures import SMALL_WIDTHS, pack
+    from hklflow.page.pictures import pack
     from hklflow.page.place import place
     from hklflow.page.sample import render
     from hklflow.quality.verdict import counted, require
@@ -93,14 +94,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     text = render(page)
     outputs.page.write_text(text, encoding="utf-8")
     bare = len(render(replace(page, pictures=[])).encode())
-    bare += sum(len(picture.uri) for _, _, picture in first_pictures(page))
-    paths = [item.path for item in pictures]
-    packed = pack(paths, _room(bare), SMALL_WIDTHS, last=False, threads=threads)
-    shown = "small here" if packed else "left out here"
-    remark = (
-        f"Pictures are {shown}; {params.sample}.html in the folder of the results has them large."
-    )
-    small = replace(page, pictures=list(zip(pictures, packed, strict=bool(packed))), remark=remark)
+    first = [picture for _, _, picture in first_pictures(page)]
+    bare += sum(len(picture.uri) for picture in first)
+    packed, remark = _packed_small(pictures, first, _room(bare), threads)
+    remark += f"; {params.sample}.html in the folder of the results has all of them large."
+    small = replace(page, pictures=packed, remark=remark)
     outputs.small.write_text(render(small), encoding="utf-8")
     verdicts = [page.judged(scan) for scan in page.scans]
     levels = [verdict.verdict for verdict in verdicts if verdict is not None]
@@ -115,6 +113,24 @@ def folder_of(path: Path, params: Params) -> Path:
     if params.shared is not None and not path.is_relative_to(params.results):
         return Path(params.shared)
     return Path(params.results)
+
+
+def _packed_small(
+    places: "list[Place]", first: "list[Picture]", room: int, threads: int
+) -> "tuple[list[tuple[Place, Picture]], str]":
+    """Return pictures for the page in the report and a remark: all, those of no scan, or none."""
+    from hklflow.page.pictures import SMALL_WIDTHS, pack
+
+    shown = {picture.path for picture in first}
+    chosen = [item for item in places if item.part != "scan" or item.path in shown]
+    for some, remark in (
+        (places, "Pictures are small here"),
+        (chosen, "Pictures of the steps are left out here"),
+    ):
+        paths = [item.path for item in some]
+        if packed := pack(paths, room, SMALL_WIDTHS, last=False, threads=threads):
+            return list(zip(some, packed, strict=True)), remark
+    return [], "Pictures are left out here"
 
 
 def _room(bare: int) -> int:

@@ -12,11 +12,12 @@ and the error of the ΔPDF is that of the measured voxels, with the covariance N
 
     C = N + n H + B L + L B − L.
 
+What drawn models of maxima in the holes (`tails.py`) differ by is added: an error common to all.
 Vectors that are equivalent are one: H is summed over both sets. Wide gaps are no holes that repeat.
 What is lost there is taken for a field with the spectrum of the ΔPDF and σ of the filled voxels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from hklflow.volumes import pdf_kernels
 from hklflow.volumes.fill import MEASURED, PUNCHED, UNMEASURED, Target
 from hklflow.volumes.pdf_plan import Plan
 from hklflow.volumes.spectrum import SpectrumFill
+from hklflow.volumes.tails import Tails
 from hklflow.volumes.wave_power import WIDTH
 
 Floats = NDArray[np.float64]
@@ -49,11 +51,14 @@ class Prior:
         B, the share of the variance of the ΔPDF that is not noise; from 0 to 1.
     width : float
         Standard deviation of the neighbourhood in which the variance was learnt, Å.
+    shifts : (m, n) array
+        Deviations of the ΔPDF by drawn models of the maxima in holes, S per Å³; m may be 0.
     """
 
     vectors: Floats
     signal: Floats
     width: float
+    shifts: Floats = field(default_factory=lambda: np.zeros((0, 0)))
 
 
 def lattice_vectors(
@@ -91,10 +96,11 @@ def lattice_vectors(
     return made[order][np.sort(first)][:most].astype(np.float64)
 
 
-def prior_of(target: Target, spectrum: SpectrumFill) -> Prior:
+def prior_of(target: Target, spectrum: SpectrumFill, tails: Tails | None = None) -> Prior:
     """Return what a fill takes the ΔPDF for at lattice vectors."""
     vectors = lattice_vectors(target.cell, target.operations, target.grid.step)
-    return Prior(vectors, spectrum.signal(vectors), WIDTH)
+    shifts = np.zeros((0, len(vectors))) if tails is None else tails.shifts(vectors)
+    return Prior(vectors, spectrum.signal(vectors), WIDTH, shifts)
 
 
 class HoleSums:
@@ -190,7 +196,11 @@ class HoleSums:
         made = self._plan
         result: Floats = noise / size[:, None] / size + self._of_gaps()
         group = len(made.operations) if made.symmetrised else 1
-        return made.scale**2 * group * (result + result.T) / 2
+        result = made.scale**2 * group * (result + result.T) / 2
+        shifts = self._prior.shifts
+        if len(shifts):
+            result += shifts.T @ shifts / len(shifts)
+        return result
 
     def _between(self, sums: Floats) -> Floats:
         """Return sums at differences of vectors, between normalised sets of equivalents."""

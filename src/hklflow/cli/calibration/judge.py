@@ -90,7 +90,6 @@ def accept(
     stills = [k for k, e in to.experiment.config.stills.items() if e.calibration == to.name]
     if stills:
         print(f"still frames with this calibration: {', '.join(stills)}")
-    print("Next: `snakemake` reduces them again.")
 
 
 def _accepted(

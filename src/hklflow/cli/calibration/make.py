@@ -355,7 +355,6 @@ def _propose(to: Target, name: str, request: "Request", author: str, comments: s
     print(f"candidate {in_words(candidate)} of {to.name}, state {to.state.id}")
     _tell(record["gates"])
     print(f"report: {candidate.path / 'report.html'}")
-    print(f"Next: look at the report, then `hklflow calibration accept {candidate.name}`.")
     return candidate
 
 

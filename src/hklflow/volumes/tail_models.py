@@ -1,0 +1,192 @@
+"""Shape of the diffuse scattering around a reflection: correlated displacements, and the rest.
+
+    S(Q) = A_G Qᵀ M(q) Q / G² + B_G b(q) + C_G·q,    M = (Γ(q) + κ²)⁻ᵖ exp(−q²/2c²),
+
+at Q = G + q, with Γ_ij = C_ikjl q_k q_l (Christoffel) of elastic constants C that the Laue group
+allows (Warren, X-ray Diffraction, 1969, ch. 11). p = 1 and κ = 0 are elastic waves (thermal diffuse
+scattering, 1/q²); κ is an inverse correlation length in units of q √C_11, and larger p are
+correlations that end sooner. b = 1 + Σ b_R (cos(R·q) − 1) is other diffuse scattering, of
+correlations up to some lattice vectors R; equivalent R have the same b_R.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+_FEWEST, _MOST = 3, 24  # sets of equivalent R
+#: Smallest and largest κ and c, 1/Å.
+_BOUNDS = ((0.005, 3.0), (0.1, 5.0))
+# Standard deviations of what is expected of ln κ, ln c, the elastic constants and b. The data
+# determine most of them; these keep the others near an isotropic crystal.
+_USUAL = (0.2, 1.0)
+_WIDTHS = (2.0, 2.0, 1.0, 1.0)
+_SOFTEST = 0.02  # least eigenvalue of Γ in units of C_11 q²: a crystal is stable
+
+
+_PAIRS = [(i, j) for i in range(3) for j in range(i, 3)]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Power p of a model, and whether it has a Gaussian end."""
+
+    power: float
+    cut: bool
+
+
+#: Models that are compared.
+KINDS = tuple(Kind(power, cut) for power in (1.0, 2.0, 4.0) for cut in (True, False))
+
+
+def products(big: Floats) -> Floats:
+    """Return Q_i Q_j (..., 6) of vectors (..., 3)."""
+    return np.stack([big[..., i] * big[..., j] for i, j in _PAIRS], axis=-1)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Models of one Laue group.
+
+    Attributes
+    ----------
+    elastic : (m + 1, 3, 3, 3, 3) array
+        Basis of the elastic constants; the first is always taken.
+    stars : list of (n, 3) arrays
+        Sets of equivalent lattice vectors R, Å.
+    unit : float
+        Size of q, 1/Å. A is in the units of S there.
+    """
+
+    elastic: Floats
+    stars: list[Floats]
+    unit: float
+
+    @classmethod
+    def of(cls, rotations: Floats, b: Floats, longest: float, unit: float) -> "Family":
+        """Return the models of a group of rotations (n, 3, 3).
+
+        Parameters
+        ----------
+        b : (3, 3) array
+            Reciprocal axes as columns, 1/Å with 2π.
+        longest : float
+            Length of the longest R, Å.
+        unit : float
+            1/Å.
+        """
+        return cls(_elastic(rotations), _stars(rotations, b, longest), unit)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Number of elastic constants and of coefficients of b."""
+        return len(self.elastic) - 1, len(self.stars)
+
+    @property
+    def bounds(self) -> tuple[Floats, Floats]:
+        """Least and largest parameters."""
+        elastic, smooth = self.sizes
+        ends = np.log(_BOUNDS).T
+        rest = np.r_[np.full(elastic, 3.0), np.full(smooth, 60.0)]
+        return np.r_[ends[0], -rest], np.r_[ends[1], rest]
+
+    @property
+    def scales(self) -> Floats:
+        """Typical changes of the parameters."""
+        return np.repeat([0.5, 0.3, 1.0], [2, *self.sizes])
+
+    def start(self, kappa: float, end: float, elastic: bool) -> Floats:
+        """Return parameters: ln κ, ln c, elastic constants, coefficients of b.
+
+        Not `elastic`: constants for which Γ = q²/3, so that displacements along all directions are
+        alike.
+        """
+        one = np.eye(3)
+        pairs = (("ik,jl->ijkl", 1), ("il,jk->ijkl", 1), ("ij,kl->ijkl", -1))
+        alike = sum(sign * np.einsum(pair, one, one) for pair, sign in pairs) / 3
+        constants = np.einsum("nijkl,ijkl->n", self.elastic[1:], alike) * (not elastic)
+        return np.r_[np.log([kappa, end]), constants, np.zeros(self.sizes[1])]
+
+    @property
+    def widths(self) -> Floats:
+        """Standard deviations of what is expected of the parameters."""
+        return np.repeat(_WIDTHS, [1, 1, *self.sizes])
+
+    def unusual(self, values: Floats) -> Floats:
+        """Return how far parameters are from what is expected, in standard deviations."""
+        away = values.copy()
+        away[:2] -= np.log(_USUAL)
+        return away / self.widths
+
+    def maximum(self, values: Floats, kind: Kind, q: Floats) -> Floats:
+        """Return M (n, 6) at q (n, 3), 1/Å: coefficients of Q_i Q_j, in the order of `products`."""
+        constants = self.elastic[0] + np.tensordot(
+            values[2 : 2 + self.sizes[0]], self.elastic[1:], 1
+        )
+        gamma = np.einsum("ikjl,nk,nl->nij", constants, q, q)
+        stiffness, axes = np.linalg.eigh(gamma)
+        squares = np.sum(q**2, axis=1)[:, None]
+        kappa, end = np.exp(values[:2])
+        inner = np.maximum(stiffness, _SOFTEST * squares) + kappa**2
+        # In units of the tails, so that powers of small and large numbers stay finite.
+        inner = (inner / (kappa**2 + self.unit**2)) ** -kind.power
+        if kind.cut:
+            inner = inner * np.exp(-0.5 * squares / end**2)
+        tensor = np.einsum("nia,na,nja->nij", axes, inner, axes)
+        six: Floats = np.stack([tensor[:, i, j] * (1 + (i != j)) for i, j in _PAIRS], axis=1)
+        return six
+
+    def waves(self, q: Floats) -> Floats:
+        """Return cos(R·q) − 1 (n, m), as mean over equivalent R, at q (n, 3), 1/Å."""
+        return np.stack([np.cos(q @ star.T).mean(axis=1) - 1 for star in self.stars], axis=1)
+
+    def of_waves(self, values: Floats) -> Floats:
+        """Return b_R (m,)."""
+        return values[2 + self.sizes[0] :]
+
+
+def _stars(rotations: Floats, b: Floats, longest: float) -> list[Floats]:
+    direct = 2 * np.pi * np.linalg.inv(b).T
+    limits = [
+        range(-n, n + 1) for n in (np.ceil(longest * np.linalg.norm(b, axis=0) / 6).astype(int) + 1)
+    ]
+    vectors = np.array(list(product(*limits))) @ direct.T
+    vectors = vectors[np.argsort(np.linalg.norm(vectors, axis=1), kind="stable")][1:]
+    stars: list[Floats] = []
+    seen: set[tuple[float, ...]] = set()
+    for vector in vectors:
+        if len(stars) == _MOST or (len(stars) >= _FEWEST and np.linalg.norm(vector) > longest):
+            break
+        if tuple(np.round(vector, 3) + 0.0) in seen:
+            continue
+        stars.append(rotations @ vector)
+        seen |= {tuple(v) for v in np.round(np.concatenate([stars[-1], -stars[-1]]), 3) + 0.0}
+    return stars
+
+
+def _elastic(rotations: Floats) -> Floats:
+    """Return the elastic constants that all rotations leave alone.
+
+    The first is isotropic with C_11 = 1 and C_12 = C_44 = 1/3; the others are orthogonal to it and
+    to each other, with norm 1.
+    """
+    number = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])  # Voigt
+    made = []
+    for i in range(6):
+        for j in range(i, 6):
+            voigt = np.zeros((6, 6))
+            voigt[i, j] = voigt[j, i] = 1
+            c = voigt[number[:, :, None, None], number[None, None]]
+            turned = [np.einsum("ijkl,ai,bj,ck,dl->abcd", c, r, r, r, r) for r in rotations]
+            made.append(np.mean(turned, axis=0).ravel())
+    one = np.eye(3)
+    pairs = ("ij,kl->ijkl", "ik,jl->ijkl", "il,jk->ijkl")
+    first = np.sum([np.einsum(pair, one, one) for pair in pairs], axis=0).ravel() / 3
+    space = np.array(made)
+    space -= np.outer(space @ first, first) / (first @ first)
+    _, sizes, rows = np.linalg.svd(space, full_matrices=False)
+    others = rows[sizes > 1e-6]
+    return np.concatenate([first[None], others]).reshape(-1, 3, 3, 3, 3)

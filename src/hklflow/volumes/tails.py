@@ -1,0 +1,290 @@
+"""Diffuse maxima inside of the holes at reflections, from their tails around the holes.
+
+The models of `tail_models` have the same shape at all reflections, so that it is known well from
+the voxels around many holes; A_G, B_G and C_G belong to one reflection and its equivalents. Nothing
+is known inside of the holes: models that fit equally well are averaged, and what they differ by in
+the holes is part of the error.
+
+A_G is nearer to its expected value α G² exp(−β G²) than measured, the more the less it is known.
+Maxima that do not grow with G² do not come from displacements, and are left to the spectrum.
+"""
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.geometry import lattice
+from hklflow.volumes.fill import PUNCHED, Target
+from hklflow.volumes.tail_data import Ring, around, inside, nearest, orbits, rings, strongest
+from hklflow.volumes.tail_fit import Fit, Problem
+from hklflow.volumes.tail_models import KINDS, Family, Kind, products
+from hklflow.volumes.tapers import Taper
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+_LONGEST = 2.4  # of lattice vectors R times the radius: longer correlations end inside of a hole
+_REACH = 2.0  # outer end of the fitted voxels, in radii of a hole
+_FADE = 1.5  # end of the model, in outer ends: it goes to 0 beyond the fitted voxels
+_MOST = 120  # reflections that determine the shape
+_FEWEST = 2  # reflections without which the shape is not known
+# χ² per degree of freedom of a model that does not describe the tails. With very many counts no
+# model does: it must then explain most of what a model without maxima does not, and its errors grow
+# by the root of χ². If it explains less than some of it, the tails are something else.
+_BAD, _MOSTLY, _SOME = 2.0, 0.75, 0.4
+_SURE = 1.0  # in ln of the likelihood
+_SAMPLES = 16  # drawn models
+# Difference of χ², relative to it, that does not choose between models: the other diffuse
+# scattering is not exactly b.
+_ALIKE = 0.01
+_FINE = 4  # parts of a voxel along each edge, near a reflection, where M varies within a voxel
+
+
+class Tails:
+    """Model of the diffuse maxima at the reflections of a volume.
+
+    Parameters
+    ----------
+    target : Target
+        S and σ, not filled.
+    positions : (n, 3) array
+        hkl of the reflections.
+    radius : float
+        Radius of the holes, 1/Å.
+    q_max : float
+        1/Å.
+
+    Attributes
+    ----------
+    found : bool
+        True if the voxels around the holes need maxima inside of them.
+    rises : bool
+        True if a model with maxima fits much better than one without, even if not well.
+    chi2 : float
+        χ² per degree of freedom of the model.
+    shares : dict
+        Weight of each kind of model.
+    """
+
+    def __init__(self, target: Target, positions: Floats, radius: float, q_max: float) -> None:
+        self._target, self._radius = target, radius
+        self._taper = Taper("tukey", q_max, 0.5)
+        self._b = lattice.b_matrix(target.cell)
+        rotations = np.array([self._b @ w @ np.linalg.inv(self._b) for w in target.operations])
+        apart = nearest(positions, self._b)
+        self._outer = min(_REACH * radius, 0.5 * apart)
+        self._end = min(_FADE * self._outer, apart - radius)
+        self._family = Family.of(rotations, self._b, _LONGEST / radius, radius)
+        length = np.linalg.norm(positions @ self._b.T, axis=1)
+        self._positions = positions[(length > 0.5 * apart) & (length < q_max)]
+        self._orbit, first = orbits(self._positions, target.operations)
+        self._centres = self._positions[first]
+        self._squares = np.sum((self._centres @ self._b.T) ** 2, axis=1)
+        self._random = np.random.default_rng(0)
+        self.found, self.rises, self.chi2 = False, False, float("nan")
+        self.shares: dict[Kind, float] = {}
+        self._expected: tuple[float, float] | None = None
+        self._samples: list[tuple[Kind, Floats, Floats]] = []
+        everywhere = around(target, self._centres, radius, self._outer)
+        data = strongest(everywhere, _MOST)
+        if sum(len(item.ring.members) for item in data) < _FEWEST:
+            return
+        whole = Problem(self._family, everywhere, len(self._centres))
+        fits = self._fits(Problem(self._family, data, len(self._centres)), whole)
+        if fits:
+            self._draw(fits, whole)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what was found, for the metrics of the fill."""
+        if not self.found:
+            return {"found": False, "chi-squared per degree of freedom": self.chi2}
+        kappa, end = np.exp(np.median([values[:2] for _, values, _ in self._samples], axis=0))
+        return {
+            "found": True,
+            "chi-squared per degree of freedom": self.chi2,
+            "powers": {
+                f"{p:g}": sum(share for kind, share in self.shares.items() if kind.power == p)
+                for p in sorted({kind.power for kind in self.shares})
+            },
+            "kappa in 1/Å": float(kappa),
+            "cutoff in 1/Å": float(end),
+        }
+
+    def subtract(self) -> None:
+        """Subtract the model from S."""
+        if self.found:
+            self._add(-1.0)
+
+    def restore(self) -> None:
+        """Add the model to S, and its error to that of the punched voxels."""
+        if self.found:
+            self._add(1.0)
+            self._widen()
+
+    # -------------------------------------------------------------------------- fit
+
+    def _fits(self, data: Problem, whole: Problem) -> list[Fit]:
+        """Return the models that the data need; none if they need no maxima."""
+        plain, first = data.fitted(None), data.fitted(KINDS[0])
+        if not self._needed(plain, first, data):
+            return []
+        maxima = [first, *(data.fitted(kind, first) for kind in KINDS[1:])]
+        best = min(maxima, key=lambda fit: fit.cost)
+        self._needed(plain, best, data)
+        amplitude, error = whole.amplitudes(best, best.values)
+        self._expected = _expected(amplitude, error * np.sqrt(self.chi2), self._squares)
+        if self._expected is None:
+            return []
+        explained = (plain.chi2 - best.chi2) / max(plain.chi2 - data.number, 1.0)
+        self.rises = explained > _SOME
+        if not self.rises or (self.chi2 > _BAD and explained < _MOSTLY):
+            return []
+        return maxima
+
+    def _needed(self, plain: Fit, maxima: Fit, data: Problem) -> bool:
+        """Return True if a model with maxima is that much better than one without."""
+        free = data.number - 5 * data.reflections - len(maxima.values)
+        self.chi2 = max(maxima.chi2 / max(free, 1.0), 1.0)
+        # A_G of each reflection reduces χ² by 1 even if there is no maximum; α, β and their spread
+        # are what is new.
+        needed = data.reflections + 3 * np.log(data.number)
+        return bool(plain.cost - maxima.cost > self.chi2 * needed)
+
+    def _draw(self, fits: list[Fit], data: Problem) -> None:
+        """Draw models from what the data allow: p, the shape, and all A_G."""
+        chi2, cost = np.array([(fit.chi2, fit.cost) for fit in fits]).T
+        likely = chi2 / (self.chi2 * (1 + _ALIKE * data.number)) + cost - chi2
+        shares = np.exp(-0.5 * (likely - likely.min()))
+        shares /= shares.sum()
+        kinds = [fit.kind for fit in fits if fit.kind]
+        self.shares = dict(zip(kinds, shares.tolist(), strict=True))
+        decay, spread = self._expected or (0.0, 1.0)
+        lower, upper = self._family.bounds
+        # Strata instead of random numbers: the shares are kept, whatever the number of samples.
+        which = np.searchsorted(np.cumsum(shares), (np.arange(_SAMPLES) + 0.5) / _SAMPLES)
+        for i in np.minimum(which, len(fits) - 1):
+            fit = fits[i]
+            values, vectors = np.linalg.eigh(fit.covariance * self.chi2)
+            shift = vectors @ (
+                np.sqrt(np.maximum(values, 0)) * self._random.normal(size=len(values))
+            )
+            drawn = np.clip(fit.values + shift, lower, upper)
+            amplitude, error = data.amplitudes(fit, drawn)
+            error = error * np.sqrt(self.chi2)
+            profile = self._squares * np.exp(-decay * self._squares)
+            alpha = np.nansum(amplitude * profile / error**2) / np.nansum(profile**2 / error**2)
+            mean, width = alpha * profile, spread * abs(alpha) * profile
+            known = np.where(np.isfinite(error), 1 / error**2, 0.0)
+            variance = 1 / (known + 1 / width**2)
+            mean = variance * (known * np.nan_to_num(amplitude) + mean / width**2)
+            mean += np.sqrt(variance) * self._random.normal(size=len(mean))
+            if fit.kind:
+                self._samples.append((fit.kind, drawn, mean))
+        self.found = True
+
+    def shifts(self, vectors: Floats) -> Floats:
+        """Return how far the ΔPDF of each drawn model is from that of the middle one.
+
+        Parameters
+        ----------
+        vectors : (n, 3) array
+            Lattice vectors in unit cells, where cos(Q·r) is cos(q·r).
+
+        Returns
+        -------
+        (samples, n) array
+            S per Å³, for the usual taper; no rows if no maxima were found.
+        """
+        target = self._target
+        total = np.zeros((len(self._samples), len(vectors)))
+        if not self._samples:
+            return total
+        r = vectors @ (2 * np.pi * np.linalg.inv(self._b))
+        for ring in rings(target, self._positions, -1.0, self._radius * (1 + 1e-9)):
+            lost = np.zeros((len(self._samples), len(ring.q)))
+            for number, (corner, models) in zip(ring.members, self._modelled(ring), strict=True):
+                places, own = inside(target, ring, corner)
+                big = self._positions[number] @ self._b.T + ring.q[own]
+                w = self._taper(np.linalg.norm(big, axis=1)) * (target.code[places] == PUNCHED)
+                lost[:, own] += w * (models - np.median(models, axis=0))[:, own]
+            total += lost @ np.cos(ring.q @ r.T)
+        return total * abs(np.linalg.det(self._b)) * np.prod(target.grid.step) / (2 * np.pi) ** 3
+
+    # -------------------------------------------------------------------------- model in a volume
+
+    def _maxima(self, kind: Kind, values: Floats, q: Floats) -> Floats:
+        """Return M (n, 6) at q (n, 3), as mean over a voxel where it varies within it."""
+        edges = self._b * self._target.grid.step
+        near = np.linalg.norm(q, axis=1) < 1.5 * np.linalg.norm(edges, axis=0).max()
+        parts = (np.arange(_FINE) + 0.5) / _FINE - 0.5
+        fine = np.array(list(product(parts, repeat=3))) @ edges.T
+        maxima = self._family.maximum(values, kind, q)
+        many = self._family.maximum(values, kind, (q[near][:, None] + fine).reshape(-1, 3))
+        maxima[near] = many.reshape(-1, len(fine), 6).mean(axis=1)
+        return maxima
+
+    def _modelled(self, ring: Ring) -> Iterator[tuple[Indices, Floats]]:
+        """Return the voxel of each reflection, and the models (samples, n) around it."""
+        share = (np.linalg.norm(ring.q, axis=1) - self._outer) / (self._end - self._outer)
+        fade = np.cos(0.5 * np.pi * np.clip(share, 0, 1)) ** 2
+        maxima = np.array([self._maxima(kind, x, ring.q) for kind, x, _ in self._samples])
+        maxima *= fade[:, None]
+        for number, corner in zip(ring.members, ring.corners, strict=True):
+            orbit = self._orbit[number]
+            scale = np.array([sample[2][orbit] for sample in self._samples]) / self._squares[orbit]
+            peaks = products(self._positions[number] @ self._b.T + ring.q)
+            yield corner, scale[:, None] * np.einsum("snp,np->sn", maxima, peaks)
+
+    def _add(self, sign: float) -> None:
+        for ring in rings(self._target, self._positions, -1.0, self._end):
+            for corner, models in self._modelled(ring):
+                places, own = inside(self._target, ring, corner)
+                middle = np.median(models, axis=0)[own]
+                self._target.data[places] += (sign * middle).astype(np.float32)
+
+    def _widen(self) -> None:
+        target = self._target
+        for ring in rings(self._target, self._positions, -1.0, self._radius * (1 + 1e-9)):
+            for corner, models in self._modelled(ring):
+                places, own = inside(self._target, ring, corner)
+                variance = np.mean((models - np.median(models, axis=0)) ** 2, axis=0)
+                added = np.where(target.code[places] == PUNCHED, variance[own], 0)
+                target.errors[places] = np.sqrt(target.errors[places] ** 2 + added)
+
+
+def _expected(amplitude: Floats, error: Floats, squares: Floats) -> tuple[float, float] | None:
+    """Return β and the relative spread of A_G = α G² exp(−β G²).
+
+    None if α is not positive, or if A_G = α exp(−β G²) fits better: what does not grow with G² does
+    not come from displacements.
+    """
+    known = np.isfinite(error)
+    grow, keep = (_profile(amplitude[known], error[known], squares[known], n) for n in (1, 0))
+    if grow is None or keep is None or grow[0] > keep[0] - _SURE:
+        return None
+    return grow[1:]
+
+
+def _profile(a: Floats, error: Floats, g: Floats, n: int) -> tuple[float, float, float] | None:
+    """Fit A = α G²ⁿ exp(−β G²); return −ln of the likelihood, β and the relative spread."""
+    from scipy.optimize import minimize
+
+    power = (g / g.mean()) ** n
+    start = float(np.sum(a * power / error**2) / np.sum(power**2 / error**2))
+    if start <= 0:
+        return None
+
+    def unlikely(x: Floats) -> float:
+        mean = start * power * np.exp(np.clip(x[0], -20, 20) - x[1] ** 2 * g)
+        total = error**2 + np.exp(np.clip(2 * x[2], -12, 4)) * mean**2
+        return 0.5 * float(np.sum((a - mean) ** 2 / total + np.log(total)))
+
+    tried = [
+        minimize(unlikely, [0.0, 0.1, np.log(s)], method="Nelder-Mead", options={"maxiter": 1000})
+        for s in (0.1, 0.7)
+    ]
+    best = min(tried, key=lambda item: float(item.fun))
+    return float(best.fun), float(best.x[1] ** 2), float(np.exp(np.clip(best.x[2], -6, 2)))

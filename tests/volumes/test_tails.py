@@ -1,0 +1,168 @@
+"""Maxima inside of holes, from their tails, in worlds with a known S(Q)."""
+
+import numpy as np
+import pytest
+from tests.truth import hole_judge, hole_worlds
+
+from hklflow.volumes import fill
+from hklflow.volumes.spectrum import ROUNDS, SpectrumFill
+from hklflow.volumes.tail_models import Family, Kind, products
+from hklflow.volumes.tails import Tails
+
+RADIUS = hole_worlds.RADIUS
+
+
+def target_of(world: hole_worlds.World, norm: float, seed: int) -> fill.Target:
+    values, sigma = world.measure(norm, seed)
+    return fill.Target(
+        values.astype(np.float32),
+        sigma.astype(np.float32),
+        world.punched.copy(),
+        world.grid,
+        np.array(world.lattice.cell),
+        world.lattice.operations.astype(np.int64),
+    )
+
+
+def reflections(world: hole_worlds.World) -> np.ndarray:
+    most = np.floor(-world.grid.first + 1e-9).astype(int)
+    return (
+        np.stack(
+            np.meshgrid(*(np.arange(-n, n + 1) for n in most), indexing="ij"), axis=-1
+        ).reshape(-1, 3)
+        * 1.0
+    )
+
+
+def world_of(kind: str, cell: str, step: float = 0.1) -> hole_worlds.World:
+    return hole_worlds.make_world(kind, cell, 2 * int(2 / step) + 1, step, False)
+
+
+def errors_in_holes(
+    world: hole_worlds.World, model: Tails, target: fill.Target
+) -> tuple[float, float]:
+    """Mean error and its σ, in units of the true S, of holes."""
+    q = np.linalg.norm(hole_worlds.hkl_of(world.grid) @ world.lattice.reciprocal.T, axis=-1)
+    own = (world.punched == fill.PUNCHED) & (q > 0.5) & (q < 0.8 * world.q_max)
+    model.subtract()
+    fill.fill(target)
+    again = SpectrumFill(target, world.q_max)
+    for _ in range(ROUNDS):
+        again.learn()
+    again.write()
+    before = target.errors.copy()
+    model.restore()
+    level = world.truth[own].mean()
+    # Errors of the model are common to all holes.
+    added = np.sqrt(target.errors**2 - np.minimum(before, target.errors) ** 2)[own].mean()
+    return float((target.data - world.truth)[own].mean() / level), float(added / level)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cell", "step", "largest"),
+    [
+        ("correlated displacements", "cubic", 0.1, 0.1),
+        # Reflections are not at the centres of voxels.
+        ("correlated displacements", "cubic", 0.12, 0.15),
+        # Without the model, S in the holes is too small by 0.6.
+        ("short-range order + isotropic TDS", "cubic", 0.1, 0.4),
+    ],
+)
+def test_maxima_are_found_again(kind: str, cell: str, step: float, largest: float) -> None:
+    world = world_of(kind, cell, step)
+    target = target_of(world, 100.0, 1)
+    model = Tails(target, reflections(world), RADIUS, world.q_max)
+    assert model.found
+    assert model.chi2 < 1.4
+    error, sigma = errors_in_holes(world, model, target)
+    assert abs(error) < 3 * sigma
+    assert abs(error) < largest
+    assert sigma < largest
+
+
+@pytest.mark.parametrize(
+    ("kind", "cell", "norm"),
+    [
+        ("short-range order", "cubic", 10.0),
+        ("size effect", "cubic", 100.0),
+        # Rods of diffuse scattering through the reflections, which do not grow with G².
+        ("short-range order", "hexagonal", 30.0),
+    ],
+)
+def test_no_maxima_are_claimed_where_there_are_none(kind: str, cell: str, norm: float) -> None:
+    world = world_of(kind, cell)
+    target = target_of(world, norm, 3)
+    before = target.data.copy()
+    model = Tails(target, reflections(world), RADIUS, world.q_max)
+    assert not model.found
+    assert not model.rises
+    model.subtract()
+    model.restore()
+    np.testing.assert_array_equal(target.data, before)
+
+
+def test_measured_voxels_keep_their_values_and_errors() -> None:
+    world = world_of("correlated displacements", "cubic")
+    target = target_of(world, 100.0, 1)
+    data, errors = target.data.copy(), target.errors.copy()
+    model = Tails(target, reflections(world), RADIUS, world.q_max)
+    model.subtract()
+    measured = target.code == fill.MEASURED
+    assert np.abs(target.data - data)[measured].max() > 0.1
+    model.restore()
+    np.testing.assert_allclose(target.data[measured], data[measured], atol=1e-5)
+    np.testing.assert_array_equal(target.errors[measured], errors[measured])
+
+
+@pytest.mark.parametrize(
+    ("cell", "number"), [("cubic", 9), ("hexagonal", 5), ("monoclinic", 13), ("triclinic", 21)]
+)
+def test_elastic_constants_are_those_of_the_laue_group(cell: str, number: int) -> None:
+    """Nye (1957), table 9; the worlds called cubic have mmm, those called hexagonal 6/m."""
+    lattice = hole_worlds.LATTICES[cell]
+    b = lattice.reciprocal
+    rotations = np.array([b @ w @ np.linalg.inv(b) for w in lattice.operations])
+    family = Family.of(rotations, b, 12.0, 0.2)
+    assert len(family.elastic) == number
+    for rotation in rotations:
+        turned = np.einsum("nijkl,ai,bj,ck,dl->nabcd", family.elastic, *[rotation] * 4)
+        np.testing.assert_allclose(turned, family.elastic, atol=1e-9)
+
+
+def test_elastic_waves_are_those_of_the_constants() -> None:
+    """Qᵀ M Q is Qᵀ Γ⁻¹ Q of Christoffel's Γ, for isotropic constants along simple directions."""
+    lattice = hole_worlds.LATTICES["cubic"]
+    b = lattice.reciprocal
+    rotations = np.array([b @ w @ np.linalg.inv(b) for w in lattice.operations])
+    family = Family.of(rotations, b, 12.0, 0.2)
+    values = family.start(0.005, 5.0, True)
+    q = np.array([[0.2, 0.0, 0.0], [0.0, 0.1, 0.0]])
+    model = family.maximum(values, Kind(1.0, False), q)
+    big = np.array([3.0, 0.0, 0.0])
+    # C_11 = 1 for longitudinal waves, C_44 = 1/3 for transverse ones.
+    found = model @ products(big)
+    assert found[1] / found[0] == pytest.approx((0.2**2 * 1) / (0.1**2 / 3), rel=0.01)
+
+
+def test_the_pdf_moves_with_the_model_as_its_shifts_say() -> None:
+    """At lattice vectors, by a plain sum over the voxels in the holes."""
+    world = world_of("correlated displacements", "cubic")
+    target = target_of(world, 100.0, 1)
+    model = Tails(target, reflections(world), RADIUS, world.q_max)
+    vectors = np.array([[1.0, 0, 0], [1, 1, 0], [2, -1, 1]])
+    found = model.shifts(vectors)
+    assert found.shape == (16, 3)
+    one = model._samples[3]
+    fields = []
+    for samples in ([one], model._samples):
+        model._samples = samples
+        target.data[:] = 0
+        model._add(1.0)
+        fields.append(np.where(target.code == fill.PUNCHED, target.data, 0).astype(float))
+    hkl = hole_worlds.hkl_of(world.grid)
+    w = hole_judge.taper(np.linalg.norm(hkl @ world.lattice.reciprocal.T, axis=-1), world.q_max)
+    voxel = np.linalg.det(world.lattice.reciprocal) * 1e-3 / (2 * np.pi) ** 3
+    waves = np.cos(2 * np.pi * hkl @ vectors.T)
+    expected = voxel * np.einsum("lkh,lkhn->n", w * (fields[0] - fields[1]), waves)
+    # Tails of neighbours reach a little into holes.
+    np.testing.assert_allclose(found[3], expected, rtol=0.1, atol=0.02 * np.abs(expected).max())
