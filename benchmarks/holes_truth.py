@@ -5,11 +5,11 @@
 
 Worlds of tests/truth/hole_worlds.py with a known S(Q); counting noise for a given norm; holes of
 0.2 1/Å. `fill` is the fill of the stage; `kriging` is its first part, without the spectrum; `whole`
-is the same volume without holes (its figures are 0 and 1 if σ is right); `spectrum` with --spectrum
-is the fill of spectrum_fill.py, with its covariance. mean, bias: mean pull, and
-rms over vectors of their mean pulls; χ² with the diagonal and with the full covariance of
-independent voxels; shells: width of the pulls of sums over shells. --waves adds thermal diffuse
-scattering; --cosines also prints recovered amplitudes of injected cosines.
+is the same volume without holes (its figures are 0 and 1 if σ is right); `covar.` is `fill` with
+the covariance of lattice vectors that the stage `pdf` stores. mean, bias: mean pull, and rms over
+vectors of their mean pulls; χ² with the diagonal and with the full covariance; shells: width of the
+pulls of sums over shells. All but `covar.` take filled voxels for independent. --waves adds thermal
+diffuse scattering; --cosines also prints recovered amplitudes of injected cosines.
 """
 # ruff: noqa: I001
 
@@ -19,14 +19,16 @@ from collections.abc import Callable
 # hklflow comes before scipy: it makes cctbx safe to import, see hklflow/base/native.py.
 import hklflow  # noqa: F401
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
-from benchmarks import spectrum_fill
-from hklflow.volumes import control, fill, spectrum
+from hklflow.volumes import control, fill, hole_covariance, spectrum
+from hklflow.volumes.pdf_plan import plan
 from hklflow.volumes.refill import is_judged, refill
+from hklflow.volumes.tails import Tails
+from hklflow.volumes.tapers import Taper
 from tests.truth import hole_judge, hole_worlds
 
 CHOSEN = [0, 0]  # fills of which the stage keeps kriging, takes the spectrum
+MODELLED = [0, 0]  # fills without and with a model of maxima in the holes
 WAVES = ("isotropic TDS", "anisotropic TDS")
 
 
@@ -36,8 +38,11 @@ def kriged(
     punched: np.ndarray,
     world: hole_worlds.World,
     rough: bool = False,
-) -> tuple[fill.Target, list[fill.Holes], dict[str, control.Control], str]:
-    """Fill as the first part of the stage; what was not measured beyond q_max is left."""
+) -> tuple[fill.Target, list[fill.Holes], dict[str, control.Control], str, Tails | None]:
+    """Fill as the first part of the stage; what was not measured beyond q_max is left.
+
+    ``rough``: as the stage does before the spectrum, without the maxima in the holes.
+    """
     q = np.linalg.norm(hole_worlds.hkl_of(world.grid) @ world.lattice.reciprocal.T, axis=-1)
     beyond = (punched == hole_worlds.UNMEASURED) & (q > world.q_max * (1 + 1e-9))
     code = np.where(beyond, np.uint8(fill.LEFT), punched)
@@ -49,11 +54,18 @@ def kriged(
         np.array(world.lattice.cell),
         world.lattice.operations.astype(np.int64),
     )
+    tails = None
+    if rough:
+        most = np.floor(-world.grid.first + 1e-9).astype(int)
+        axes = [np.arange(-n, n + 1) for n in most]
+        reflections = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+        tails = Tails(target, reflections.astype(float), hole_worlds.RADIUS, world.q_max)
+        tails.subtract()
     holes = fill.find_holes(target, (punched == hole_worlds.PUNCHED).view(np.uint8))
     found = control.controls(target, holes)
     model = control.best_of(found, fill.BEST)
     fill.fill(target, model, rough=rough and is_judged(found, model))
-    return target, holes, found, model
+    return target, holes, found, model, tails
 
 
 def arrays(target: fill.Target) -> tuple[np.ndarray, np.ndarray]:
@@ -72,22 +84,40 @@ def todays_fill(
     values: np.ndarray, sigma: np.ndarray, punched: np.ndarray, world: hole_worlds.World
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fill as the stage does, with the spectrum."""
-    target, holes, found, model = kriged(values, sigma, punched, world, rough=True)
-    chosen, _ = refill(target, holes, found, model, world.q_max, rough=True)
-    CHOSEN[chosen == spectrum.NAME] += 1
-    return arrays(target)
+    data, errors, _ = with_covariance(values, sigma, punched, world)
+    return data, errors
 
 
-def by_spectrum(
+def with_covariance(
     values: np.ndarray, sigma: np.ndarray, punched: np.ndarray, world: hole_worlds.World
-) -> tuple[object, ...]:
-    """Fill by the learnt spectrum. Holes have the noise of their neighbours."""
-    fill = spectrum_fill.SpectrumFill(values, sigma, punched, world)
-    known = np.isfinite(sigma)
-    around = gaussian_filter(np.where(known, sigma, 0.0) ** 2, 1.5)
-    around /= np.maximum(gaussian_filter(known.astype(float), 1.5), 1e-9)
-    filled = np.where(np.isfinite(fill.filled), fill.filled, 0.0)
-    return filled, np.where(known, sigma, np.sqrt(around)), fill.covariance
+) -> tuple[np.ndarray, np.ndarray, Callable[[hole_judge.Judge], np.ndarray | float]]:
+    """Fill as the stage does; the covariance of lattice vectors is that of the stage `pdf`."""
+    target, holes, found, model, tails = kriged(values, sigma, punched, world, rough=True)
+    name, _, again = refill(target, holes, found, model, world.q_max, rough=True)
+    CHOSEN[name == spectrum.NAME] += 1
+    prior = None if again is None else hole_covariance.prior_of(target, again, tails)
+    if tails is not None:
+        MODELLED[tails.found] += 1
+        tails.restore()
+    data, errors = arrays(target)
+
+    def part(judge: hole_judge.Judge) -> np.ndarray | float:
+        if prior is None or np.any(judge.vectors != np.rint(judge.vectors)):
+            return 0.0
+        operations = world.lattice.operations
+        made = plan(world.grid, target.cell, Taper("tukey", world.q_max, 0.5), operations)
+        sums = hole_covariance.HoleSums(made, prior)
+        for l, code in enumerate(target.code):  # noqa: E741
+            sums.add(l, code, target.errors[l])
+        numbers = {
+            tuple(np.rint(mate).astype(int)): i
+            for i, vector in enumerate(prior.vectors)
+            for mate in vector @ operations
+        }
+        own = [numbers[tuple(np.rint(vector).astype(int))] for vector in judge.vectors]
+        return sums.covariance()[np.ix_(own, own)] - judge.covariance(errors)
+
+    return data, errors, part
 
 
 def table(
@@ -130,7 +160,6 @@ def main() -> None:
     parser.add_argument("--coverage", nargs="+", default=["whole", "cone"])
     parser.add_argument("--waves", action="store_true")
     parser.add_argument("--cosines", action="store_true")
-    parser.add_argument("--spectrum", action="store_true")
     args = parser.parse_args()
     kinds = [f"{k} + {w}" for k in args.kinds for w in WAVES] if args.waves else args.kinds
     print("world, coverage, norm, vectors, fill: mean, width, bias, χ² diagonal, χ² full, shells")
@@ -142,12 +171,12 @@ def main() -> None:
                     candidates = {
                         "kriging": by_kriging,
                         "fill": todays_fill,
+                        "covar.": with_covariance,
                         "whole": hole_judge.without_holes(norm, 1000),
                     }
                     name = f"{cell}, {kind}, {coverage}"
-                    if args.spectrum:
-                        candidates["spectrum"] = by_spectrum
                     table(world, name, norm, args.realisations, candidates, args.cosines)
+    print(f"maxima in holes are modelled in {MODELLED[1]} of {sum(MODELLED)} fills")
     print(f"the spectrum is taken in {CHOSEN[1]} of {sum(CHOSEN)} fills")
 
 

@@ -1,5 +1,6 @@
 """Picture of the fill: S before and after, punched voxels, and errors in control holes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from hklflow.geometry.grid import Grid
 from hklflow.plots.common import WIDEST, figure_of, log_range
 from hklflow.plots.planes import draw
+from hklflow.volumes.cosines import Cosine
 from hklflow.volumes.planes import metric_of, plane_of_grid
 
 Floats = NDArray[np.float64]
@@ -27,10 +29,11 @@ def fill(
     after: NDArray[Any],
     code: NDArray[Any],
     control: tuple[Floats, str] | None,
+    cosines: Sequence[Cosine],
     q_max: float,
     title: str,
 ) -> Figure:
-    """Draw a plane before and after on one colour scale, its codes, and pulls of control holes.
+    """Draw a plane before and after on one colour scale, its codes, and tests of the fill.
 
     Parameters
     ----------
@@ -41,13 +44,20 @@ def fill(
         S and the codes of the stage; the second array axis is the first varying one.
     control : (n,) array and str, or None
         Pulls of the control holes and the name of the fill method; None without control holes.
+    cosines : sequence of Cosine
+        Injected cosines; empty without the fill by the spectrum.
     q_max : float
         Limit in |Q|, 1/Å, drawn as a circle.
     """
     metric, (axis, at) = metric_of(cell, False), plane
     value, norm = grid.axis(axis)[at], log_range(after)
-    figure = figure_of(WIDEST, 10.4)
-    panels = figure.subplots(2, 2).ravel()
+    layout: Any = [["before", "after"], ["codes", "control"]]
+    if cosines:
+        layout.append(["cosines", "cosines"])
+    figure = figure_of(WIDEST, 14.0 if cosines else 10.4)
+    heights = [3.0, 3.0, 2.0][: len(layout)]
+    named = figure.subplot_mosaic(layout, height_ratios=heights)
+    panels = [named[name] for name in ("before", "after", "codes", "control")]
     done = np.where(code == _NOT_MEASURED, np.nan, code)
     images = {"before": before, "after": after, "what was done": done}
     steps: Any = BoundaryNorm(np.arange(-0.5, 4), 4)
@@ -73,8 +83,31 @@ def fill(
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     panels[3].set_box_aspect((high[1] - low[1]) / (high[0] - low[0]))
     _histogram(panels[3], control)
+    if cosines:
+        _recovered(named["cosines"], cosines)
     figure.suptitle(title)
     return figure
+
+
+def _recovered(axes: Any, cosines: Sequence[Cosine]) -> None:
+    for at_lattice, marker, label in ((True, "o", "lattice vectors"), (False, "s", "elsewhere")):
+        own = [item for item in cosines if item.at_lattice_vector == at_lattice]
+        axes.plot(
+            [item.length for item in own],
+            [100 * item.recovered for item in own],
+            marker,
+            label=label,
+        )
+    for item in cosines:
+        where = (item.length, 100 * item.recovered)
+        text = f"{item.lost:.1g} σ lost"
+        axes.annotate(text, where, (0, 5), textcoords="offset points", ha="center")
+    axes.axhline(100, color="0.4", lw=0.8, ls="--")
+    axes.margins(0.08, 0.35)
+    axes.set_xlabel("|r| (Å)")
+    axes.set_ylabel("recovered (%)")
+    axes.set_title("injected cosines: amplitude in the ΔPDF after the fill")
+    axes.legend(loc="lower left")
 
 
 def _histogram(axes: Any, control: tuple[Floats, str] | None) -> None:

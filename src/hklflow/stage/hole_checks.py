@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hklflow.transform.shells import Shells
     from hklflow.volumes.control import Control
+    from hklflow.volumes.cosines import Cosine
     from hklflow.volumes.tails import Tails
 
 # Filled fraction within q_max above which the errors of the ΔPDF are too small.
 _MUCH = 0.02
+# Lost part of a cosine, in σ of its noise: as large as σ, it doubles the mean square of the pulls.
+_LOST = 1.0
 
 
 def gaps(shells: "Shells", q_max: float, coverage: float) -> list[str]:
@@ -91,5 +94,30 @@ def told(found: "dict[str, Control]", model: str) -> dict[str, Any]:
         "pull width of control holes": own.pull,
         "control holes": own.holes,
         "interpolants": judged,
+        "warnings": warnings,
+    }
+
+
+def of_cosines(cosines: "list[Cosine]") -> dict[str, Any]:
+    """Return the results of injected cosines, and a warning if one loses more than its noise."""
+    warnings = []
+    worst = max(cosines, key=lambda item: item.lost, default=None)
+    if worst is not None and worst.lost > _LOST:
+        warnings.append(
+            f"the fill lets the ΔPDF have {100 * worst.recovered:.1f} % of a cosine at "
+            f"({', '.join(f'{x:g}' for x in worst.vector)}): {worst.lost:.1f} times the noise "
+            "there is lost, and σ of single voxels does not contain it; use a smaller radius or "
+            "a smaller q_max, or measure more"
+        )
+    return {
+        "injected cosines": [
+            {
+                "vector": item.vector.tolist(),
+                "length in Å": item.length,
+                "recovered": item.recovered,
+                "lost in units of the noise": item.lost,
+            }
+            for item in cosines
+        ],
         "warnings": warnings,
     }

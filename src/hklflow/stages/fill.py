@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hklflow.volumes.hole_covariance import Prior
     from hklflow.volumes.tails import Tails
 
-VERSION = 8
+VERSION = 9
 
 # 1/Å, used if the radius cannot be measured.
 _USUAL_RADIUS = 0.2
@@ -113,7 +113,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     from hklflow import nexus, plots
     from hklflow.plots import fill as pictures
-    from hklflow.volumes import fill, hole_covariance
+    from hklflow.volumes import cosines, fill, hole_covariance
     from hklflow.volumes.control import best_of, controls
     from hklflow.volumes.refill import is_judged, refill
 
@@ -146,12 +146,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             lambda items, total: stage.progress(items, total, "holes filled", lambda step: step),
             rough=spectrum,
         )
-        prior = None
+        prior, tested = None, []
         if spectrum:
             given = target, holes, found, model, q_max, threads, stage.progress
             model, doubts, again = refill(*given, rough=True)
             if again is not None:
                 prior = hole_covariance.prior_of(target, again, tails)
+                tested = cosines.injected(target, again, prior)
                 del again
             warnings += doubts
         del holes
@@ -171,6 +172,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "interpolant": model,
             **hole_checks.told(found, model),
         }
+        of_cosines = hole_checks.of_cosines(tested)
+        warnings += of_cosines.pop("warnings")
+        metrics |= of_cosines
         metrics["warnings"] += warnings
         metrics["warnings"] += hole_checks.much(metrics["fraction not measured within q_max"])
         metrics["warnings"] += volume.doubts
@@ -179,7 +183,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         control = (found[model].pulls, model) if model in found else None
         images = before, target.data[l], target.code[l]
         cell = volume.cell
-        figure = pictures.fill(target.grid, cell, (2, l), *images, control, q_max, params.title)
+        figure = pictures.fill(
+            target.grid, cell, (2, l), *images, control, tested, q_max, params.title
+        )
     plots.save(figure, outputs.picture)
     stage.write_json(outputs.metrics, metrics)
     rms = f"{found[model].rms:.2f} σ" if model in found else "not known"

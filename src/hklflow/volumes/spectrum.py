@@ -47,6 +47,8 @@ _LEARNING, _TOLERANCE = 1e-3, 1e-4
 _STEPS, _LAST_STEPS = 40, 120
 # Bytes per voxel of the grid that `SpectrumFill` needs at most, measured.
 _BYTES = 24
+# Residual that is left of a cosine: the share that holes have of it matters, which is small.
+_ROUGHLY = 1e-2
 # Least variance of a filled voxel, in variances of a measured one.
 _LEAST_ERROR = 0.02
 
@@ -167,6 +169,40 @@ class SpectrumFill:
             v += weights * found
         signal: Floats = np.maximum(1 - noise / v, 0.0)
         return signal
+
+    def recovered(self, vector: Floats) -> float:
+        """Return the share of a cosine of S that the ΔPDF has at a vector (3,), in unit cells.
+
+        The fill is linear in S as long as V is held, so that no noise is needed. The cosine is the
+        mean over equivalent vectors.
+        """
+        waves, grid = self._waves, self._target.grid
+        images = self._target.images[:, :, :3] * grid.step[:, None] / grid.step
+        mates = np.unique(np.round(vector @ images, 9), axis=0)
+        phases = [np.exp(2j * np.pi * np.outer(mates[:, i], grid.axis(i))) for i in range(3)]
+
+        def wave(l: int) -> Floats:  # noqa: E741
+            rows = phases[2][:, l, None] * phases[1]
+            return np.einsum("nk,nh->kh", rows, phases[0], optimize=True).real / len(mates)
+
+        injected = 0.0
+
+        def plane(place: int) -> Singles:
+            nonlocal injected
+            l = (place + waves.middle[0]) % waves.periods[0]  # noqa: E741
+            cosine = wave(l).astype(np.float32)
+            t = self._tapered.plane(l, cosine)
+            injected += (2 if waves.even and place else 1) * float(np.vdot(t, cosine))
+            return waves.padded(t)
+
+        places = waves.places_of_grid()
+        known = waves.of_planes(waves.planes_of(plane, places), places)
+        l, k, h = np.unravel_index(self.holes, self._target.data.shape)  # noqa: E741
+        cosine = sum((p[2][l] * p[1][k] * p[0][h]).real for p in zip(*phases, strict=True))
+        cosine = np.asarray(cosine) / len(mates)
+        filled = self._complete(self._voxels, known, np.zeros(len(l)), _STEPS, _ROUGHLY)
+        whole = injected + float(self._tapered.weights(self.holes) @ cosine**2)
+        return (injected + float(cosine @ filled)) / whole
 
     # -------------------------------------------------------------------------- σ
 

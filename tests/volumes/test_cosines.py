@@ -1,0 +1,36 @@
+"""Injected cosines: which are injected, and when the loss is told."""
+
+import numpy as np
+from tests.truth import hole_worlds
+from tests.volumes.test_spectrum import target_of
+
+from hklflow.stage import hole_checks
+from hklflow.volumes.cosines import Cosine, injected
+from hklflow.volumes.hole_covariance import prior_of
+from hklflow.volumes.spectrum import SpectrumFill
+
+
+def test_cosines_are_at_lattice_vectors_and_elsewhere() -> None:
+    world = hole_worlds.make_world("size effect", "triclinic", 21, 0.125, False)
+    target = target_of(world)
+    found = SpectrumFill(target, world.q_max)
+    cosines = injected(target, found, prior_of(target, found))
+    assert [cosine.at_lattice_vector for cosine in cosines] == [True] * 3 + [False] * 2
+    lengths = [np.linalg.norm(world.lattice.direct @ cosine.vector) for cosine in cosines]
+    np.testing.assert_allclose([cosine.length for cosine in cosines], lengths)
+    assert lengths[0] == min(world.lattice.cell[:3])
+    # What is lost is at most what stands in holes, of a signal that is a few times the noise.
+    assert all(0.9 < cosine.recovered < 1.001 for cosine in cosines)
+    assert all(0 <= cosine.lost < 1 for cosine in cosines)
+
+
+def test_a_loss_above_the_noise_is_told() -> None:
+    def told(lost: float) -> list[str]:
+        small = Cosine(np.zeros(3), 0.0, 0.99, 0.1)
+        of = hole_checks.of_cosines([small, Cosine(np.array([1, 0, 0.5]), 5.0, 0.9, lost), small])
+        assert [item["lost in units of the noise"] for item in of["injected cosines"]][1] == lost
+        return list(of["warnings"])
+
+    assert told(0.9) == []
+    (words,) = told(1.2)
+    assert "90.0 % of a cosine at (1, 0, 0.5): 1.2 times the noise there is lost" in words
