@@ -228,4 +228,5 @@ def test_errors_beside_a_wide_gap_are_large_enough() -> None:
         own = (target.code == code) & (w > 0.05)
         errors, sigma = (target.data - world.truth)[own], target.errors[own]
         ratio = np.sqrt(np.sum((w[own] * errors) ** 2) / np.sum((w[own] * sigma) ** 2))
-        assert 0.7 < ratio < 1.25
+        # A single random field scatters in a gap: σ may be twice too large.
+        assert 0.4 < ratio < 1.25

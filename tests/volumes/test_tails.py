@@ -166,3 +166,22 @@ def test_the_pdf_moves_with_the_model_as_its_shifts_say() -> None:
     expected = voxel * np.einsum("lkh,lkhn->n", w * (fields[0] - fields[1]), waves)
     # Tails of neighbours reach a little into holes.
     np.testing.assert_allclose(found[3], expected, rtol=0.1, atol=0.02 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_slopes_of_the_maximum_are_its_differences(power: float) -> None:
+    lattice = hole_worlds.LATTICES["triclinic"]
+    b = lattice.reciprocal
+    family = Family.of(np.stack([np.eye(3), -np.eye(3)]), b, 12.0, 0.2)
+    values = family.start(0.1, 0.4, True)
+    values[2:6] = 0.1, -0.2, 0.05, 0.3
+    rng = np.random.default_rng(0)
+    q = np.concatenate([rng.normal(0, 0.2, (20, 3)), [[0.2, 0, 0]]])
+    kind = Kind(power, True)
+    found = family.slopes(values, kind, q, family.stiffness(q))
+    for k in range(found.shape[2]):
+        step = np.zeros_like(values)
+        step[k] = 1e-6
+        up, down = (family.maximum(values + s * step, kind, q) for s in (1, -1))
+        expected = (up - down) / 2e-6
+        np.testing.assert_allclose(found[..., k], expected, atol=1e-5 * np.abs(up).max())

@@ -19,7 +19,6 @@ Floats = NDArray[np.float64]
 _STARTS = ((0.05, 0.3, True), (0.15, 2.0, False), (0.4, 0.3, False))
 # What other powers than 1 cost in χ², odds of 1 to 7: elastic waves are in every crystal.
 _UNUSUAL = 4.0
-_STEP = 1e-5  # of ln κ, ln c and elastic constants, for derivatives
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ class Problem:
     def __init__(self, family: Family, data: list[Data], centres: int) -> None:
         self._family, self._data, self._centres = family, data, centres
         self._waves = [family.waves(item.ring.q) for item in data]
+        self._stiffness = [family.stiffness(item.ring.q) for item in data]
         self.number = sum(item.number for item in data)
         self.reflections = sum(len(item.ring.members) for item in data)
 
@@ -138,23 +138,14 @@ class Problem:
             change = np.zeros((*item.weights.shape, len(values)))
             own = len(values) - self._waves[i].shape[1]
             if kind is not None:
-                change[..., :own] = self._peaks(kind, values, item, own) * x[:, 0, None, None]
+                slopes = self._family.slopes(values, kind, item.ring.q, self._stiffness[i])
+                peaks = (item.peaks.swapaxes(0, 1) @ slopes).swapaxes(0, 1)
+                change[..., :own] = peaks * x[:, 0, None, None]
             change[..., own:] = self._waves[i] * x[:, -4, None, None]
             change *= item.weights[..., None]
             change -= q @ (q.swapaxes(1, 2) @ change)
             parts.append(-change.reshape(-1, len(values)))
         return np.concatenate([*parts, np.diag(1 / self._family.widths)])
-
-    def _peaks(self, kind: Kind, values: Floats, item: Data, number: int) -> Floats:
-        """Return the derivatives (g, n, number) of Qᵀ M Q / G²."""
-        q = item.ring.q
-        here = self._family.maximum(values, kind, q)
-        six = np.empty((*here.shape, number))
-        for k in range(number):
-            moved = values.copy()
-            moved[k] += _STEP
-            six[..., k] = (self._family.maximum(moved, kind, q) - here) / _STEP
-        return (item.peaks.swapaxes(0, 1) @ six).swapaxes(0, 1)
 
 
 def _right(item: Data) -> Floats:

@@ -42,6 +42,11 @@ class Kind:
 KINDS = tuple(Kind(power, cut) for power in (1.0, 2.0, 4.0) for cut in (True, False))
 
 
+def _six(tensor: Floats) -> Floats:
+    """Return the coefficients (n, 6) of Q_i Q_j of tensors (n, 3, 3)."""
+    return np.stack([tensor[:, i, j] * (1 + (i != j)) for i, j in _PAIRS], axis=1)
+
+
 def products(big: Floats) -> Floats:
     """Return Q_i Q_j (..., 6) of vectors (..., 3)."""
     return np.stack([big[..., i] * big[..., j] for i, j in _PAIRS], axis=-1)
@@ -121,23 +126,54 @@ class Family:
         away[:2] -= np.log(_USUAL)
         return away / self.widths
 
+    def stiffness(self, q: Floats) -> Floats:
+        """Return Γ (m + 1, n, 3, 3) of each elastic constant at q (n, 3), 1/Å."""
+        return np.einsum("mikjl,nk,nl->mnij", self.elastic, q, q, optimize=True)
+
     def maximum(self, values: Floats, kind: Kind, q: Floats) -> Floats:
         """Return M (n, 6) at q (n, 3), 1/Å: coefficients of Q_i Q_j, in the order of `products`."""
-        constants = self.elastic[0] + np.tensordot(
-            values[2 : 2 + self.sizes[0]], self.elastic[1:], 1
+        _, axes, inner, _ = self._eigen(values, kind, q, self.stiffness(q))
+        return _six(np.einsum("nia,na,nja->nij", axes, inner, axes))
+
+    def slopes(self, values: Floats, kind: Kind, q: Floats, parts: Floats) -> Floats:
+        """Return the derivatives (n, 6, m + 2) of M with ln κ, ln c and the elastic constants.
+
+        The derivative of a function of a matrix has divided differences in the basis of its
+        eigenvectors (Daleckii and Krein, 1951). ``parts`` are from `stiffness`.
+        """
+        raw, axes, inner, slope = self._eigen(values, kind, q, parts)
+        kappa, end = np.exp(values[:2])
+        apart = raw[:, :, None] - raw[:, None]
+        same = np.abs(apart) < 1e-7 * raw.max(axis=1)[:, None, None]
+        divided = np.where(
+            same,
+            (slope[:, :, None] + slope[:, None]) / 2,
+            (inner[:, :, None] - inner[:, None]) / np.where(same, 1.0, apart),
         )
-        gamma = np.einsum("ikjl,nk,nl->nij", constants, q, q)
-        stiffness, axes = np.linalg.eigh(gamma)
+        moved = axes.swapaxes(1, 2) @ parts[1:] @ axes
+        elastic = axes @ (divided * moved) @ axes.swapaxes(1, 2)
+        least = _SOFTEST * np.sum(q**2, axis=1)[:, None]
+        by_kappa = -kind.power * inner / (np.maximum(raw, least) + kappa**2)
+        by_kappa = 2 * kappa**2 * (by_kappa + kind.power * inner / (kappa**2 + self.unit**2))
+        by_end = inner * np.sum(q**2, axis=1)[:, None] / end**2 * kind.cut
+        both = [np.einsum("nia,na,nja->nij", axes, x, axes) for x in (by_kappa, by_end)]
+        return np.stack([_six(x) for x in (*both, *elastic)], axis=2)
+
+    def _eigen(
+        self, values: Floats, kind: Kind, q: Floats, parts: Floats
+    ) -> tuple[Floats, Floats, Floats, Floats]:
+        """Return eigenvalues and eigenvectors of Γ, eigenvalues of M, and their slopes with Γ."""
+        gamma = parts[0] + np.tensordot(values[2 : 2 + self.sizes[0]], parts[1:], 1)
+        raw, axes = np.linalg.eigh(gamma)
         squares = np.sum(q**2, axis=1)[:, None]
         kappa, end = np.exp(values[:2])
-        inner = np.maximum(stiffness, _SOFTEST * squares) + kappa**2
+        total = np.maximum(raw, _SOFTEST * squares) + kappa**2
         # In units of the tails, so that powers of small and large numbers stay finite.
-        inner = (inner / (kappa**2 + self.unit**2)) ** -kind.power
+        inner = (total / (kappa**2 + self.unit**2)) ** -kind.power
         if kind.cut:
             inner = inner * np.exp(-0.5 * squares / end**2)
-        tensor = np.einsum("nia,na,nja->nij", axes, inner, axes)
-        six: Floats = np.stack([tensor[:, i, j] * (1 + (i != j)) for i, j in _PAIRS], axis=1)
-        return six
+        slope = np.where(raw > _SOFTEST * squares, -kind.power * inner / total, 0.0)
+        return raw, axes, inner, slope
 
     def waves(self, q: Floats) -> Floats:
         """Return cos(R·q) − 1 (n, m), as mean over equivalent R, at q (n, 3), 1/Å."""
