@@ -67,6 +67,8 @@ class Problem:
         starts = [family.start(*start) for start in (_STARTS if kind else _STARTS[:1])]
         if near is not None:
             starts = [*starts[1:2], near.values]
+        bounds = family.bounds(kind)
+        starts = [np.clip(start, bounds[0] + 1e-3, bounds[1] - 1e-3) for start in starts]
 
         def residuals(values: Floats) -> Floats:
             return self._residuals(kind, values)
@@ -79,7 +81,7 @@ class Problem:
                 residuals,
                 start,
                 jacobian,
-                bounds=family.bounds,
+                bounds=bounds,
                 x_scale=family.scales,
                 max_nfev=40,
                 xtol=1e-4,

@@ -90,13 +90,16 @@ class Family:
         """Number of elastic constants and of coefficients of b."""
         return len(self.elastic) - 1, len(self.stars)
 
-    @property
-    def bounds(self) -> tuple[Floats, Floats]:
-        """Least and largest parameters."""
+    def bounds(self, kind: Kind | None) -> tuple[Floats, Floats]:
+        """Return the least and the largest parameters of a kind."""
         elastic, smooth = self.sizes
         ends = np.log(_BOUNDS).T
         rest = np.r_[np.full(elastic, 3.0), np.full(smooth, 60.0)]
-        return np.r_[ends[0], -rest], np.r_[ends[1], rest]
+        lower, upper = np.r_[ends[0], -rest], np.r_[ends[1], rest]
+        if kind is not None and kind.power > 1:
+            # Only 1/q² can be integrated: other maxima must end within the hole.
+            lower[0] = np.log(0.5 * self.unit)
+        return lower, upper
 
     @property
     def scales(self) -> Floats:

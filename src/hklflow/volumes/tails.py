@@ -162,7 +162,6 @@ class Tails:
         kinds = [fit.kind for fit in fits if fit.kind]
         self.shares = dict(zip(kinds, shares.tolist(), strict=True))
         decay, spread = self._expected or (0.0, 1.0)
-        lower, upper = self._family.bounds
         # Strata instead of random numbers: the shares are kept, whatever the number of samples.
         which = np.searchsorted(np.cumsum(shares), (np.arange(_SAMPLES) + 0.5) / _SAMPLES)
         for i in np.minimum(which, len(fits) - 1):
@@ -171,7 +170,7 @@ class Tails:
             shift = vectors @ (
                 np.sqrt(np.maximum(values, 0)) * self._random.normal(size=len(values))
             )
-            drawn = np.clip(fit.values + shift, lower, upper)
+            drawn = np.clip(fit.values + shift, *self._family.bounds(fit.kind))
             amplitude, error = data.amplitudes(fit, drawn)
             error = error * np.sqrt(self.chi2)
             profile = self._squares * np.exp(-decay * self._squares)
