@@ -27,7 +27,7 @@ def order_parameters(fits: Sequence[tuple[str, "Counts", "Order"]], title: str) 
         places[0].text(
             0.5,
             0.5,
-            "nothing to fit: no propagation vector,\nor fewer than five temperatures",
+            "no propagation vector was measured\nat five temperatures or more",
             ha="center",
             va="center",
         )
