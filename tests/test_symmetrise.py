@@ -219,6 +219,7 @@ def test_no_volumes_at_all_are_told_in_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.pictures
 def test_norms_that_are_none_count_as_not_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

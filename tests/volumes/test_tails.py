@@ -185,3 +185,15 @@ def test_slopes_of_the_maximum_are_its_differences(power: float) -> None:
         up, down = (family.maximum(values + s * step, kind, q) for s in (1, -1))
         expected = (up - down) / 2e-6
         np.testing.assert_allclose(found[..., k], expected, atol=1e-5 * np.abs(up).max())
+
+
+def test_unstable_elastic_constants_have_finite_slopes() -> None:
+    """The search passes through constants for which all waves are unstable."""
+    family = Family.of(np.stack([np.eye(3), -np.eye(3)]), 1.2 * np.eye(3), 12.0, 0.2)
+    values = family.start(0.1, 0.4, True)
+    values[2:] = -3.0
+    q = np.array([[0.2, 0, 0], [0, 0.2, 0], [0.1, 0.1, 0.1]])
+    parts = family.stiffness(q)
+    parts[0] = -np.eye(3)  # equal, and negative
+    assert np.isfinite(family.slopes(values, Kind(1.0, True), q, parts)).all()
+    assert np.isfinite(family.maximum(values, Kind(1.0, True), q)).all()

@@ -147,7 +147,7 @@ class Family:
         raw, axes, inner, slope = self._eigen(values, kind, q, parts)
         kappa, end = np.exp(values[:2])
         apart = raw[:, :, None] - raw[:, None]
-        same = np.abs(apart) < 1e-7 * raw.max(axis=1)[:, None, None]
+        same = np.abs(apart) <= 1e-7 * np.abs(raw).max(axis=1)[:, None, None]
         divided = np.where(
             same,
             (slope[:, :, None] + slope[:, None]) / 2,
