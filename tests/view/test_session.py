@@ -217,7 +217,11 @@ def test_peaks_turn_and_lead_to_their_frame(viewer: server.Server, browser: Chro
     turn = np.array(page.run("state.turn"))
     np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-12)
     # A peak that no other hides.
-    drawn = page.run("state.drawn.map(({ point, place }) => [point.i, ...place])")
+    peaks = "state.drawn.map(({ point, place }) => [point.i, ...place])"
+    drawn = page.run(peaks)
+    # The drag may still be going on.
+    while (later := page.run(peaks)) != drawn:
+        drawn = later
     places = np.array(drawn)
     apart = np.linalg.norm(places[:, None, 1:3] - places[None, :, 1:3], axis=-1)
     np.fill_diagonal(apart, np.inf)
