@@ -399,7 +399,7 @@ def _punch(
 def _tails(
     target: "Target", params: Params, group: "SpaceGroup", q_max: float, metrics: dict[str, Any]
 ) -> "Tails | None":
-    """Fit the model of the maxima in the holes of reflections; None if it is not wanted."""
+    """Fit the model of the maxima in the holes of reflections; None if `tails` is off."""
     import numpy as np
 
     from hklflow.volumes import punch

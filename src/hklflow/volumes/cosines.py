@@ -34,7 +34,7 @@ class Cosine:
 
     @property
     def at_lattice_vector(self) -> bool:
-        """True if all holes stand at the same phase of the cosine."""
+        """True if all holes are at the same phase of the cosine."""
         return bool(np.allclose(self.vector, np.rint(self.vector)))
 
 

@@ -87,7 +87,7 @@ def lattice_vectors(
         np.meshgrid(*(np.arange(-n, n + 1) for n in half), indexing="ij"), axis=-1
     ).reshape(-1, 3)
     length = np.einsum("ni,ij,nj->n", made, metric, made)
-    # The greatest of the equivalents stands for them.
+    # The greatest of the equivalents represents them.
     images = np.einsum("ni,gij->gnj", made, np.asarray(operations, dtype=np.int64))
     base = 2 * int(np.abs(images).max(initial=0)) + 1
     rank = (images @ np.array([base * base, base, 1])).max(axis=0)
@@ -190,7 +190,7 @@ class HoleSums:
         b = np.clip(self._prior.signal, 0.0, 1 - 1e-6)
         l = np.linalg.solve(np.eye(len(b)) - h * b, h)  # noqa: E741
         share = float(even.imag[tuple(self._middle[::-1])]) / self._weight
-        # In the holes stands the noise of their neighbours.
+        # The holes have the noise of their neighbours.
         noise += self._noise / (1 - share) * (h + (b[:, None] + b - 1) * (l + l.T) / 2)
         size = np.sqrt([len(s) for s in self._sets])
         made = self._plan

@@ -219,8 +219,8 @@ def _elastic(rotations: Floats) -> Floats:
             voigt = np.zeros((6, 6))
             voigt[i, j] = voigt[j, i] = 1
             c = voigt[number[:, :, None, None], number[None, None]]
-            turned = [np.einsum("ijkl,ai,bj,ck,dl->abcd", c, r, r, r, r) for r in rotations]
-            made.append(np.mean(turned, axis=0).ravel())
+            rotated = [np.einsum("ijkl,ai,bj,ck,dl->abcd", c, r, r, r, r) for r in rotations]
+            made.append(np.mean(rotated, axis=0).ravel())
     one = np.eye(3)
     pairs = ("ij,kl->ijkl", "ik,jl->ijkl", "il,jk->ijkl")
     first = np.sum([np.einsum(pair, one, one) for pair in pairs], axis=0).ravel() / 3

@@ -86,16 +86,15 @@ class Tails:
         self._random = np.random.default_rng(0)
         self.found, self.rises, self.chi2 = False, False, float("nan")
         self.shares: dict[Kind, float] = {}
-        self._expected: tuple[float, float] | None = None
         self._samples: list[tuple[Kind, Floats, Floats]] = []
         everywhere = around(target, self._centres, radius, self._outer)
         data = strongest(everywhere, _MOST)
         if sum(len(item.ring.members) for item in data) < _FEWEST:
             return
         whole = Problem(self._family, everywhere, len(self._centres))
-        fits = self._fits(Problem(self._family, data, len(self._centres)), whole)
-        if fits:
-            self._draw(fits, whole)
+        found = self._fits(Problem(self._family, data, len(self._centres)), whole)
+        if found is not None:
+            self._draw(*found, whole)
 
     def summary(self) -> dict[str, Any]:
         """Return what was found, for the metrics of the fill."""
@@ -126,34 +125,29 @@ class Tails:
 
     # -------------------------------------------------------------------------- fit
 
-    def _fits(self, data: Problem, whole: Problem) -> list[Fit]:
-        """Return the models that the data need; none if they need no maxima."""
+    def _fits(self, data: Problem, whole: Problem) -> tuple[list[Fit], tuple[float, float]] | None:
+        """Return models, and β and spread of their A_G; None if the data need no maxima."""
         plain, first = data.fitted(None), data.fitted(KINDS[0])
-        if not self._needed(plain, first, data):
-            return []
-        maxima = [first, *(data.fitted(kind, first) for kind in KINDS[1:])]
-        best = min(maxima, key=lambda fit: fit.cost)
-        self._needed(plain, best, data)
-        amplitude, error = whole.amplitudes(best, best.values)
-        self._expected = _expected(amplitude, error * np.sqrt(self.chi2), self._squares)
-        if self._expected is None:
-            return []
-        explained = (plain.chi2 - best.chi2) / max(plain.chi2 - data.number, 1.0)
-        self.rises = explained > _SOME
-        if not self.rises or (self.chi2 > _BAD and explained < _MOSTLY):
-            return []
-        return maxima
-
-    def _needed(self, plain: Fit, maxima: Fit, data: Problem) -> bool:
-        """Return True if a model with maxima is that much better than one without."""
-        free = data.number - 5 * data.reflections - len(maxima.values)
-        self.chi2 = max(maxima.chi2 / max(free, 1.0), 1.0)
+        self.chi2 = _per_degree(first, data)
         # A_G of each reflection reduces χ² by 1 even if there is no maximum; α, β and their spread
         # are what is new.
         needed = data.reflections + 3 * np.log(data.number)
-        return bool(plain.cost - maxima.cost > self.chi2 * needed)
+        if plain.cost - first.cost <= self.chi2 * needed:
+            return None
+        maxima = [first, *(data.fitted(kind, first) for kind in KINDS[1:])]
+        best = min(maxima, key=lambda fit: fit.cost)
+        self.chi2 = _per_degree(best, data)
+        amplitude, error = whole.amplitudes(best, best.values)
+        expected = _expected(amplitude, error * np.sqrt(self.chi2), self._squares)
+        if expected is None:
+            return None
+        explained = (plain.chi2 - best.chi2) / max(plain.chi2 - data.number, 1.0)
+        self.rises = explained > _SOME
+        if not self.rises or (self.chi2 > _BAD and explained < _MOSTLY):
+            return None
+        return maxima, expected
 
-    def _draw(self, fits: list[Fit], data: Problem) -> None:
+    def _draw(self, fits: list[Fit], expected: tuple[float, float], data: Problem) -> None:
         """Draw models from what the data allow: p, the shape, and all A_G."""
         chi2, cost = np.array([(fit.chi2, fit.cost) for fit in fits]).T
         likely = chi2 / (self.chi2 * (1 + _ALIKE * data.number)) + cost - chi2
@@ -161,7 +155,7 @@ class Tails:
         shares /= shares.sum()
         kinds = [fit.kind for fit in fits if fit.kind]
         self.shares = dict(zip(kinds, shares.tolist(), strict=True))
-        decay, spread = self._expected or (0.0, 1.0)
+        decay, spread = expected
         # Strata instead of random numbers: the shares are kept, whatever the number of samples.
         which = np.searchsorted(np.cumsum(shares), (np.arange(_SAMPLES) + 0.5) / _SAMPLES)
         for i in np.minimum(which, len(fits) - 1):
@@ -252,6 +246,12 @@ class Tails:
                 variance = np.mean((models - np.median(models, axis=0)) ** 2, axis=0)
                 added = np.where(target.code[places] == PUNCHED, variance[own], 0)
                 target.errors[places] = np.sqrt(target.errors[places] ** 2 + added)
+
+
+def _per_degree(fit: Fit, data: Problem) -> float:
+    """Return χ² per degree of freedom, at least 1."""
+    free = data.number - 5 * data.reflections - len(fit.values)
+    return float(max(fit.chi2 / max(free, 1.0), 1.0))
 
 
 def _expected(amplitude: Floats, error: Floats, squares: Floats) -> tuple[float, float] | None:
