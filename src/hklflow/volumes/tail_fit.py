@@ -17,8 +17,6 @@ Floats = NDArray[np.float64]
 
 # κ, c in 1/Å, and whether Γ is elastic.
 _STARTS = ((0.05, 0.3, True), (0.15, 2.0, False), (0.4, 0.3, False))
-# What other powers than 1 cost in χ², odds of 1 to 7: elastic waves are in every crystal.
-_UNUSUAL = 4.0
 
 
 @dataclass(frozen=True)
@@ -92,12 +90,15 @@ class Problem:
         best = min(tried, key=lambda item: float(item.cost))
         slopes = jacobian(best.x)
         precision = slopes.T @ slopes
-        widths = family.widths
+        widths = family.widths(kind)
         spent = float(np.linalg.slogdet(precision * np.outer(widths, widths))[1])
         chi2 = 2 * float(best.cost)
-        spent += _UNUSUAL * (kind is not None and kind.power > 1)
         covariance: Floats = np.asarray(np.linalg.pinv(precision), dtype=np.float64)
         return Fit(kind, best.x, covariance, chi2, chi2 + spent)
+
+    def chi2(self, kind: Kind, values: Floats) -> float:
+        """Return χ², with that of what is expected."""
+        return float(np.sum(self._residuals(kind, values) ** 2))
 
     def amplitudes(self, fit: Fit, values: Floats) -> tuple[Floats, Floats]:
         """Return A of all sets of equivalents, and σ; NaN if not known."""
@@ -130,7 +131,7 @@ class Problem:
             q, _ = np.linalg.qr(self._design(kind, values, i))
             right = _right(item)
             parts.append((right - q @ (q.swapaxes(1, 2) @ right)).ravel())
-        return np.concatenate([*parts, self._family.unusual(values)])
+        return np.concatenate([*parts, self._family.unusual(values, kind)])
 
     def _jacobian(self, kind: Kind | None, values: Floats) -> Floats:
         parts = []
@@ -147,7 +148,7 @@ class Problem:
             change *= item.weights[..., None]
             change -= q @ (q.swapaxes(1, 2) @ change)
             parts.append(-change.reshape(-1, len(values)))
-        return np.concatenate([*parts, np.diag(1 / self._family.widths)])
+        return np.concatenate([*parts, np.diag(1 / self._family.widths(kind))])
 
 
 def _right(item: Data) -> Floats:

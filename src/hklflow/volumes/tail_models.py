@@ -24,6 +24,11 @@ _BOUNDS = ((0.005, 3.0), (0.1, 5.0))
 # determine most of them; these keep the others near an isotropic crystal.
 _USUAL = (0.2, 1.0)
 _WIDTHS = (2.0, 2.0, 1.0, 1.0)
+# ln κ of elastic waves: as good as 0, and its standard deviation, so that it stays there.
+_NO_KAPPA, _FIXED = np.log(0.006), 0.05
+# What other powers than 1 cost in χ², odds of 1 to 7: elastic waves are in every crystal.
+_UNUSUAL = 4.0
+_SHAPE = 3.0  # what a parameter of the shape costs in χ²
 _SOFTEST = 0.02  # least eigenvalue of Γ in units of C_11 q²: a crystal is stable
 
 
@@ -32,14 +37,24 @@ _PAIRS = [(i, j) for i in range(3) for j in range(i, 3)]
 
 @dataclass(frozen=True)
 class Kind:
-    """Power p of a model, and whether it has a Gaussian end."""
+    """Power p of a model, whether it has a Gaussian end, and whether κ is 0."""
 
     power: float
     cut: bool
+    elastic: bool = False
+
+    @property
+    def cost(self) -> float:
+        """What κ, the end and an unusual p cost, in χ²; other parameters are those of all kinds."""
+        return _SHAPE * (self.cut + (not self.elastic)) + _UNUSUAL * (self.power > 1)
 
 
 #: Models that are compared.
-KINDS = tuple(Kind(power, cut) for power in (1.0, 2.0, 4.0) for cut in (True, False))
+KINDS = (
+    *(Kind(power, cut) for power in (1.0, 2.0, 4.0) for cut in (True, False)),
+    Kind(1.0, True, elastic=True),
+    Kind(1.0, False, elastic=True),
+)
 
 
 def _six(tensor: Floats) -> Floats:
@@ -118,16 +133,20 @@ class Family:
         constants = np.einsum("nijkl,ijkl->n", self.elastic[1:], alike) * (not elastic)
         return np.r_[np.log([kappa, end]), constants, np.zeros(self.sizes[1])]
 
-    @property
-    def widths(self) -> Floats:
-        """Standard deviations of what is expected of the parameters."""
-        return np.repeat(_WIDTHS, [1, 1, *self.sizes])
+    def widths(self, kind: Kind | None) -> Floats:
+        """Return standard deviations of what is expected of the parameters."""
+        widths = np.repeat(_WIDTHS, [1, 1, *self.sizes])
+        if kind is not None and kind.elastic:
+            widths[0] = _FIXED
+        return widths
 
-    def unusual(self, values: Floats) -> Floats:
+    def unusual(self, values: Floats, kind: Kind | None) -> Floats:
         """Return how far parameters are from what is expected, in standard deviations."""
-        away = values.copy()
-        away[:2] -= np.log(_USUAL)
-        return away / self.widths
+        elastic = kind is not None and kind.elastic
+        usual = self.start(*_USUAL, elastic)
+        if elastic:
+            usual[0] = _NO_KAPPA
+        return (values - usual) / self.widths(kind)
 
     def stiffness(self, q: Floats) -> Floats:
         """Return Γ (m + 1, n, 3, 3) of each elastic constant at q (n, 3), 1/Å."""

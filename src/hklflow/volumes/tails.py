@@ -36,10 +36,12 @@ _FEWEST = 2  # reflections without which the shape is not known
 # by the root of χ². If it explains less than some of it, the tails are something else.
 _BAD, _MOSTLY, _SOME = 2.0, 0.75, 0.4
 _SURE = 1.0  # in ln of the likelihood
-_SAMPLES = 16  # drawn models
+_DRAWN, _SAMPLES = 32, 16  # shapes drawn for each kind, and models of all kinds
+_SEVERAL = 8.0  # shapes of a kind that have weight
+_RARE = 0.01  # share of a kind that is not drawn
 # Difference of χ², relative to it, that does not choose between models: the other diffuse
 # scattering is not exactly b.
-_ALIKE = 0.01
+_ALIKE = 0.0005
 _FINE = 4  # parts of a voxel along each edge, near a reflection, where M varies within a voxel
 
 
@@ -92,9 +94,10 @@ class Tails:
         if sum(len(item.ring.members) for item in data) < _FEWEST:
             return
         whole = Problem(self._family, everywhere, len(self._centres))
-        found = self._fits(Problem(self._family, data, len(self._centres)), whole)
+        some = Problem(self._family, data, len(self._centres))
+        found = self._fits(some, whole)
         if found is not None:
-            self._draw(*found, whole)
+            self._draw(*found, some, whole)
 
     def summary(self) -> dict[str, Any]:
         """Return what was found, for the metrics of the fill."""
@@ -147,36 +150,54 @@ class Tails:
             return None
         return maxima, expected
 
-    def _draw(self, fits: list[Fit], expected: tuple[float, float], data: Problem) -> None:
-        """Draw models from what the data allow: p, the shape, and all A_G."""
-        chi2, cost = np.array([(fit.chi2, fit.cost) for fit in fits]).T
-        likely = chi2 / (self.chi2 * (1 + _ALIKE * data.number)) + cost - chi2
-        shares = np.exp(-0.5 * (likely - likely.min()))
-        shares /= shares.sum()
+    def _draw(
+        self, fits: list[Fit], expected: tuple[float, float], data: Problem, whole: Problem
+    ) -> None:
+        """Draw models from what the data allow: the kind, the shape, and all A_G."""
         kinds = [fit.kind for fit in fits if fit.kind]
+        scale = self.chi2 * (1 + _ALIKE * data.number)
+        likely = [fit.chi2 / scale + kind.cost for fit, kind in zip(fits, kinds, strict=True)]
+        shares = np.exp(-0.5 * (np.array(likely) - min(likely)))
+        shares /= shares.sum()
         self.shares = dict(zip(kinds, shares.tolist(), strict=True))
-        decay, spread = expected
+        shapes, weights = [], []
+        for fit, kind, share in zip(fits, kinds, shares, strict=True):
+            if share > _RARE:
+                drawn, own = self._shapes(fit, kind, scale, data)
+                shapes += [(fit, kind, values) for values in drawn]
+                weights.append(share * own)
+        sums = np.cumsum(np.concatenate(weights))
         # Strata instead of random numbers: the shares are kept, whatever the number of samples.
-        which = np.searchsorted(np.cumsum(shares), (np.arange(_SAMPLES) + 0.5) / _SAMPLES)
-        for i in np.minimum(which, len(fits) - 1):
-            fit = fits[i]
-            values, vectors = np.linalg.eigh(fit.covariance * self.chi2)
-            shift = vectors @ (
-                np.sqrt(np.maximum(values, 0)) * self._random.normal(size=len(values))
-            )
-            drawn = np.clip(fit.values + shift, *self._family.bounds(fit.kind))
-            amplitude, error = data.amplitudes(fit, drawn)
+        which = np.searchsorted(sums, sums[-1] * (np.arange(_SAMPLES) + 0.5) / _SAMPLES)
+        decay, spread = expected
+        profile = self._squares * np.exp(-decay * self._squares)
+        for fit, kind, values in (shapes[i] for i in which):
+            amplitude, error = whole.amplitudes(fit, values)
             error = error * np.sqrt(self.chi2)
-            profile = self._squares * np.exp(-decay * self._squares)
             alpha = np.nansum(amplitude * profile / error**2) / np.nansum(profile**2 / error**2)
             mean, width = alpha * profile, spread * abs(alpha) * profile
             known = np.where(np.isfinite(error), 1 / error**2, 0.0)
             variance = 1 / (known + 1 / width**2)
             mean = variance * (known * np.nan_to_num(amplitude) + mean / width**2)
             mean += np.sqrt(variance) * self._random.normal(size=len(mean))
-            if fit.kind:
-                self._samples.append((fit.kind, drawn, mean))
+            self._samples.append((kind, values, mean))
         self.found = True
+
+    def _shapes(
+        self, fit: Fit, kind: Kind, scale: float, data: Problem
+    ) -> tuple[list[Floats], Floats]:
+        """Return shapes near a fit, and their weights: χ² is not a parabola far from it."""
+        eigenvalues, vectors = np.linalg.eigh(fit.covariance * scale)
+        steps = self._random.normal(size=(_DRAWN, len(fit.values)))
+        shifts = (steps * np.sqrt(np.maximum(eigenvalues, 0))) @ vectors.T
+        drawn = [np.clip(fit.values + x, *self._family.bounds(kind)) for x in shifts]
+        chi2 = np.array([data.chi2(kind, values) for values in drawn])
+        logs = 0.5 * (np.sum(steps**2, axis=1) - (chi2 - fit.chi2) / scale)
+        weights = np.exp(logs - logs.max())
+        # Of many parameters, one of the drawn shapes would take nearly all the weight.
+        while np.sum(weights) ** 2 < _SEVERAL * np.sum(weights**2):
+            weights = np.sqrt(weights)
+        return drawn, weights / weights.sum()
 
     def shifts(self, vectors: Floats) -> Floats:
         """Return how far the ΔPDF of each drawn model is from that of the middle one.
