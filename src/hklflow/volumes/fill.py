@@ -108,16 +108,11 @@ def find_holes(target: Target, mask: NDArray[np.uint8]) -> list[Holes]:
     ----------
     mask : (l, k, h) uint8 array
     """
-    from scipy.ndimage import label
-
-    labels = np.empty(mask.shape, np.int32)
-    label(mask, output=labels)
-    voxels = np.flatnonzero(labels)
-    hole = labels.ravel()[voxels]
-    del labels
+    voxels = np.flatnonzero(mask)
+    hole = kernels.connected(voxels, mask.shape)
     order = np.argsort(hole, kind="stable")
     voxels, hole = voxels[order], hole[order]
-    first = np.flatnonzero(np.diff(hole, prepend=0))
+    first = np.flatnonzero(np.diff(hole, prepend=-1))
     if not len(first):
         return []
     if kernels.is_symmetric(target.code, target.images):
