@@ -38,7 +38,9 @@ def noise(at: list[Any], group: str) -> Any:
     from scipy.special import ndtri
 
     if group == "P -1":
-        sign = np.where((at[2] > 0) | ((at[2] == 0) & ((at[1] > 0) | ((at[1] == 0) & (at[0] > 0)))), 1, -1)
+        sign = np.where(
+            (at[2] > 0) | ((at[2] == 0) & ((at[1] > 0) | ((at[1] == 0) & (at[0] > 0)))), 1, -1
+        )
         at = [x * sign for x in at]
     else:
         at = [abs(x) + 0 * (at[0] + at[1]) for x in at]
@@ -55,10 +57,11 @@ def noise(at: list[Any], group: str) -> Any:
 
 def make(folder: Path, given: argparse.Namespace) -> None:
     """Write the symmetrised volume and the orientation."""
+    from tests.truth.orientations import write_orientation
+
     from hklflow import nexus
     from hklflow.geometry.grid import Grid
     from hklflow.geometry.symmetry import space_group
-    from tests.truth.orientations import write_orientation
 
     folder.mkdir(parents=True)
     half, step = given.side // 2, given.step
@@ -70,7 +73,8 @@ def make(folder: Path, given: argparse.Namespace) -> None:
     path = folder / "symm.nxs"
     with nexus.VolumeWriter(path, grid, CELL, "symmetrised", np.uint32, True, fast=True) as writer:
         for first in range(0, given.side, nexus.PLANES):
-            made = [_plane(given, i, int(l), spots) for l in i[first : first + nexus.PLANES]]
+            own = i[first : first + nexus.PLANES]
+            made = [_plane(given, i, int(at), spots) for at in own]
             data, sigma = (np.stack(x).astype(np.float32) for x in zip(*made, strict=True))
             norm = np.isfinite(data) * np.float32(given.counts)
             counts = np.zeros(data.shape, np.uint32)
@@ -199,9 +203,10 @@ def compare(before: Path, now: Path) -> None:
     from hklflow import nexus
 
     sums, n, largest = np.zeros(2), 0, 0.0
-    with nexus.open_volume(before / "filled.nxs") as old, nexus.open_volume(
-        now / "filled.nxs"
-    ) as new:
+    with (
+        nexus.open_volume(before / "filled.nxs") as old,
+        nexus.open_volume(now / "filled.nxs") as new,
+    ):
         for first in range(0, old.grid.shape[2], nexus.PLANES):
             part = slice(first, first + nexus.PLANES)
             code = old.group["punched"][part]
@@ -215,7 +220,9 @@ def compare(before: Path, now: Path) -> None:
             sums += [np.sum(away**2), np.nansum((t / s - 1) ** 2)]
             n, largest = n + len(away), max(largest, float(away.max(initial=0)))
     rms = np.sqrt(sums / max(n, 1))
-    print(f"filled values differ by {rms[0]:.2g} σ (rms), {largest:.2g} σ at most; σ by {rms[1]:.2g}")
+    print(
+        f"filled values differ by {rms[0]:.2g} σ (rms), {largest:.2g} σ at most; σ by {rms[1]:.2g}"
+    )
 
 
 def measure(given: argparse.Namespace, options: list[str]) -> None:

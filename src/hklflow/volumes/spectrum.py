@@ -190,7 +190,7 @@ class SpectrumFill:
         hkl = target.grid.first + index * step
         cosine = np.mean([np.cos(2 * np.pi * hkl @ mate) for mate in mates], axis=0)
         lost = self._cosines.taper(hkl) * cosine
-        known = known - self._voxels.waves_of(lost)
+        known = (known - self._voxels.waves_of(lost)).astype(self._known.dtype)
         filled = self._complete(self._voxels, known, np.zeros(len(hkl)), _STEPS, _ROUGHLY)
         return 1 + float(cosine @ (filled - lost)) / whole
 
