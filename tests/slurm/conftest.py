@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.truth.forks import tools
+from tests.truth.forks import BLANK, tools
 
 from .cluster import Cluster, missing
 
@@ -78,11 +78,14 @@ class Run:
         path = [str(self.cluster.root / "bin"), str(Path(sys.executable).parent)]
         path[1:1] = [str(tools() / "bin")] if self.forks else []
         environment["PATH"] = os.pathsep.join([*path, environment["PATH"]])
+        environment[BLANK] = "yes"  # as the local run that it is compared with
         python = str(tools() / "bin/python") if self.forks else sys.executable
-        command = [python, "-m", "snakemake", "--snakefile", str(self.snakefile)]
+        # Its folder is the experiment's: the tests' own modules are found by the path.
+        mine = [str(REPOSITORY), *filter(None, [environment.get("PYTHONPATH")])]
+        environment["PYTHONPATH"] = os.pathsep.join(mine)
+        command = [python, "-m", "tests.slurm.impatient", "--snakefile", str(self.snakefile)]
         command += ["--directory", str(self.folder)]
         command += ["--workflow-profile", str(self.profile)]
-        # Look often: these jobs take seconds.
         command += ["--slurm-init-seconds-before-status-checks", "2"]
         with self.log.open("ab") as log:
             process = subprocess.Popen(

@@ -44,7 +44,7 @@ import json, os, socket, sys
 if {command!r}:
     sys.argv[1:1] = ["-m", {command!r}]
 name = sys.argv[2] if sys.argv[1:2] == ["-m"] and len(sys.argv) > 2 else ""
-if name not in ("snakemake", "hklflow.cli", {command!r}) and not name.startswith("hklflow.stages."):
+if name not in {modules!r} and name != {command!r} and not name.startswith("hklflow.stages."):
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
@@ -54,6 +54,9 @@ with socket.socket(socket.AF_UNIX) as server:
     answer = server.recv(1)
 os._exit(answer[0] if answer else 1)
 """
+
+#: Modules that are run by a fork, and all stages.
+_FORKED = ("snakemake", "hklflow.cli", "tests.slurm.impatient")
 
 #: The process that forks, if this one has started it; nobody waits for it.
 _KEPT: list["subprocess.Popen[bytes]"] = []
@@ -108,7 +111,8 @@ def _start(folder: Path, owner: int) -> None:
     ):
         client = folder / name
         client.parent.mkdir(exist_ok=True)
-        text = _CLIENT.format(python=sys.executable, address=str(address), command=command)
+        words = {"python": sys.executable, "address": str(address), "command": command}
+        text = _CLIENT.format(**words, modules=_FORKED)
         client.write_text(text)
         client.chmod(0o755)
     process = subprocess.Popen(
@@ -143,23 +147,22 @@ def _run(client: str, folder: str, words: list[str], environment: dict[str, str]
     os.environ.update(environment)
     sys.executable = client  # for snakemake, which starts Python for each job of a cluster
     sys.argv, sys.path[0] = words, folder
-    if environment.get(BLANK):
-        pictures.blank_pictures().__enter__()  # to the end of this process
     if words[0].startswith("hklflow.stages."):  # the others are packages, not main modules
         del sys.modules[words[0]]
     code = 0
-    try:
-        if Path(words[0]).is_absolute():
-            runpy.run_path(words[0], run_name="__main__")
-        else:
-            runpy.run_module(words[0], run_name="__main__", alter_sys=True)
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
-    except BaseException:  # noqa: BLE001  (as Python itself does)
-        traceback.print_exc()
-        code = 1
+    with pictures.blank_pictures() if environment.get(BLANK) else contextlib.nullcontext():
+        try:
+            if Path(words[0]).is_absolute():
+                runpy.run_path(words[0], run_name="__main__")
+            else:
+                runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
+        except BaseException:  # noqa: BLE001  (as Python itself does)
+            traceback.print_exc()
+            code = 1
     # As Python ends, but for the memory.
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from tests.truth.defaults import bragg_positions
 
 from hklflow.geometry import lattice
 from hklflow.geometry.grid import Grid
 from hklflow.geometry.symmetry import space_group
 from hklflow.volumes import control, fill, punch
+from hklflow.volumes.fill_kernels import connected
 
 CUBIC = np.array([5.0, 5.0, 5.0, 90.0, 90.0, 90.0])
 SKEWED = np.array([4.0, 5.0, 5.5, 80.0, 95.0, 112.0])
@@ -214,3 +216,22 @@ def test_errors_of_a_long_hole_are_those_of_its_thickness() -> None:
     assert told["voxels by shell"] == 0
     pulls = ((own.data - truth) / own.errors)[cone]
     assert np.sqrt(np.mean(pulls**2)) < 1.3
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_voxels_are_connected_as_by_scipy(share: float) -> None:
+    mask = np.random.default_rng(0).random((9, 8, 7)) < share
+    numbers = np.flatnonzero(mask)
+    labels = ndimage.label(mask)[0].ravel()[numbers]
+    _, first = np.unique(labels, return_index=True)
+    np.testing.assert_array_equal(connected(numbers, mask.shape), first[labels - 1])
+
+
+def test_the_support_of_a_large_flat_hole_is_not_larger_than_wanted() -> None:
+    """The voxels that touch it alone are more; they are thinned out evenly."""
+    sheet = np.argwhere(np.ones((1, 40, 40)))
+    support = fill.support_of(sheet, np.eye(3), 400)
+    assert 350 <= len(support) <= 410
+    assert {int(x) for x in support[:, 0]} >= {-1, 1}
+    counts = np.bincount(support[support[:, 0] == 1, 1] // 10 + 1, minlength=6)[1:5]
+    assert counts.min() > 0.8 * counts.max()

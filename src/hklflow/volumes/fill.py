@@ -108,16 +108,11 @@ def find_holes(target: Target, mask: NDArray[np.uint8]) -> list[Holes]:
     ----------
     mask : (l, k, h) uint8 array
     """
-    from scipy.ndimage import label
-
-    labels = np.empty(mask.shape, np.int32)
-    label(mask, output=labels)
-    voxels = np.flatnonzero(labels)
-    hole = labels.ravel()[voxels]
-    del labels
+    voxels = np.flatnonzero(mask)
+    hole = kernels.connected(voxels, mask.shape)
     order = np.argsort(hole, kind="stable")
     voxels, hole = voxels[order], hole[order]
-    first = np.flatnonzero(np.diff(hole, prepend=0))
+    first = np.flatnonzero(np.diff(hole, prepend=-1))
     if not len(first):
         return []
     if kernels.is_symmetric(target.code, target.images):
@@ -144,8 +139,8 @@ def find_holes(target: Target, mask: NDArray[np.uint8]) -> list[Holes]:
 def support_of(voxels: Indices, edges: Floats, most: int) -> Indices:
     """Return the voxels (m, 3) nearest to a hole, at most ``most``.
 
-    Voxels at the same distance are either all returned or all left out. All voxels within the
-    longest edge of a voxel are returned.
+    Voxels at the same distance are either all returned or all left out. At least the voxels within
+    the longest edge of a voxel are taken; of a layer with more than ``most`` voxels, every n-th.
     """
     from scipy.spatial import cKDTree
 
@@ -163,7 +158,8 @@ def support_of(voxels: Indices, edges: Floats, most: int) -> Indices:
     levels, counts = np.unique(distance[outside], return_counts=True)
     enough = levels[np.cumsum(counts) <= most]
     width = max(float(enough[-1]) if len(enough) else 0.0, 1.0)
-    return candidates[outside & (distance <= width)]
+    near = candidates[outside & (distance <= width)]
+    return near[near.sum(axis=1) % -(-len(near) // most) == 0] if len(near) > most else near
 
 
 def most_of(voxels: int, common: bool) -> int:
@@ -233,18 +229,21 @@ def fill(
     """
     code = target.code
     work: list[Holes] = []
+    hidden = []
     for kind in (PUNCHED, UNMEASURED):
-        work += find_holes(target, (code == kind).view(np.uint8))
-    for kind in (PUNCHED, UNMEASURED):
-        hidden = code == kind
-        target.data[hidden] = target.errors[hidden] = np.nan
-        del hidden
+        mask = (code == kind).view(np.uint8)
+        work += find_holes(target, mask)
+        hidden.append(np.flatnonzero(mask))
+        del mask
+    data, errors = target.data.reshape(-1), target.errors.reshape(-1)
+    numbers = np.concatenate(hidden)
+    data[numbers] = errors[numbers] = np.nan
     done = _krige(target, work, model, rough)
     total = sum(len(holes.bases) for holes in work)
     for _ in done if progress is None else progress(done, total):
         pass
     kernels.average(target.data, target.errors, code, target.images)
-    unfilled = _unfilled(target)
+    unfilled = np.sort(numbers[~np.isfinite(data[numbers])])
     if len(unfilled):
         _level(target, unfilled)
         kernels.average(target.data, target.errors, code, target.images)
@@ -255,7 +254,7 @@ def _krige(target: Target, work: list[Holes], model: str, rough: bool) -> Iterat
     work = sorted(work, key=lambda holes: -len(holes.bases) * len(holes.voxels))
     voxels, total = 0, sum(len(holes.bases) * len(holes.voxels) for holes in work)
     for i, holes in enumerate(work):
-        common = i < _SHAPES or len(holes.bases) >= _RARE
+        common = (i < _SHAPES and not rough) or len(holes.bases) >= _RARE
         most = most_of(len(holes.voxels), common)
         if rough and voxels > _USUAL * total:
             most = _ROUGH
@@ -301,12 +300,6 @@ def _alike(
     others &= measured.any(axis=1)
     if others.any():
         yield bases[others], np.ones(len(support), bool)
-
-
-def _unfilled(target: Target) -> Indices:
-    unfilled = (target.code == PUNCHED) | (target.code == UNMEASURED)
-    unfilled &= ~np.isfinite(target.data)
-    return np.flatnonzero(unfilled)
 
 
 def radii(target: Target, numbers: Indices) -> Floats:

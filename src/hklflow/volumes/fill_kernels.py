@@ -28,6 +28,38 @@ def gather(data, errors, code, bases, offsets, values, sigma):  # type: ignore[n
 
 
 @kernel
+def connected(voxels, shape):  # type: ignore[no-untyped-def]
+    """Return the place, in ascending voxels, of the first voxel that each is connected with.
+
+    Voxels are connected through faces.
+    """
+    n_l, n_k, n_h = shape
+    n = len(voxels)
+    first = np.arange(n)
+    for step, width in ((1, n_h), (n_h, n_k), (n_h * n_k, n_l)):
+        j = 0
+        for i in range(n):
+            while j < n and voxels[j] < voxels[i] + step:
+                j += 1
+            if j == n:
+                break
+            # The last of a line is no neighbour of the first of the next.
+            if voxels[j] != voxels[i] + step or voxels[i] // step % width == width - 1:
+                continue
+            a, b = i, j
+            while first[a] != a:
+                first[a] = first[first[a]]
+                a = first[a]
+            while first[b] != b:
+                first[b] = first[first[b]]
+                b = first[b]
+            first[max(a, b)] = min(a, b)
+    for i in range(n):
+        first[i] = first[first[i]]
+    return first
+
+
+@kernel
 def canonical(voxels, operations, shape):  # type: ignore[no-untyped-def]
     """Return the smallest number of the images of each voxel; -1 if one is outside the grid."""
     n_l, n_k, n_h = shape

@@ -85,7 +85,6 @@ class Kriging:
         self._drift = at_hole @ np.linalg.pinv(at_support, rcond=1e-9)
         self._bases = [self._basis(length) for length in LENGTHS]
         self._weights = lru_cache(maxsize=None)(self._weights_of)
-        self._precision = lru_cache(maxsize=None)(self._precision_of)
 
     def _basis(self, length: float) -> _Basis:
         from scipy.linalg import eigh
@@ -107,7 +106,7 @@ class Kriging:
         b, s = self._bases[length], RATIOS[ratio]
         return self._drift + (b.onto * (s / (1 + s * b.eigenvalues))) @ b.contrasts
 
-    def _precision_of(self, length: int, ratio: int) -> Floats:
+    def _precision(self, length: int, ratio: int) -> Floats:
         """Return the precision (support, support) of the contrasts, in units of 1/σ²."""
         b = self._bases[length]
         return (b.contrasts.T / (1 + RATIOS[ratio] * b.eigenvalues)) @ b.contrasts
@@ -141,10 +140,8 @@ class Kriging:
             for pair in sorted(set(best)):
                 rows = np.flatnonzero(whole)[[b == pair for b in best]]
                 filled.values[rows] = values[rows] @ self._weights(*pair).T
-                for row in rows:
-                    repeated = None if twins is None else twins[row]
-                    variance = self._variance(pair, sigma[row], repeated)
-                    filled.errors[row] = np.sqrt(variance)
+                repeated = None if twins is None else twins[rows]
+                filled.errors[rows] = np.sqrt(self._variance(pair, sigma[rows], repeated))
         # At least 8 voxels, for the drift, and a quarter of the support must be known.
         some = np.flatnonzero(~whole & ((~missing).sum(axis=1) >= max(8, 0.25 * n_s)))
         for row, chosen in zip(
@@ -170,10 +167,16 @@ class Kriging:
     def _variance(
         self, pair: tuple[int, int], sigma: Floats, twins: NDArray[np.int64] | None
     ) -> Floats:
-        weighted = self._weights(*pair) * sigma
-        weighted = weighted if twins is None else _joined(weighted, twins)
-        noise = np.einsum("vs,vs->v", weighted, weighted)
-        return noise + self._model(*pair) * _noise(sigma[None])[0]
+        """Return the variances (holes, n), from the σ (holes, m) of the support."""
+        weights = self._weights(*pair)
+        noise = sigma**2 @ (weights**2).T
+        if twins is not None:
+            alike = (np.diff(np.sort(twins, axis=1), axis=1) == 0).any(axis=1)
+            for row in np.flatnonzero(alike):
+                joined = _joined(weights * sigma[row], twins[row])
+                noise[row] = np.einsum("vs,vs->v", joined, joined)
+        variance: Floats = noise + self._model(*pair) * _noise(sigma)[:, None]
+        return variance
 
     def _likeliest_partly(self, values: Floats, sigma: Floats) -> list[tuple[int, int] | None]:
         """Return the same as `_likeliest` for a partly missing support; None if undetermined."""
@@ -186,18 +189,25 @@ class Kriging:
         if not len(y):
             return chosen
         noise = _noise(sigma)
+        # One precision of the whole support, or one of what is missing for each hole.
+        shared = np.sum(missing.sum(axis=1).astype(float) ** 2) > values.shape[1] ** 2
         for i, basis in enumerate(self._bases):
+            z = y @ basis.contrasts.T
+            parts = [] if shared else [basis.contrasts[:, r] for r in missing]
             for j in range(0, len(RATIOS), 3):
-                p = self._precision(i, j)
-                py = y @ p
-                size = np.log1p(RATIOS[j] * basis.eigenvalues).sum()
+                shrink = 1 / (1 + RATIOS[j] * basis.eigenvalues)
+                squares, across = z**2 @ shrink, (z * shrink) @ basis.contrasts
+                p = self._precision(i, j) if shared else None
+                size = -np.log(shrink).sum()
                 for row, r in enumerate(missing):
+                    own = np.ix_(r, r)
+                    among = (parts[row].T * shrink) @ parts[row] if p is None else p[own]
                     try:
-                        factor = cholesky(p[np.ix_(r, r)], lower=True, check_finite=False)
+                        factor = cholesky(among, lower=True, check_finite=False)
                     except LinAlgError:
                         continue
-                    onto = solve_triangular(factor, py[row, r], lower=True, check_finite=False)
-                    fit = (y[row] @ py[row] - onto @ onto) / noise[row]
+                    onto = solve_triangular(factor, across[row, r], lower=True, check_finite=False)
+                    fit = (squares[row] - onto @ onto) / noise[row]
                     score = -fit - size - 2 * np.log(np.diag(factor)).sum()
                     if score > best[row]:
                         best[row], chosen[row] = score, (i, j)
@@ -214,11 +224,12 @@ class Kriging:
 
         missing = ~np.isfinite(values)
         r, o = np.flatnonzero(missing), np.flatnonzero(~missing)
-        p, weights = self._precision(*pair), self._weights(*pair)
-        factor = cho_factor(p[np.ix_(r, r)], lower=True)
+        b, s, weights = self._bases[pair[0]], RATIOS[pair[1]], self._weights(*pair)
+        # Rows of the precision.
+        p = (b.contrasts[:, r].T / (1 + s * b.eigenvalues)) @ b.contrasts
+        factor = cho_factor(p[:, r], lower=True)
         by_missing = cho_solve(factor, weights[:, r].T).T
-        by_measured = weights[:, o] - by_missing @ p[np.ix_(r, o)]
-        b, s = self._bases[pair[0]], RATIOS[pair[1]]
+        by_measured = weights[:, o] - by_missing @ p[:, o]
         # Total variance, minus the variance of assumed noise, plus the variance of measured noise.
         total = s * b.spread + np.einsum("vs,vs->v", self._drift, self._drift)
         total -= (s**2 * b.onto**2 / (1 + s * b.eigenvalues)).sum(axis=1)

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.volumes import fill_kernels
+from hklflow.volumes.cosine_waves import CosineWaves
 from hklflow.volumes.fill import PUNCHED, UNMEASURED, Target
 from hklflow.volumes.hole_waves import Voxels, Waves
 from hklflow.volumes.tapered import LEAST, Tapered
@@ -100,8 +101,9 @@ class SpectrumFill:
         self._noise = len(target.images) * self._tapered.noise / self._waves.size
         self._gain: dict[int, float] = {}
         self._power = WavePower(self._waves, target)
+        self._cosines = CosineWaves(self._waves, target.grid, target.cell, q_max)
         power = self._power.of(self._known + self._voxels.waves_of(self._t))
-        self._variance, self._beyond = self._learnt(power, float(self._t @ self._t))
+        self._set_variance(power, float(self._t @ self._t))
 
     def learn(self) -> None:
         """Fill the holes with V as it is known, and learn V from the result."""
@@ -111,7 +113,7 @@ class SpectrumFill:
         self._t = self._complete(self._voxels, self._known, self._t, _STEPS, _LEARNING)
         lost += self._power.of(self._known + self._voxels.waves_of(self._t))
         squares = float(self._t @ self._t + missed @ missed)
-        self._variance, self._beyond = self._learnt(lost, squares)
+        self._set_variance(lost, squares)
 
     def write(self) -> int:
         """Replace S and σ in the holes of the target; return the number of voxels."""
@@ -176,33 +178,21 @@ class SpectrumFill:
         The fill is linear in S as long as V is held, so that no noise is needed. The cosine is the
         mean over equivalent vectors.
         """
-        waves, grid = self._waves, self._target.grid
-        images = self._target.images[:, :, :3] * grid.step[:, None] / grid.step
-        mates = np.unique(np.round(vector @ images, 9), axis=0)
-        phases = [np.exp(2j * np.pi * np.outer(mates[:, i], grid.axis(i))) for i in range(3)]
-
-        def wave(l: int) -> Floats:  # noqa: E741
-            rows = phases[2][:, l, None] * phases[1]
-            return np.einsum("nk,nh->kh", rows, phases[0], optimize=True).real / len(mates)
-
-        injected = 0.0
-
-        def plane(place: int) -> Singles:
-            nonlocal injected
-            l = (place + waves.middle[0]) % waves.periods[0]  # noqa: E741
-            cosine = wave(l).astype(np.float32)
-            t = self._tapered.plane(l, cosine)
-            injected += (2 if waves.even and place else 1) * float(np.vdot(t, cosine))
-            return waves.padded(t)
-
-        places = waves.places_of_grid()
-        known = waves.of_planes(waves.planes_of(plane, places), places)
-        l, k, h = np.unravel_index(self.holes, self._target.data.shape)  # noqa: E741
-        cosine = sum((p[2][l] * p[1][k] * p[0][h]).real for p in zip(*phases, strict=True))
-        cosine = np.asarray(cosine) / len(mates)
-        filled = self._complete(self._voxels, known, np.zeros(len(l)), _STEPS, _ROUGHLY)
-        whole = injected + float(self._tapered.weights(self.holes) @ cosine**2)
-        return (injected + float(cosine @ filled)) / whole
+        target = self._target
+        step = target.grid.step
+        images = target.images[:, :, :3] * step[:, None] / step
+        mates = np.unique(np.round(vector @ images, 9) + 0.0, axis=0)
+        # The cosine of r is that of −r, and the lower half of the sorted mates is the other's.
+        opposite = (mates[::-1] == -mates).all()
+        mates = mates[: (len(mates) + 1) // 2] if opposite else mates
+        known, whole = self._cosines.of(mates)
+        index = np.stack(np.unravel_index(self.holes, target.data.shape)[::-1], axis=1)
+        hkl = target.grid.first + index * step
+        cosine = np.mean([np.cos(2 * np.pi * hkl @ mate) for mate in mates], axis=0)
+        lost = self._cosines.taper(hkl) * cosine
+        known = (known - self._voxels.waves_of(lost)).astype(self._known.dtype)
+        filled = self._complete(self._voxels, known, np.zeros(len(hkl)), _STEPS, _ROUGHLY)
+        return 1 + float(cosine @ (filled - lost)) / whole
 
     # -------------------------------------------------------------------------- σ
 
@@ -261,8 +251,8 @@ class SpectrumFill:
             planes = waves.kept(planes, 1)[..., : waves.box_shape[2]]
         return waves.of_planes(planes, places), squares
 
-    def _learnt(self, power: Singles, squares: float) -> tuple[Singles, float]:
-        """Return V, and V∞: means of |D|² around each r and beyond the box, at least the noise.
+    def _set_variance(self, power: Singles, squares: float) -> None:
+        """Set V, and V∞: means of |D|² around each r and beyond the box, at least the noise.
 
         Parameters
         ----------
@@ -277,7 +267,13 @@ class SpectrumFill:
             # All but a few r have as many equivalents as there are operations.
             left = self._squares + squares - self._power.total(power)
             beyond = max(beyond, len(self._target.images) * left / outside)
-        return np.maximum(self._power.around(power), np.float32(self._noise)), beyond
+        self._variance = np.maximum(self._power.around(power), np.float32(self._noise))
+        self._beyond = beyond
+        # 1/V∞ − 1/V, with the scale of the transforms.
+        weights = np.divide(-1, self._variance, dtype=np.float32)
+        weights += np.float32(1 / beyond)
+        weights /= np.float32(self._waves.size)
+        self._weights: Singles = weights
 
     # -------------------------------------------------------------------------- holes
 
@@ -302,14 +298,7 @@ class SpectrumFill:
         tolerance : float
             Residual that is left.
         """
-        weights = self._weights()
-        return self._solved(voxels, voxels.of_waves(known * weights), start, most, tolerance)
-
-    def _weights(self) -> Singles:
-        """Return 1/V∞ − 1/V, with the scale of the transforms."""
-        weights = 1 / self._beyond - 1 / self._variance
-        weights /= np.float32(self._waves.size)
-        return np.asarray(weights, dtype=np.float32)
+        return self._solved(voxels, voxels.of_waves(known * self._weights), start, most, tolerance)
 
     def _solved(
         self,
@@ -320,7 +309,7 @@ class SpectrumFill:
         tolerance: float,
     ) -> Floats:
         """Return x with Λ_hh x = right, by conjugate gradients."""
-        weights = self._weights()
+        weights = self._weights
         x = start.astype(np.float64)
         left = right.copy()
         if x.any():
@@ -365,9 +354,8 @@ class SpectrumFill:
         fields = []
         for power in (0.5, -0.5):
             root = self._variance**power - np.float32(self._beyond**power)
-            root *= in_box
             root /= np.float32(waves.size)
-            values = in_holes * self._beyond**power + self._voxels.of_waves(root)
+            values = in_holes * self._beyond**power + self._voxels.of_waves(root * in_box)
             fields.append(self._symmetric(values))
         start, right = fields
         return self._solved(self._voxels, right, start, _STEPS, _LEARNING)

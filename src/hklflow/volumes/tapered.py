@@ -41,8 +41,8 @@ class Tapered:
         self.unit, mean, self.noise, self.taper = self._of_lines()
         self._mean = mean(squares).astype(np.float32)
 
-    def plane(self, l: int, values: Singles | None = None) -> Singles:  # noqa: E741
-        """Return T (k, h) of a plane, or w times other values, with zero in its holes."""
+    def plane(self, l: int) -> Singles:  # noqa: E741
+        """Return T (k, h) of a plane, with zero in its holes."""
         target = self._target
         h, k, at = self._axes
         place = self._place(h, k[:, None], at[l])
@@ -52,8 +52,6 @@ class Tapered:
         code = target.code[l]
         hidden = ((code == PUNCHED) | (code == UNMEASURED)) & (w >= LEAST)
         hidden |= ~np.isfinite(t)
-        if values is not None:
-            t = values.astype(np.float32)
         t *= w
         t[hidden] = 0
         return t

@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 
 # The waves of an error that is smooth in a ball of radius ρ have their first zeros at 4.5/ρ, and
 # less than 1 % of their power per voxel beyond this number, divided by ρ.
-_REACH = 8.0
+_REACH = 6.0
 # Smallest edge of blocks of r, Å and voxels, and power of a block, relative to the median, that is
 # not noise: a block has at least 50 independent D. Where only a weaker D is farther away, it is
 # taken for noise in the holes, and becomes smaller by their share of the volume.
