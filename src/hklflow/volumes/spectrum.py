@@ -127,6 +127,10 @@ class SpectrumFill:
         fill_kernels.average(target.data, target.errors, target.code, target.images)
         return len(self.holes)
 
+    def read(self) -> None:
+        """Read the measured voxels of the target anew; V is held."""
+        self._known = self._waves_of_known(None)[0]
+
     def predicted(self, voxels: Indices, errors: Floats) -> tuple[Floats, Floats]:
         """Return S and σ that measured voxels (n, 3), (l, k, h), get if they are punched, too.
 

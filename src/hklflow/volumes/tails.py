@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.geometry import lattice
-from hklflow.volumes.fill import PUNCHED, Target
+from hklflow.volumes.fill import MEASURED, PUNCHED, Target
 from hklflow.volumes.tail_data import Ring, around, inside, nearest, orbits, rings, strongest
 from hklflow.volumes.tail_fit import Fit, Problem
 from hklflow.volumes.tail_models import KINDS, Family, Kind, products
@@ -29,6 +29,8 @@ Indices = NDArray[np.int64]
 _LONGEST = 2.4  # of lattice vectors R times the radius: longer correlations end inside of a hole
 _REACH = 2.0  # outer end of the fitted voxels, in radii of a hole
 _FADE = 1.5  # end of the model, in outer ends: it goes to 0 beyond the fitted voxels
+_INNER = 0.5  # taper within which the rim is compared
+_RIM = 0.3  # width of the rim, in radii of a hole
 _MOST = 120  # reflections that determine the shape
 _FEWEST = 2  # reflections without which the shape is not known
 # χ² per degree of freedom of a model that does not describe the tails. With very many counts no
@@ -67,12 +69,14 @@ class Tails:
         True if a model with maxima fits much better than one without, even if not well.
     chi2 : float
         χ² per degree of freedom of the model.
+    share : float
+        Part of the model that is used.
     shares : dict
         Weight of each kind of model.
     """
 
     def __init__(self, target: Target, positions: Floats, radius: float, q_max: float) -> None:
-        self._target, self._radius = target, radius
+        self._target, self._radius, self._q_max = target, radius, q_max
         self._taper = Taper("tukey", q_max, 0.5)
         self._b = lattice.b_matrix(target.cell)
         rotations = np.array([self._b @ w @ np.linalg.inv(self._b) for w in target.operations])
@@ -81,13 +85,15 @@ class Tails:
         self._end = min(_FADE * self._outer, apart - radius)
         self._family = Family.of(rotations, self._b, _LONGEST / radius, radius)
         length = np.linalg.norm(positions @ self._b.T, axis=1)
+        edge = np.linalg.norm(self._b * target.grid.step, axis=0).max()
+        self._rim = radius + max(_RIM * radius, 0.5 * float(edge))
         self._positions = positions[(length > 0.5 * apart) & (length < q_max)]
         self._orbit, first = orbits(self._positions, target.operations)
         self._centres = self._positions[first]
         self._squares = np.sum((self._centres @ self._b.T) ** 2, axis=1)
         self._random = np.random.default_rng(0)
         self.found, self.rises, self.chi2 = False, False, float("nan")
-        self.shares: dict[Kind, float] = {}
+        self.share, self.shares = 1.0, dict[Kind, float]()
         self._samples: list[tuple[Kind, Floats, Floats]] = []
         everywhere = around(target, self._centres, radius, self._outer)
         data = strongest(everywhere, _MOST)
@@ -107,6 +113,7 @@ class Tails:
         return {
             "found": True,
             "chi-squared per degree of freedom": self.chi2,
+            "share of the model": self.share,
             "powers": {
                 f"{p:g}": sum(share for kind, share in self.shares.items() if kind.power == p)
                 for p in sorted({kind.power for kind in self.shares})
@@ -120,11 +127,52 @@ class Tails:
         if self.found:
             self._add(-1.0)
 
+    def add(self) -> None:
+        """Add the model to S."""
+        if self.found:
+            self._add(1.0)
+
     def restore(self) -> None:
         """Add the model to S, and its error to that of the punched voxels."""
         if self.found:
             self._add(1.0)
             self._widen()
+
+    # -------------------------------------------------------------------------- rim
+
+    def beyond_rim(self) -> "Tails":
+        """Return a model from the voxels beyond the rim of the holes."""
+        return Tails(self._target, self._positions, self._rim, self._q_max)
+
+    def rim(self) -> tuple[Indices, Indices]:
+        """Return the measured voxels (n, 3), (l, k, h), in the rim of the holes.
+
+        Also the number (n,) of the set of equivalent reflections that each belongs to.
+        """
+        target = self._target
+        found, numbers = [np.zeros((0, 3), np.int64)], [np.zeros(0, np.int64)]
+        for ring in rings(target, self._positions, self._radius * (1 + 1e-9), self._rim):
+            for number, corner in zip(ring.members, ring.corners, strict=True):
+                places, own = inside(target, ring, corner)
+                q = self._positions[number] @ self._b.T + ring.q[own]
+                # Near q_max, where the taper is small, the spectrum knows little.
+                kept = self._taper(np.linalg.norm(q, axis=1)) > _INNER
+                voxels = np.stack(places, axis=1)[kept & (target.code[places] == MEASURED)]
+                found.append(voxels)
+                numbers.append(np.full(len(voxels), self._orbit[number]))
+        return np.concatenate(found), np.concatenate(numbers)
+
+    def weigh(self, share: float, error: float) -> None:
+        """Give the model a share, which has an error."""
+        from scipy.special import ndtri
+
+        strata = ndtri((np.arange(len(self._samples)) + 0.5) / len(self._samples))
+        shares = np.maximum(share + error * self._random.permutation(strata), 0.0)
+        self.share = share
+        self._samples = [
+            (kind, values, amplitude * own)
+            for (kind, values, amplitude), own in zip(self._samples, shares, strict=True)
+        ]
 
     # -------------------------------------------------------------------------- fit
 

@@ -1,0 +1,107 @@
+"""How much of the modelled maxima the data around the holes need.
+
+A model of `tails` may be right in the tails and wrong inside of a hole, and the spectrum alone may
+recover what is as wide as a hole. Therefore the holes are widened by a rim of measured voxels. The
+spectrum predicts the rim, with a model that is fitted beyond it, and without. Its share is the one
+that fits the rim best: 1 if the model is right, 0 if the spectrum needs none.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.volumes import control
+from hklflow.volumes.fill import BEST, PUNCHED, Target, fill, find_holes
+from hklflow.volumes.refill import is_judged, refill
+from hklflow.volumes.spectrum import SpectrumFill
+from hklflow.volumes.tails import Tails
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+# What is expected of the share. A model can be wrong by its size.
+_USUAL, _SPREAD = 1.0, 1.0
+# Error of the share inside of a hole, where the rim determines it: part of 1, and of the share.
+_FLOOR, _PART = 0.15, 0.15
+_FEWEST = 3  # sets of equivalent reflections
+
+
+def weigh(
+    target: Target,
+    tails: Tails,
+    q_max: float,
+    threads: int = 1,
+    progress: Callable[[Iterable[int], int, str], Iterable[int]] = lambda items, *_: items,
+) -> None:
+    """Give a model of maxima the share that the rim of the holes needs.
+
+    The model is left as it is if kriging is kept, which cannot be asked for the rim, or if the data
+    beyond the rim do not determine a model.
+
+    Parameters
+    ----------
+    target : Target
+        S and σ; the holes are filled in place.
+    tails : Tails
+        Not subtracted.
+    q_max : float
+        1/Å.
+    """
+    wider = tails.beyond_rim()
+    if not wider.found:
+        return
+    holes = find_holes(target, (target.code == PUNCHED).view(np.uint8))
+    found = control.controls(target, holes)
+    model = control.best_of(found, BEST)
+    fill(target, model, rough=is_judged(found, model))
+    again = refill(target, holes, found, model, q_max, threads, progress, rough=True)[2]
+    if again is None:
+        return
+    voxels, number = tails.rim()
+    plain, modelled = _predicted(target, again, wider, voxels)
+    places = tuple(voxels.T)
+    weights = 1 / target.errors[places].astype(np.float64) ** 2
+    measured = target.data[places].astype(np.float64)
+    own = np.isfinite(plain) & np.isfinite(modelled) & np.isfinite(measured * weights)
+    values = (measured - plain)[own], (modelled - plain)[own], weights[own] / len(target.images)
+    share = _share(*values, number[own])
+    if share is not None:
+        tails.weigh(*share)
+
+
+def _predicted(
+    target: Target, again: SpectrumFill, wider: Tails, voxels: Indices
+) -> tuple[Floats, Floats]:
+    """Return what S of voxels (n, 3) would be, without and with a model, if they were holes."""
+    places, none = tuple(voxels.T), np.zeros(len(voxels))
+    plain, _ = again.predicted(voxels, none)
+    before = target.data[places].astype(np.float64)
+    wider.subtract()
+    again.read()
+    added = before - target.data[places]
+    modelled = again.predicted(voxels, none)[0] + added
+    wider.add()
+    return plain, modelled
+
+
+def _share(
+    left: Floats, change: Floats, weights: Floats, number: Indices
+) -> tuple[float, float] | None:
+    """Return the share s for which s · change is nearest to what is left, and its error.
+
+    Voxels (n,) around equivalent reflections have the same number: they share the errors of the
+    fill and of the model. ``weights`` are such that equivalent voxels count as one.
+    """
+    upper = np.bincount(number, weights * change * left)
+    lower = np.bincount(number, weights * change**2)
+    if np.count_nonzero(lower) < _FEWEST:
+        return None
+    total = lower.sum()
+    share = upper.sum() / total
+    several = np.count_nonzero(lower)
+    scatter = np.sum((upper - share * lower) ** 2) * several / (several - 1) / total**2
+    variance = max(scatter, 1 / total)
+    known = 1 / variance + 1 / _SPREAD**2
+    mean = max((share / variance + _USUAL / _SPREAD**2) / known, 0.0)
+    return mean, float(np.sqrt(1 / known + _FLOOR**2 + (_PART * mean) ** 2))
