@@ -20,7 +20,7 @@ from collections.abc import Callable
 import hklflow  # noqa: F401
 import numpy as np
 
-from hklflow.volumes import control, fill, hole_covariance, spectrum
+from hklflow.volumes import control, fill, hole_covariance, spectrum, tail_share
 from hklflow.volumes.pdf_plan import plan
 from hklflow.volumes.refill import is_judged, refill
 from hklflow.volumes.tails import Tails
@@ -60,6 +60,7 @@ def kriged(
         axes = [np.arange(-n, n + 1) for n in most]
         reflections = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
         tails = Tails(target, reflections.astype(float), hole_worlds.RADIUS, world.q_max)
+        tail_share.weigh(target, tails, world.q_max)
         tails.subtract()
     holes = fill.find_holes(target, (punched == hole_worlds.PUNCHED).view(np.uint8))
     found = control.controls(target, holes)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hklflow.volumes.hole_covariance import Prior
     from hklflow.volumes.tails import Tails
 
-VERSION = 9
+VERSION = 10
 
 # 1/Å, used if the radius cannot be measured.
 _USUAL_RADIUS = 0.2
@@ -113,7 +113,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     from hklflow import nexus, plots
     from hklflow.plots import fill as pictures
-    from hklflow.volumes import cosines, fill, hole_covariance
+    from hklflow.volumes import cosines, fill, hole_covariance, tail_share
     from hklflow.volumes.control import best_of, controls
     from hklflow.volumes.refill import is_judged, refill
 
@@ -130,14 +130,17 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         l = int(np.argmin(np.abs(target.grid.axis(2))))  # noqa: E741
         before = target.data[l].copy()
         n = np.bincount(target.code.ravel(), minlength=4)
+        doubts = _room_for_spectrum(target.data.shape, params) if params.spectrum else []
         tails = _tails(target, params, group, q_max, metrics)
         if tails is not None:
+            if params.spectrum and not doubts:
+                tail_share.weigh(target, tails, q_max, threads, stage.progress)
+            metrics["maxima inside of holes"] = tails.summary()
             warnings += hole_checks.tails(tails)
             tails.subtract()
         holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
         found = controls(target, holes)
         model = best_of(found, fill.BEST)
-        doubts = _room_for_spectrum(target.data.shape, params) if params.spectrum else []
         spectrum = params.spectrum and not doubts and is_judged(found, model)
         warnings += doubts
         done = fill.fill(
@@ -409,9 +412,7 @@ def _tails(
         return None
     radii = metrics["radius in 1/Å"]
     positions = punch.bragg_positions(target.grid, target.cell, group, radii, params.absences)
-    made = Tails(target, positions, float(np.max(radii)), q_max)
-    metrics["maxima inside of holes"] = made.summary()
-    return made
+    return Tails(target, positions, float(np.max(radii)), q_max)
 
 
 def _write(

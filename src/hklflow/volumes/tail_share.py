@@ -48,7 +48,7 @@ def weigh(
     q_max : float
         1/Å.
     """
-    wider = tails.beyond_rim()
+    wider = tails.beyond_rim() if tails.found else tails
     if not wider.found:
         return
     holes = find_holes(target, (target.code == PUNCHED).view(np.uint8))

@@ -38,9 +38,8 @@ _FEWEST = 2  # reflections without which the shape is not known
 # by the root of χ². If it explains less than some of it, the tails are something else.
 _BAD, _MOSTLY, _SOME = 2.0, 0.75, 0.4
 _SURE = 1.0  # in ln of the likelihood
-_DRAWN, _SAMPLES = 32, 16  # shapes drawn for each kind, and models of all kinds
-_SEVERAL = 8.0  # shapes of a kind that have weight
-_RARE = 0.01  # share of a kind that is not drawn
+_SAMPLES = 16  # drawn models
+_TRIES = 4  # lengths of a step that are tried
 # Difference of χ², relative to it, that does not choose between models: the other diffuse
 # scattering is not exactly b.
 _ALIKE = 0.0005
@@ -208,18 +207,13 @@ class Tails:
         shares = np.exp(-0.5 * (np.array(likely) - min(likely)))
         shares /= shares.sum()
         self.shares = dict(zip(kinds, shares.tolist(), strict=True))
-        shapes, weights = [], []
-        for fit, kind, share in zip(fits, kinds, shares, strict=True):
-            if share > _RARE:
-                drawn, own = self._shapes(fit, kind, scale, data)
-                shapes += [(fit, kind, values) for values in drawn]
-                weights.append(share * own)
-        sums = np.cumsum(np.concatenate(weights))
         # Strata instead of random numbers: the shares are kept, whatever the number of samples.
-        which = np.searchsorted(sums, sums[-1] * (np.arange(_SAMPLES) + 0.5) / _SAMPLES)
+        which = np.searchsorted(np.cumsum(shares), (np.arange(_SAMPLES) + 0.5) / _SAMPLES)
         decay, spread = expected
         profile = self._squares * np.exp(-decay * self._squares)
-        for fit, kind, values in (shapes[i] for i in which):
+        for i in np.minimum(which, len(fits) - 1):
+            fit, kind = fits[i], kinds[i]
+            values = self._shape(fit, kind, scale, data)
             amplitude, error = whole.amplitudes(fit, values)
             error = error * np.sqrt(self.chi2)
             alpha = np.nansum(amplitude * profile / error**2) / np.nansum(profile**2 / error**2)
@@ -231,21 +225,21 @@ class Tails:
             self._samples.append((kind, values, mean))
         self.found = True
 
-    def _shapes(
-        self, fit: Fit, kind: Kind, scale: float, data: Problem
-    ) -> tuple[list[Floats], Floats]:
-        """Return shapes near a fit, and their weights: χ² is not a parabola far from it."""
+    def _shape(self, fit: Fit, kind: Kind, scale: float, data: Problem) -> Floats:
+        """Return parameters near a fit, as unlikely as Gaussian ones.
+
+        χ² is not a parabola far from the fit: the length of a step is such that χ² grows by what it
+        would grow in a parabola.
+        """
         eigenvalues, vectors = np.linalg.eigh(fit.covariance * scale)
-        steps = self._random.normal(size=(_DRAWN, len(fit.values)))
-        shifts = (steps * np.sqrt(np.maximum(eigenvalues, 0))) @ vectors.T
-        drawn = [np.clip(fit.values + x, *self._family.bounds(kind)) for x in shifts]
-        chi2 = np.array([data.chi2(kind, values) for values in drawn])
-        logs = 0.5 * (np.sum(steps**2, axis=1) - (chi2 - fit.chi2) / scale)
-        weights = np.exp(logs - logs.max())
-        # Of many parameters, one of the drawn shapes would take nearly all the weight.
-        while np.sum(weights) ** 2 < _SEVERAL * np.sum(weights**2):
-            weights = np.sqrt(weights)
-        return drawn, weights / weights.sum()
+        step = self._random.normal(size=len(fit.values))
+        shift = vectors @ (np.sqrt(np.maximum(eigenvalues, 0)) * step)
+        wanted, length = scale * float(step @ step), 1.0
+        for _ in range(_TRIES):
+            drawn: Floats = np.clip(fit.values + length * shift, *self._family.bounds(kind))
+            grown = data.chi2(kind, drawn) - fit.chi2
+            length = float(np.clip(length * np.sqrt(wanted / max(grown, 0.1 * wanted)), 0.1, 1.5))
+        return drawn
 
     def shifts(self, vectors: Floats) -> Floats:
         """Return how far the ΔPDF of each drawn model is from that of the middle one.
