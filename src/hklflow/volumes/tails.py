@@ -265,7 +265,7 @@ class Tails:
                 places, own = inside(target, ring, corner)
                 big = self._positions[number] @ self._b.T + ring.q[own]
                 w = self._taper(np.linalg.norm(big, axis=1)) * (target.code[places] == PUNCHED)
-                lost[:, own] += w * (models - np.median(models, axis=0))[:, own]
+                lost[:, own] += w * (models - np.mean(models, axis=0))[:, own]
             total += lost @ np.cos(ring.q @ r.T)
         return total * abs(np.linalg.det(self._b)) * np.prod(target.grid.step) / (2 * np.pi) ** 3
 
@@ -298,7 +298,7 @@ class Tails:
         for ring in rings(self._target, self._positions, -1.0, self._end):
             for corner, models in self._modelled(ring):
                 places, own = inside(self._target, ring, corner)
-                middle = np.median(models, axis=0)[own]
+                middle = np.mean(models, axis=0)[own]
                 self._target.data[places] += (sign * middle).astype(np.float32)
 
     def _widen(self) -> None:
@@ -306,7 +306,7 @@ class Tails:
         for ring in rings(self._target, self._positions, -1.0, self._radius * (1 + 1e-9)):
             for corner, models in self._modelled(ring):
                 places, own = inside(self._target, ring, corner)
-                variance = np.mean((models - np.median(models, axis=0)) ** 2, axis=0)
+                variance = np.mean((models - np.mean(models, axis=0)) ** 2, axis=0)
                 added = np.where(target.code[places] == PUNCHED, variance[own], 0)
                 target.errors[places] = np.sqrt(target.errors[places] ** 2 + added)
 
