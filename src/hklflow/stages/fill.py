@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hklflow.volumes.hole_covariance import Prior
     from hklflow.volumes.tails import Tails
 
-VERSION = 9
+VERSION = 10
 
 # 1/Å, used if the radius cannot be measured.
 _USUAL_RADIUS = 0.2

@@ -365,7 +365,7 @@ class SpectrumFill:
         fields = []
         for power in (0.5, -0.5):
             root = self._variance**power - np.float32(self._beyond**power)
-            root *= in_box
+            root = root * in_box  # complex without an inversion centre
             root /= np.float32(waves.size)
             values = in_holes * self._beyond**power + self._voxels.of_waves(root)
             fields.append(self._symmetric(values))
