@@ -1,7 +1,7 @@
-"""ΔPDF of filled volumes against truth: pulls at lattice vectors and elsewhere, injected cosines.
+"""ΔPDF of filled volumes against truth: pulls at lattice vectors and elsewhere.
 
     python -m benchmarks.holes_truth [--size 41] [--step 0.1] [--norms 10 100] [--realisations 4]
-        [--cells cubic ...] [--kinds "size effect" ...] [--waves] [--cosines]
+        [--cells cubic ...] [--kinds "size effect" ...] [--waves]
 
 Worlds of tests/truth/hole_worlds.py with a known S(Q); counting noise for a given norm; holes of
 0.2 1/Å. `fill` is the fill of the stage; `kriging` is its first part, without the spectrum; `whole`
@@ -9,7 +9,7 @@ is the same volume without holes (its figures are 0 and 1 if σ is right); `cova
 the covariance of lattice vectors that the stage `pdf` stores. mean, bias: mean pull, and rms over
 vectors of their mean pulls; χ² with the diagonal and with the full covariance; shells: width of the
 pulls of sums over shells. All but `covar.` take filled voxels for independent. --waves adds thermal
-diffuse scattering; --cosines also prints recovered amplitudes of injected cosines.
+diffuse scattering.
 """
 # ruff: noqa: I001
 
@@ -127,7 +127,6 @@ def table(
     norm: float,
     realisations: int,
     candidates: dict[str, Callable[..., tuple[object, ...]]],
-    cosines: bool,
 ) -> None:
     """Print a line for each class of vectors and each candidate."""
     at_lattice = hole_judge.lattice_vectors(world, 82)
@@ -143,11 +142,6 @@ def table(
                 f"{result.chi2_full:7.2f} {result.shells:7.2f}",
                 flush=True,
             )
-            if cosines and label != "whole":
-                which = np.linspace(0, len(vectors) - 1, 7).astype(int)
-                amplitudes = hole_judge.recovered(candidate, judge, which, norm, 0)
-                pairs = zip(judge.lengths[which], amplitudes, strict=True)
-                print("    cosines:", "  ".join(f"{r:.1f} Å {a:.3f}" for r, a in pairs), flush=True)
 
 
 def main() -> None:
@@ -160,7 +154,6 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=list(hole_worlds.KINDS))
     parser.add_argument("--coverage", nargs="+", default=["whole", "cone"])
     parser.add_argument("--waves", action="store_true")
-    parser.add_argument("--cosines", action="store_true")
     args = parser.parse_args()
     kinds = [f"{k} + {w}" for k in args.kinds for w in WAVES] if args.waves else args.kinds
     print("world, coverage, norm, vectors, fill: mean, width, bias, χ² diagonal, χ² full, shells")
@@ -176,7 +169,7 @@ def main() -> None:
                         "whole": hole_judge.without_holes(norm, 1000),
                     }
                     name = f"{cell}, {kind}, {coverage}"
-                    table(world, name, norm, args.realisations, candidates, args.cosines)
+                    table(world, name, norm, args.realisations, candidates)
     print(f"maxima in holes are modelled in {MODELLED[1]} of {sum(MODELLED)} fills")
     print(f"the spectrum is taken in {CHOSEN[1]} of {sum(CHOSEN)} fills")
 

@@ -161,27 +161,6 @@ def verdict(residuals: Array, stated: list[Array], shells: int = 8) -> Verdict:
     )
 
 
-def recovered(candidate: Candidate, judge: Judge, which: Array, norm: float, seed: int) -> Array:
-    """Return the recovered amplitude of a cosine that is added to S, for each of some vectors.
-
-    The cosine has a tenth of the mean of S; it is averaged over equivalents. The noise
-    is the same with and without it.
-    """
-    world = judge.world
-    hkl = hkl_of(world.grid).reshape(-1, 3)
-    values, sigma = world.measure(norm, seed)
-    before = judge.transform(candidate(values, sigma, world.punched, world)[0])
-    amplitude = 0.1 * float(world.truth.mean())
-    answers = []
-    for i in which:
-        wave = np.cos(2 * np.pi * (hkl @ judge.vectors[i]))
-        mean = np.bincount(world.orbits.ravel(), wave) / np.bincount(world.orbits.ravel())
-        wave = amplitude * mean[world.orbits]
-        after = judge.transform(candidate(values + wave, sigma, world.punched, world)[0])
-        answers.append((after[i] - before[i]) / judge.transform(wave)[i])
-    return np.array(answers)
-
-
 def without_holes(norm: float, seed: int) -> Candidate:
     """Return the candidate that knows the counts in the holes: the noise alone."""
 

@@ -28,13 +28,22 @@ def test_cosines_are_at_lattice_vectors_and_elsewhere() -> None:
     # What is lost is at most what stands in holes, of a signal that is a few times the noise.
     assert all(0.9 < cosine.recovered < 1.001 for cosine in cosines)
     assert all(0 <= cosine.lost < 1 for cosine in cosines)
+    # The shorter a vector, the farther the ΔPDF is above its noise.
+    noise = [cosine.error for cosine in cosines[:3]]
+    assert 0 < noise[0] < 0.3
+    assert noise == sorted(noise)
 
 
 def test_a_loss_above_the_noise_is_told() -> None:
     def told(lost: float) -> list[str]:
-        small = Cosine(np.zeros(3), 0.0, 0.99, 0.1)
-        of = hole_checks.of_cosines([small, Cosine(np.array([1, 0, 0.5]), 5.0, 0.9, lost), small])
-        assert [item["lost in units of the noise"] for item in of["injected cosines"]][1] == lost
+        small = Cosine(np.zeros(3), 0.0, 0.99, np.inf)
+        middle = Cosine(np.array([1, 0, 0.5]), 5.0, 0.9, 0.1 / lost)
+        of = hole_checks.of_cosines([small, middle, small])
+        first, second, _ = of["injected cosines"]
+        assert first["lost in units of the noise"] == 0
+        assert first["noise in units of the amplitude"] is None
+        assert second["lost in units of the noise"] == pytest.approx(lost)
+        assert second["noise in units of the amplitude"] == 0.1 / lost
         return list(of["warnings"])
 
     assert told(0.9) == []

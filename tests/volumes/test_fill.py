@@ -235,3 +235,24 @@ def test_the_support_of_a_large_flat_hole_is_not_larger_than_wanted() -> None:
     assert {int(x) for x in support[:, 0]} >= {-1, 1}
     counts = np.bincount(support[support[:, 0] == 1, 1] // 10 + 1, minlength=6)[1:5]
     assert counts.min() > 0.8 * counts.max()
+
+
+def test_kriging_that_nothing_judges_does_not_overshoot() -> None:
+    """The flanks of a sharp maximum that scatter more than their σ, as around a real reflection."""
+    grid = Grid.symmetric([0.4] * 3, [0.05] * 3)
+    q = np.sqrt(sum(x**2 for x in mesh(grid)))
+    truth = np.maximum(q, 0.05) ** -3
+    scatter = np.exp(0.2 * np.random.default_rng(3).normal(size=q.shape))
+    made = target(truth * scatter, 0.0, grid, CUBIC, 0.25)
+    made.errors[:] = 0.002 * truth
+    punched = made.code == 1
+    found = control.controls(made, fill.find_holes(made, punched.view(np.uint8)))
+    assert found == {}
+    least = {}
+    for model in (fill.BEST, control.best_of(found, fill.BEST)):
+        copy = fill.Target(made.data.copy(), made.errors.copy(), made.code, grid, CUBIC, NONE)
+        fill.fill(copy, model)
+        least[model] = copy.data[punched].min() / made.data[~punched].max()
+    # Gaussian: wrong by many times the largest value around the hole.
+    assert least[fill.BEST] < -5
+    assert 0 < least[fill.UNJUDGED] < 1

@@ -1,11 +1,13 @@
 """Holes filled by the spectrum, against a dense solution and worlds with a known S(Q)."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tests.truth import hole_judge, hole_worlds
 
 from hklflow.volumes import fill, spectrum
-from hklflow.volumes.control import Control, better, controls
+from hklflow.volumes.control import Control, better, controls, of_spectrum
 from hklflow.volumes.hole_waves import Voxels
 from hklflow.volumes.refill import refill
 from hklflow.volumes.spectrum import NAME, ROUNDS, SpectrumFill
@@ -70,6 +72,30 @@ def test_random_fields_miss_as_much_as_a_dense_covariance_says() -> None:
     expected = np.trace(even + even[:, ::-1]) / 2 / len(even)
     fields = [np.mean(found._missed() ** 2) for _ in range(60)]
     assert np.mean(fields) == pytest.approx(expected, rel=0.1)
+
+
+def test_random_fields_without_an_inversion_centre_miss_as_much() -> None:
+    world = hole_worlds.make_world("short-range order", "triclinic", 13, 0.25, False)
+    target = target_of(world)
+    target = replace(target, operations=np.eye(3, dtype=np.int64)[None])
+    found = SpectrumFill(target, world.q_max)
+    periods = np.array(found._waves.periods)
+    row = np.fft.irfftn(1 / found._variance.astype(float), found._waves.periods, (0, 1, 2))
+    at = np.stack(np.unravel_index(found.holes, target.data.shape))
+    covariance = np.linalg.inv(row[*((at[:, :, None] - at[:, None]) % periods[:, None, None])])
+    fields = [np.mean(found._missed() ** 2) for _ in range(60)]
+    assert np.mean(fields) == pytest.approx(np.trace(covariance) / len(covariance), rel=0.1)
+
+
+def test_control_holes_beyond_q_max_judge_nothing() -> None:
+    world = hole_worlds.make_world("short-range order", "triclinic", 21, 0.15, False)
+    target = target_of(world)
+    holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
+    found = SpectrumFill(target, 0.3 * world.q_max)
+    assert of_spectrum(target, holes, found, fill.BEST) is None
+    whole = SpectrumFill(target, world.q_max)
+    whole.learn()
+    assert of_spectrum(target, holes, whole, fill.BEST) is not None
 
 
 def test_variance_is_that_of_neighbours() -> None:

@@ -90,20 +90,27 @@ def fill(
 
 
 def _recovered(axes: Any, cosines: Sequence[Cosine]) -> None:
+    shares = np.array([item.recovered for item in cosines])
+    # Bars of the strongest cosines are seen whole; those of weak ones would hide the shares.
+    half = 1.2 * max(np.abs(shares - 1).max(), min(item.error for item in cosines), 0.005)
     for at_lattice, marker, label in ((True, "o", "lattice vectors"), (False, "s", "elsewhere")):
         own = [item for item in cosines if item.at_lattice_vector == at_lattice]
-        axes.plot(
+        axes.errorbar(
             [item.length for item in own],
             [100 * item.recovered for item in own],
-            marker,
-            label=label,
+            # A bar beyond the panel is as long as the panel.
+            [100 * min(item.error, 10.0) for item in own],
+            fmt=marker,
+            capsize=3,
+            label=f"{label}, bar: noise",
         )
     for item in cosines:
         where = (item.length, 100 * item.recovered)
         text = f"{item.lost:.1g} σ lost"
-        axes.annotate(text, where, (0, 5), textcoords="offset points", ha="center")
+        axes.annotate(text, where, (5, 5), textcoords="offset points")
     axes.axhline(100, color="0.4", lw=0.8, ls="--")
-    axes.margins(0.08, 0.35)
+    axes.margins(x=0.12)
+    axes.set_ylim(100 * (1 - half), 100 * (1 + half))
     axes.set_xlabel("|r| (Å)")
     axes.set_ylabel("recovered (%)")
     axes.set_title("injected cosines: amplitude in the ΔPDF after the fill")

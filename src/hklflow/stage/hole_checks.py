@@ -115,6 +115,7 @@ def of_cosines(cosines: "list[Cosine]") -> dict[str, Any]:
                 "vector": item.vector.tolist(),
                 "length in Å": item.length,
                 "recovered": item.recovered,
+                "noise in units of the amplitude": item.error if item.error < 1e6 else None,
                 "lost in units of the noise": item.lost,
             }
             for item in cosines

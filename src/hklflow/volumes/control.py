@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.volumes import fill_kernels as kernels
-from hklflow.volumes.fill import MODELS, Holes, Pattern, Target, most_of, support_of
+from hklflow.volumes.fill import MODELS, UNJUDGED, Holes, Pattern, Target, most_of, support_of
 from hklflow.volumes.interpolants import OTHERS
 from hklflow.volumes.spectrum import SpectrumFill
 
@@ -87,7 +87,7 @@ def controls(target: Target, holes: list[Holes], seed: int = 0) -> dict[str, Con
 def of_spectrum(
     target: Target, holes: list[Holes], spectrum: SpectrumFill, model: str, seed: int = 0
 ) -> Control | None:
-    """Fill control holes by the spectrum; return None if there are fewer than ten.
+    """Fill control holes by the spectrum; return None if there are fewer than ten within q_max.
 
     Parameters
     ----------
@@ -109,6 +109,8 @@ def of_spectrum(
     ).errors
     filled = spectrum.predicted(places.reshape(-1, 3), errors.ravel())
     values, errors = (x.reshape(places.shape[:2]) for x in filled)
+    if np.isfinite(values).all(axis=1).sum() < _FEWEST:
+        return None
     return _judge(values, errors, *_truth(target, bases, voxels))
 
 
@@ -123,10 +125,13 @@ def better(spectrum: Control, kriging: Control) -> bool:
 
 
 def best_of(judged: dict[str, Control], default: str) -> str:
-    """Return the kriging with the smallest rms, but only if it is 2 % better than the default."""
+    """Return the kriging with the smallest rms, but only if it is 2 % better than the default.
+
+    Without control holes it is `UNJUDGED`.
+    """
     rms = {name: item.rms for name, item in judged.items() if name in MODELS}
     if default not in rms:
-        return default
+        return UNJUDGED
     least = min(rms, key=lambda name: rms[name])
     return least if rms[least] < 0.98 * rms[default] else default
 

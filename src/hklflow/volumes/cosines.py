@@ -23,14 +23,20 @@ class Cosine:
         Å.
     recovered : float
         Share of the amplitude that the ΔPDF has.
-    lost : float
-        What is lost of a cosine of the size that the ΔPDF has there, in σ of its noise.
+    error : float
+        Noise of the ΔPDF as a share of the amplitude, for a cosine as strong as the ΔPDF is there;
+        infinite where the ΔPDF is no more than noise.
     """
 
     vector: NDArray[np.float64]
     length: float
     recovered: float
-    lost: float
+    error: float
+
+    @property
+    def lost(self) -> float:
+        """What is lost of a cosine as strong as the ΔPDF is there, in units of its noise."""
+        return abs(1 - self.recovered) / self.error
 
     @property
     def at_lattice_vector(self) -> bool:
@@ -52,7 +58,7 @@ def injected(target: Target, spectrum: SpectrumFill, prior: Prior) -> list[Cosin
     cosines = []
     for vector, signal in zip(vectors, spectrum.signal(vectors), strict=True):
         recovered = spectrum.recovered(vector)
-        size = np.sqrt(signal / max(1 - signal, 1e-6))
+        error = float(np.sqrt(max(1 - signal, 1e-6) / signal)) if signal > 0 else np.inf
         length = float(np.sqrt(vector @ metric @ vector))
-        cosines.append(Cosine(vector, length, recovered, float(abs(1 - recovered) * size)))
+        cosines.append(Cosine(vector, length, recovered, error))
     return cosines

@@ -34,6 +34,9 @@ MODELS = {
     "kriging (Gaussian, constant drift)": ("gaussian", 0),
 }
 BEST = next(iter(MODELS))
+#: The kriging that no control holes judge: a Gaussian covariance extrapolates the flanks of a sharp
+#: maximum far below zero.
+UNJUDGED = "kriging (Matérn, linear drift)"
 
 _LARGEST = 3000  # largest number of voxels of a hole that is kriged
 _BATCH = 256  # holes that are filled at a time
