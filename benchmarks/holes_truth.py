@@ -96,6 +96,8 @@ def with_covariance(
     target, holes, found, model, tails = kriged(values, sigma, punched, world, rough=True)
     name, _, again = refill(target, holes, found, model, world.q_max, rough=True)
     CHOSEN[name == spectrum.NAME] += 1
+    if tails is not None:
+        tails.settle(again)
     prior = None if again is None else hole_covariance.prior_of(target, again, tails)
     if tails is not None:
         MODELLED[tails.found] += 1

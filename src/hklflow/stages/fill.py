@@ -153,11 +153,15 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         if spectrum:
             given = target, holes, found, model, q_max, threads, stage.progress
             model, doubts, again = refill(*given, rough=True)
+            if tails is not None:
+                tails.settle(again)
             if again is not None:
                 prior = hole_covariance.prior_of(target, again, tails)
                 tested = cosines.injected(target, again, prior)
                 del again
             warnings += doubts
+        elif tails is not None:
+            tails.settle(None)
         del holes
         if tails is not None and tails.found:
             tails.restore()

@@ -131,6 +131,16 @@ class SpectrumFill:
         """Read the measured voxels of the target anew; V is held."""
         self._known = self._waves_of_known(None)[0]
 
+    def change(self) -> Floats:
+        """Return how S in the holes (n,) follows a change of the measured voxels of the target.
+
+        The change is that since they were read; the fill is linear in S as long as V is held.
+        """
+        change = self._waves_of_known(None)[0] - self._known
+        t = self._complete(self._voxels, change, np.zeros(len(self.holes)), _STEPS, _LEARNING)
+        w = self._tapered.weights(self.holes).astype(np.float64)
+        return t / w * self._tapered.unit
+
     def predicted(self, voxels: Indices, errors: Floats) -> tuple[Floats, Floats]:
         """Return S and σ that measured voxels (n, 3), (l, k, h), get if they are punched, too.
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hklflow.geometry import lattice
 from hklflow.volumes.fill import MEASURED, PUNCHED, Target
+from hklflow.volumes.spectrum import SpectrumFill
 from hklflow.volumes.tail_data import Ring, around, inside, nearest, orbits, rings, strongest
 from hklflow.volumes.tail_fit import Fit, Problem
 from hklflow.volumes.tail_models import KINDS, Family, Kind, products
@@ -39,6 +40,7 @@ _FEWEST = 2  # reflections without which the shape is not known
 _BAD, _MOSTLY, _SOME = 2.0, 0.75, 0.4
 _SURE = 1.0  # in ln of the likelihood
 _SAMPLES = 16  # drawn models
+_MODES, _SMALL = 4, 0.02  # most modes of their scatter, and the share of one that is left out
 _TRIES = 4  # lengths of a step that are tried
 # Difference of χ², relative to it, that does not choose between models: the other diffuse
 # scattering is not exactly b.
@@ -94,6 +96,7 @@ class Tails:
         self.found, self.rises, self.chi2 = False, False, float("nan")
         self.share, self.shares = 1.0, dict[Kind, float]()
         self._samples: list[tuple[Kind, Floats, Floats]] = []
+        self._holes, self._lost = np.zeros(0, np.int64), np.zeros((0, 0))
         everywhere = around(target, self._centres, radius, self._outer)
         data = strongest(everywhere, _MOST)
         if sum(len(item.ring.members) for item in data) < _FEWEST:
@@ -124,18 +127,45 @@ class Tails:
     def subtract(self) -> None:
         """Subtract the model from S."""
         if self.found:
-            self._add(-1.0)
+            self._add(-self._mean)
 
     def add(self) -> None:
         """Add the model to S."""
         if self.found:
-            self._add(1.0)
+            self._add(self._mean)
+
+    def settle(self, again: SpectrumFill | None) -> None:
+        """Find how wrong S in the holes is if the model is.
+
+        What a wrong model adds inside of a hole, the fill of the rest takes off again, as far as
+        it sees it around the hole.
+
+        Parameters
+        ----------
+        again : SpectrumFill or None
+            Fill of S without the model; None if it was filled by kriging.
+        """
+        if not self.found:
+            return
+        target = self._target
+        self._holes = np.flatnonzero(target.code == PUNCHED) if again is None else again.holes
+        flat = target.data.reshape(-1)
+        lost = []
+        for mode in self._modes():
+            before = flat[self._holes].astype(np.float64)
+            self._add(mode)
+            change = flat[self._holes] - before
+            lost.append(change if again is None else change - again.change())
+            self._add(-mode)
+        self._lost = np.array(lost).reshape(-1, len(self._holes))
 
     def restore(self) -> None:
-        """Add the model to S, and its error to that of the punched voxels."""
+        """Add the model to S, and its error to that of the filled voxels."""
         if self.found:
-            self._add(1.0)
-            self._widen()
+            self.add()
+            errors = self._target.errors.reshape(-1)
+            total = errors[self._holes] ** 2 + np.sum(self._lost**2, axis=0)
+            errors[self._holes] = np.sqrt(total)
 
     # -------------------------------------------------------------------------- rim
 
@@ -242,7 +272,7 @@ class Tails:
         return drawn
 
     def shifts(self, vectors: Floats) -> Floats:
-        """Return how far the ΔPDF of each drawn model is from that of the middle one.
+        """Return how far the ΔPDF moves with the errors that `settle` found.
 
         Parameters
         ----------
@@ -251,23 +281,25 @@ class Tails:
 
         Returns
         -------
-        (samples, n) array
-            S per Å³, for the usual taper; no rows if no maxima were found.
+        (m, n) array
+            S per Å³, for the usual taper; the mean of their products is the covariance. No rows if
+            no maxima were found.
         """
-        target = self._target
-        total = np.zeros((len(self._samples), len(vectors)))
-        if not self.found:
-            return total
+        target, number = self._target, len(self._lost)
+        total = np.zeros((number, len(vectors)))
         r = vectors @ (2 * np.pi * np.linalg.inv(self._b))
         for ring in rings(target, self._positions, -1.0, self._radius * (1 + 1e-9)):
-            lost = np.zeros((len(self._samples), len(ring.q)))
-            for number, (corner, models) in zip(ring.members, self._modelled(ring), strict=True):
+            lost = np.zeros((number, len(ring.q)))
+            for member, corner in zip(ring.members, ring.corners, strict=True):
                 places, own = inside(target, ring, corner)
-                big = self._positions[number] @ self._b.T + ring.q[own]
-                w = self._taper(np.linalg.norm(big, axis=1)) * (target.code[places] == PUNCHED)
-                lost[:, own] += w * (models - np.mean(models, axis=0))[:, own]
+                numbers = np.ravel_multi_index(places, target.data.shape)
+                at = np.minimum(np.searchsorted(self._holes, numbers), len(self._holes) - 1)
+                big = self._positions[member] @ self._b.T + ring.q[own]
+                w = self._taper(np.linalg.norm(big, axis=1)) * (self._holes[at] == numbers)
+                lost[:, own] += w * self._lost[:, at]
             total += lost @ np.cos(ring.q @ r.T)
-        return total * abs(np.linalg.det(self._b)) * np.prod(target.grid.step) / (2 * np.pi) ** 3
+        total *= abs(np.linalg.det(self._b)) * np.prod(target.grid.step) / (2 * np.pi) ** 3
+        return total * np.sqrt(number)
 
     # -------------------------------------------------------------------------- model in a volume
 
@@ -282,33 +314,41 @@ class Tails:
         maxima[near] = many.reshape(-1, len(fine), 6).mean(axis=1)
         return maxima
 
-    def _modelled(self, ring: Ring) -> Iterator[tuple[Indices, Floats]]:
-        """Return the voxel of each reflection, and the models (samples, n) around it."""
+    @property
+    def _mean(self) -> Floats:
+        return np.full(len(self._samples), 1 / len(self._samples))
+
+    def _modes(self) -> list[Floats]:
+        """Return sums over the drawn models that have nearly all of their scatter in the holes."""
+        apart = np.eye(len(self._samples)) - self._mean
+        scatter = np.zeros_like(apart)
+        for ring in rings(self._target, self._positions, -1.0, self._radius * (1 + 1e-9)):
+            for member, (_, models) in zip(ring.members, self._modelled(ring, apart), strict=True):
+                big = self._positions[member] @ self._b.T + ring.q
+                weighted = models * self._taper(np.linalg.norm(big, axis=1))
+                scatter += weighted @ weighted.T
+        values, vectors = np.linalg.eigh(scatter)
+        largest = np.argsort(-values)[:_MODES]
+        kept = [i for i in largest if values[i] > _SMALL * values.sum()]
+        return [vectors[:, i] @ apart / np.sqrt(len(apart)) for i in kept]
+
+    def _modelled(self, ring: Ring, weights: Floats) -> Iterator[tuple[Indices, Floats]]:
+        """Return the voxel of each reflection, and weighted sums (m, n) of the models around it."""
         share = (np.linalg.norm(ring.q, axis=1) - self._outer) / (self._end - self._outer)
         fade = np.cos(0.5 * np.pi * np.clip(share, 0, 1)) ** 2
         maxima = np.array([self._maxima(kind, x, ring.q) for kind, x, _ in self._samples])
         maxima *= fade[:, None]
+        amplitudes = np.array([sample[2] for sample in self._samples]) / self._squares
         for number, corner in zip(ring.members, ring.corners, strict=True):
-            orbit = self._orbit[number]
-            scale = np.array([sample[2][orbit] for sample in self._samples]) / self._squares[orbit]
+            sums = np.tensordot(weights * amplitudes[:, self._orbit[number]], maxima, 1)
             peaks = products(self._positions[number] @ self._b.T + ring.q)
-            yield corner, scale[:, None] * np.einsum("snp,np->sn", maxima, peaks)
+            yield corner, np.einsum("mnp,np->mn", sums, peaks)
 
-    def _add(self, sign: float) -> None:
+    def _add(self, weights: Floats) -> None:
         for ring in rings(self._target, self._positions, -1.0, self._end):
-            for corner, models in self._modelled(ring):
+            for corner, models in self._modelled(ring, weights[None]):
                 places, own = inside(self._target, ring, corner)
-                middle = np.mean(models, axis=0)[own]
-                self._target.data[places] += (sign * middle).astype(np.float32)
-
-    def _widen(self) -> None:
-        target = self._target
-        for ring in rings(self._target, self._positions, -1.0, self._radius * (1 + 1e-9)):
-            for corner, models in self._modelled(ring):
-                places, own = inside(self._target, ring, corner)
-                variance = np.mean((models - np.mean(models, axis=0)) ** 2, axis=0)
-                added = np.where(target.code[places] == PUNCHED, variance[own], 0)
-                target.errors[places] = np.sqrt(target.errors[places] ** 2 + added)
+                self._target.data[places] += models[0, own].astype(np.float32)
 
 
 def _per_degree(fit: Fit, data: Problem) -> float:
