@@ -19,11 +19,14 @@ from hklflow.volumes.tails import Tails
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Progress = Callable[[Iterable[int], int, str], Iterable[int]]
 
 # What is expected of the share. A model can be wrong by its size.
 _USUAL, _SPREAD = 1.0, 1.0
 # Error of the share inside of a hole, where the rim determines it: part of 1, and of the share.
 _FLOOR, _PART = 0.15, 0.15
+# Error of the share if the rim cannot tell.
+_UNKNOWN = 0.25
 _FEWEST = 3  # sets of equivalent reflections
 
 
@@ -32,12 +35,12 @@ def weigh(
     tails: Tails,
     q_max: float,
     threads: int = 1,
-    progress: Callable[[Iterable[int], int, str], Iterable[int]] = lambda items, *_: items,
+    progress: Progress = lambda items, *_: items,
 ) -> None:
     """Give a model of maxima the share that the rim of the holes needs.
 
-    The model is left as it is if kriging is kept, which cannot be asked for the rim, or if the data
-    beyond the rim do not determine a model.
+    The rim cannot tell if kriging is kept, which cannot be asked for the rim, or if the data beyond
+    the rim do not determine a model: then the whole model is used, and its share has an error.
 
     Parameters
     ----------
@@ -48,16 +51,25 @@ def weigh(
     q_max : float
         1/Å.
     """
-    wider = tails.beyond_rim() if tails.found else tails
+    if tails.found:
+        share = _measured(target, tails, q_max, threads, progress)
+        tails.weigh(*(share or (_USUAL, _UNKNOWN)))
+
+
+def _measured(
+    target: Target, tails: Tails, q_max: float, threads: int, progress: Progress
+) -> tuple[float, float] | None:
+    """Return the share and its error; None if the rim cannot tell."""
+    wider = tails.beyond_rim()
     if not wider.found:
-        return
+        return None
     holes = find_holes(target, (target.code == PUNCHED).view(np.uint8))
     found = control.controls(target, holes)
     model = control.best_of(found, BEST)
     fill(target, model, rough=is_judged(found, model))
     again = refill(target, holes, found, model, q_max, threads, progress, rough=True)[2]
     if again is None:
-        return
+        return None
     voxels, number = tails.rim()
     plain, modelled = _predicted(target, again, wider, voxels)
     places = tuple(voxels.T)
@@ -65,9 +77,7 @@ def weigh(
     measured = target.data[places].astype(np.float64)
     own = np.isfinite(plain) & np.isfinite(modelled) & np.isfinite(measured * weights)
     values = (measured - plain)[own], (modelled - plain)[own], weights[own] / len(target.images)
-    share = _share(*values, number[own])
-    if share is not None:
-        tails.weigh(*share)
+    return _share(*values, number[own])
 
 
 def _predicted(

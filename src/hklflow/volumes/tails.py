@@ -40,7 +40,7 @@ _FEWEST = 2  # reflections without which the shape is not known
 _BAD, _MOSTLY, _SOME = 2.0, 0.75, 0.4
 _SURE = 1.0  # in ln of the likelihood
 _SAMPLES = 16  # drawn models
-_MODES, _SMALL = 4, 0.02  # most modes of their scatter, and the share of one that is left out
+_MODES, _SMALL = 4, 0.01  # most modes of their scatter, and the share of one that is left out
 _TRIES = 4  # lengths of a step that are tried
 # Difference of χ², relative to it, that does not choose between models: the other diffuse
 # scattering is not exactly b.
@@ -212,20 +212,25 @@ class Tails:
         # A_G of each reflection reduces χ² by 1 even if there is no maximum; α, β and their spread
         # are what is new.
         needed = data.reflections + 3 * np.log(data.number)
-        if plain.cost - first.cost <= self.chi2 * needed:
+        grown = self._grown(first, whole)
+        if grown is None or plain.cost - first.cost + 2 * grown[0] <= self.chi2 * needed:
             return None
         maxima = [first, *(data.fitted(kind, first) for kind in KINDS[1:])]
         best = min(maxima, key=lambda fit: fit.cost)
         self.chi2 = _per_degree(best, data)
-        amplitude, error = whole.amplitudes(best, best.values)
-        expected = _expected(amplitude, error * np.sqrt(self.chi2), self._squares)
-        if expected is None:
+        grown = self._grown(best, whole)
+        if grown is None:
             return None
         explained = (plain.chi2 - best.chi2) / max(plain.chi2 - data.number, 1.0)
         self.rises = explained > _SOME
         if not self.rises or (self.chi2 > _BAD and explained < _MOSTLY):
             return None
-        return maxima, expected
+        return maxima, grown[1:]
+
+    def _grown(self, fit: Fit, whole: Problem) -> tuple[float, float, float] | None:
+        """Return `_expected` of the A_G of a fit."""
+        amplitude, error = whole.amplitudes(fit, fit.values)
+        return _expected(amplitude, error * np.sqrt(self.chi2), self._squares)
 
     def _draw(
         self, fits: list[Fit], expected: tuple[float, float], data: Problem, whole: Problem
@@ -357,17 +362,19 @@ def _per_degree(fit: Fit, data: Problem) -> float:
     return float(max(fit.chi2 / max(free, 1.0), 1.0))
 
 
-def _expected(amplitude: Floats, error: Floats, squares: Floats) -> tuple[float, float] | None:
-    """Return β and the relative spread of A_G = α G² exp(−β G²).
+def _expected(
+    amplitude: Floats, error: Floats, squares: Floats
+) -> tuple[float, float, float] | None:
+    """Return how sure A_G = α G² exp(−β G²) is, β, and the relative spread of A_G.
 
-    None if α is not positive, or if A_G = α exp(−β G²) fits better: what does not grow with G² does
-    not come from displacements.
+    Sure, in ln of the likelihood: against A_G = α exp(−β G²). None if α is not positive, or if it
+    is not sure: what does not grow with G² does not come from displacements.
     """
     known = np.isfinite(error)
     grow, keep = (_profile(amplitude[known], error[known], squares[known], n) for n in (1, 0))
     if grow is None or keep is None or grow[0] > keep[0] - _SURE:
         return None
-    return grow[1:]
+    return keep[0] - grow[0], *grow[1:]
 
 
 def _profile(a: Floats, error: Floats, g: Floats, n: int) -> tuple[float, float, float] | None:
