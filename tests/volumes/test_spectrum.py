@@ -272,3 +272,24 @@ def test_a_volume_without_inversion_centre_is_filled() -> None:
     known = np.stack([found._tapered.plane(at) for at in range(21)])
     filled = dense_fill(found, known).ravel()[found.holes]
     np.testing.assert_allclose(found._t, filled, atol=1e-3 * np.std(filled))
+
+
+def test_holes_follow_a_change_of_the_measured_voxels() -> None:
+    """As if S with the change were filled, with V as it is."""
+    world = hole_worlds.make_world("short-range order", "cubic", 31, 0.13, False)
+    target = target_of(world)
+    fill.fill(target)
+    again = SpectrumFill(target, world.q_max)
+    again.learn()
+    again.write()
+    holes = np.unravel_index(again.holes, target.data.shape)
+    before = target.data[holes].astype(float)
+    wave = np.cos(2 * np.pi * hole_worlds.hkl_of(world.grid)[..., 0]) * 0.3
+    target.data[target.code == fill.MEASURED] += wave[target.code == fill.MEASURED]
+    found = again.change()
+    again.read()
+    again.write()
+    inner = again._tapered.weights(again.holes) > 0.3
+    change = target.data[holes] - before
+    np.testing.assert_allclose(found[inner], change[inner], atol=0.003)
+    assert np.abs(change[inner]).max() > 0.1

@@ -292,6 +292,8 @@ class Tails:
         """
         target, number = self._target, len(self._lost)
         total = np.zeros((number, len(vectors)))
+        if not number:
+            return total
         r = vectors @ (2 * np.pi * np.linalg.inv(self._b))
         for ring in rings(target, self._positions, -1.0, self._radius * (1 + 1e-9)):
             lost = np.zeros((number, len(ring.q)))
