@@ -40,7 +40,7 @@ _FEWEST = 2  # reflections without which the shape is not known
 _BAD, _MOSTLY, _SOME = 2.0, 0.75, 0.4
 _SURE = 1.0  # in ln of the likelihood
 _SAMPLES = 16  # drawn models
-_MODES, _SMALL = 4, 0.01  # most modes of their scatter, and the share of one that is left out
+_SMALL = 0.1  # variance of a mode of their scatter that is left out, in that of the noise
 _TRIES = 4  # lengths of a step that are tried
 # Difference of χ², relative to it, that does not choose between models: the other diffuse
 # scattering is not exactly b.
@@ -326,7 +326,7 @@ class Tails:
         return np.full(len(self._samples), 1 / len(self._samples))
 
     def _modes(self) -> list[Floats]:
-        """Return sums over the drawn models that have nearly all of their scatter in the holes."""
+        """Return sums over the drawn models that have their scatter in the holes, but for noise."""
         apart = np.eye(len(self._samples)) - self._mean
         scatter = np.zeros_like(apart)
         for ring in rings(self._target, self._positions, -1.0, self._radius * (1 + 1e-9)):
@@ -334,9 +334,15 @@ class Tails:
                 big = self._positions[member] @ self._b.T + ring.q
                 weighted = models * self._taper(np.linalg.norm(big, axis=1))
                 scatter += weighted @ weighted.T
-        values, vectors = np.linalg.eigh(scatter)
-        largest = np.argsort(-values)[:_MODES]
-        kept = [i for i in largest if values[i] > _SMALL * values.sum()]
+        values, vectors = np.linalg.eigh(scatter / len(apart))
+        # What all holes share adds up at a lattice vector, and noise of all voxels does not.
+        code = self._target.code
+        some = tuple(slice(None, None, n // 50 + 1) for n in code.shape)
+        known = code[some] == MEASURED
+        noise = np.nanmedian(self._target.errors[some][known]) ** 2
+        least = _SMALL * noise * np.count_nonzero(known)
+        least /= max(np.count_nonzero(code[some] == PUNCHED), 1)
+        kept = np.flatnonzero(values > least)
         return [vectors[:, i] @ apart / np.sqrt(len(apart)) for i in kept]
 
     def _modelled(self, ring: Ring, weights: Floats) -> Iterator[tuple[Indices, Floats]]:
