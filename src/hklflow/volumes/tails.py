@@ -21,6 +21,7 @@ from hklflow.volumes.fill import MEASURED, PUNCHED, Target
 from hklflow.volumes.spectrum import SpectrumFill
 from hklflow.volumes.tail_data import Ring, around, inside, nearest, orbits, rings, strongest
 from hklflow.volumes.tail_fit import Fit, Problem
+from hklflow.volumes.tail_growth import expected
 from hklflow.volumes.tail_models import KINDS, Family, Kind, products
 from hklflow.volumes.tapers import Taper
 
@@ -38,7 +39,6 @@ _FEWEST = 2  # reflections without which the shape is not known
 # model does: it must then explain most of what a model without maxima does not, and its errors grow
 # by the root of χ². If it explains less than some of it, the tails are something else.
 _BAD, _MOSTLY, _SOME = 2.0, 0.75, 0.4
-_SURE = 1.0  # in ln of the likelihood
 _SAMPLES = 16  # drawn models
 _SMALL = 0.1  # variance of a mode of their scatter that is left out, in that of the noise
 _TRIES = 4  # lengths of a step that are tried
@@ -228,12 +228,12 @@ class Tails:
         return maxima, grown[1:]
 
     def _grown(self, fit: Fit, whole: Problem) -> tuple[float, float, float] | None:
-        """Return `_expected` of the A_G of a fit."""
+        """Return `tail_growth.expected` of the A_G of a fit."""
         amplitude, error = whole.amplitudes(fit, fit.values)
-        return _expected(amplitude, error * np.sqrt(self.chi2), self._squares)
+        return expected(amplitude, error * np.sqrt(self.chi2), self._squares)
 
     def _draw(
-        self, fits: list[Fit], expected: tuple[float, float], data: Problem, whole: Problem
+        self, fits: list[Fit], growth: tuple[float, float], data: Problem, whole: Problem
     ) -> None:
         """Draw models from what the data allow: the kind, the shape, and all A_G."""
         kinds = [fit.kind for fit in fits if fit.kind]
@@ -244,7 +244,7 @@ class Tails:
         self.shares = dict(zip(kinds, shares.tolist(), strict=True))
         # Strata instead of random numbers: the shares are kept, whatever the number of samples.
         which = np.searchsorted(np.cumsum(shares), (np.arange(_SAMPLES) + 0.5) / _SAMPLES)
-        decay, spread = expected
+        decay, spread = growth
         profile = self._squares * np.exp(-decay * self._squares)
         for i in np.minimum(which, len(fits) - 1):
             fit, kind = fits[i], kinds[i]
@@ -368,40 +368,3 @@ def _per_degree(fit: Fit, data: Problem) -> float:
     """Return χ² per degree of freedom, at least 1."""
     free = data.number - 5 * data.reflections - len(fit.values)
     return float(max(fit.chi2 / max(free, 1.0), 1.0))
-
-
-def _expected(
-    amplitude: Floats, error: Floats, squares: Floats
-) -> tuple[float, float, float] | None:
-    """Return how sure A_G = α G² exp(−β G²) is, β, and the relative spread of A_G.
-
-    Sure, in ln of the likelihood: against A_G = α exp(−β G²). None if α is not positive, or if it
-    is not sure: what does not grow with G² does not come from displacements.
-    """
-    known = np.isfinite(error)
-    grow, keep = (_profile(amplitude[known], error[known], squares[known], n) for n in (1, 0))
-    if grow is None or keep is None or grow[0] > keep[0] - _SURE:
-        return None
-    return keep[0] - grow[0], *grow[1:]
-
-
-def _profile(a: Floats, error: Floats, g: Floats, n: int) -> tuple[float, float, float] | None:
-    """Fit A = α G²ⁿ exp(−β G²); return −ln of the likelihood, β and the relative spread."""
-    from scipy.optimize import minimize
-
-    power = (g / g.mean()) ** n
-    start = float(np.sum(a * power / error**2) / np.sum(power**2 / error**2))
-    if start <= 0:
-        return None
-
-    def unlikely(x: Floats) -> float:
-        mean = start * power * np.exp(np.clip(x[0], -20, 20) - x[1] ** 2 * g)
-        total = error**2 + np.exp(np.clip(2 * x[2], -12, 4)) * mean**2
-        return 0.5 * float(np.sum((a - mean) ** 2 / total + np.log(total)))
-
-    tried = [
-        minimize(unlikely, [0.0, 0.1, np.log(s)], method="Nelder-Mead", options={"maxiter": 1000})
-        for s in (0.1, 0.7)
-    ]
-    best = min(tried, key=lambda item: float(item.fun))
-    return float(best.fun), float(best.x[1] ** 2), float(np.exp(np.clip(best.x[2], -6, 2)))
