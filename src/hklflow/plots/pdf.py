@@ -7,8 +7,10 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow.geometry.grid import Grid
+from hklflow.plots.back_transform import back_transform
 from hklflow.plots.common import SMALL, WIDEST, figure_of
 from hklflow.plots.planes import REACH, group
+from hklflow.volumes.back_transform import Comparison
 from hklflow.volumes.planes import metric_of, plane_of_grid
 
 
@@ -42,7 +44,13 @@ class Sections:
 
 
 def pair_distribution(
-    grid: Grid, cell: ArrayLike, sections: Sections, general: float, beyond: float, title: str
+    grid: Grid,
+    cell: ArrayLike,
+    sections: Sections,
+    general: float,
+    beyond: float,
+    title: str,
+    back: tuple[Comparison, Grid] | None = None,
 ) -> Figure:
     """Draw planes through the origin with true angles, and PDF and σ along the axes.
 
@@ -55,6 +63,8 @@ def pair_distribution(
         σ at a general position.
     beyond : float
         Distance in Å. Values farther from the origin set the colour range.
+    back : Comparison and Grid, optional
+        Back transform against S(Q), drawn below, and the grid of S.
     """
     metric, lengths = metric_of(cell, True), np.asarray(cell, dtype=np.float64)[:3]
     images = ((2, sections.xy), (1, sections.xz), (0, sections.yz))
@@ -62,8 +72,9 @@ def pair_distribution(
         plane_of_grid(grid, axis, grid.shape[axis] // 2, image, "xyz").within(metric, REACH)
         for axis, image in images
     ]
-    figure = figure_of(WIDEST, 9.0)
-    upper, lower = figure.subfigures(2, 1, height_ratios=[1.5, 1])  # type: ignore[misc]
+    heights = [5.4, 3.6, *([9.0] if back else [])]
+    figure = figure_of(WIDEST, sum(heights))
+    upper, lower, *rest = figure.subfigures(len(heights), 1, height_ratios=heights)  # type: ignore[misc]
     group(upper, (1, 3), cuts, metric, True, True, "PDF", beyond)
     for i, axes in enumerate(lower.subplots(1, 3, sharey=True)):
         r = grid.axis(i) * lengths[i]
@@ -76,5 +87,7 @@ def pair_distribution(
         if i == 0:
             axes.set_ylabel("S per Å³")
             axes.legend(**SMALL)
+    if back:
+        back_transform(rest[0], *back, cell)
     figure.suptitle(f"{title} (within {REACH:g} Å)")
     return figure

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from hklflow.plots.pdf import Sections
     from hklflow.stage.lattice_vectors import LatticeVectors
     from hklflow.volumes import pdf
+    from hklflow.volumes.back_transform import BackTransform
     from hklflow.volumes.pdf_plan import Plan
 
-VERSION = 6
+VERSION = 7
 
 #: Number of features in the metrics.
 _FEATURES = 20
@@ -48,7 +49,7 @@ class Outputs(stage.Outputs):
     picture: Path
     """Slices of the pair distribution function."""
     metrics: Path
-    """Resolution, scale factor, largest features."""
+    """Resolution, scale factor, largest features, and the ΔPDF transformed back against S(Q)."""
 
 
 class Settings(stage.Params):
@@ -95,6 +96,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.nexus.lattice_vectors import write_covariance
     from hklflow.plots import pdf as pictures
     from hklflow.plots.planes import near_origin
+    from hklflow.stage import back_to_s
+    from hklflow.volumes.back_transform import BackTransform
 
     with ExitStack() as stack:
         filled, whole = _open(stack, inputs)
@@ -108,7 +111,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         kinds: Any = {"group": "pdf", "direct": True, "signed": True}
         writer = GridWriter(outputs.pdf, made.direct, made.cell, title, types, **kinds)
         writer = stack.enter_context(writer)
-        sections, extrema = _write(writer, loaded)
+        back = BackTransform(made, loaded.room.block, threads) if kind == "delta" else None
+        sections, extrema = _write(writer, loaded, back)
+        compared = None if back is None else back.compare(back_to_s.reader(filled))
         if vectors is not None:
             made_of = vectors.vectors, vectors.covariance
             writer.add_group(lambda entry: write_covariance(entry, *made_of))
@@ -117,6 +122,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         metrics["sigma at the origin"] = float(sections.sigmas[0][made.sizes[0] // 2])
         metrics["lattice vectors"] = vectors.figures() if vectors else None
         metrics["warnings"] = [*_warnings(loaded.shares, vectors is not None), *filled.doubts]
+        metrics["back to S(Q)"] = compared and back_to_s.figures(compared)
+        metrics["warnings"] += back_to_s.warnings(compared) if compared else []
         notes = _notes(loaded, kind) | loaded.shares | {"metrics": metrics}
         notes["doubts"] = filled.doubts
         if "space_group" in filled.notes:
@@ -124,7 +131,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         writer.note(notes)
     general = metrics["sigma at a general position"]
     picture = pictures.pair_distribution(
-        made.direct, made.cell, sections, general, near_origin(notes), title
+        made.direct,
+        made.cell,
+        sections,
+        general,
+        near_origin(notes),
+        title,
+        (compared, made.grid) if compared else None,
     )
     plots.save(picture, outputs.picture)
     stage.write_json(outputs.metrics, {"kind": kind, **metrics})
@@ -206,7 +219,9 @@ def _load(
     return _Loaded(made, room, transform, errors, sums, source.shares, source.vectors)
 
 
-def _write(writer: "GridWriter", loaded: _Loaded) -> "tuple[Sections, pdf.Found]":
+def _write(
+    writer: "GridWriter", loaded: _Loaded, back: "BackTransform | None"
+) -> "tuple[Sections, pdf.Found]":
     """Write the PDF and its errors; return the planes for the picture, and the extrema."""
     import numpy as np
 
@@ -226,6 +241,8 @@ def _write(writer: "GridWriter", loaded: _Loaded) -> "tuple[Sections, pdf.Found]
         sections.add(first, values, sigma)
         if loaded.vectors is not None:
             loaded.vectors.collect(first, values)
+        if back is not None:
+            back.add(first, values, sigma)
     return sections, extrema
 
 
