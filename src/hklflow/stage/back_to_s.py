@@ -39,7 +39,7 @@ def figures(made: Comparison) -> dict[str, Any]:
         "chi2 from each radius to the next": made.shells,
         "sigma of chi2 from each radius to the next": made.shells_sigma,
         "share of the modulation within each radius": made.explained,
-        "correlations end at angstrom": made.radii[made.chosen] if made.ends else None,
+        "end of correlations in angstrom": made.radii[made.chosen] if made.ends else None,
         "residual of the whole box in sigma": made.whole,
         "measured voxels compared": made.voxels,
         "independent voxels compared": made.independent,

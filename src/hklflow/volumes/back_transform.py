@@ -32,7 +32,7 @@ _RADII = 7
 _PLANES = 16
 # Smallest |r| in units of the resolution: the self part of S and its background are within it.
 _SELF = 1.5
-# Residuals in σ are drawn where the taper is not smaller: σ gets small, what leaks there does not.
+# The picture ends where the taper is smaller: σ gets small, what leaks there does not.
 _LEAST = 0.1
 # An excess over the noise below this is within what is known of σ.
 _TOLERANCE = 0.1
@@ -79,8 +79,8 @@ class Comparison:
     ends : bool
         True if correlations end within the last radius.
     picture : tuple of three arrays (k, h)
-        T, back transform, and residual in σ of the plane l = 0; NaN where not measured, and the
-        residual where the taper is small.
+        T, back transform, and residual in σ of the plane l = 0; NaN where the taper is small, and T
+        and the residual where S was not measured.
     """
 
     radii: Floats
@@ -232,8 +232,8 @@ class BackTransform:
         w = self._plan.weights(0)
         with np.errstate(divide="ignore", invalid="ignore"):
             pulls = (plane.t - back) / np.sqrt(plane.variance)
-        pulls = np.where(plane.used & (w >= _LEAST), pulls, np.nan)
-        known, inside = np.where(plane.used, plane.t, np.nan), w > 0
+        inside = w >= _LEAST
+        known, pulls = (np.where(plane.used & inside, x, np.nan) for x in (plane.t, pulls))
         # h k 0 and -h -k 0 are equal.
         return tuple(
             np.hstack([x[::-1, :0:-1], x]) for x in (known, np.where(inside, back, np.nan), pulls)
