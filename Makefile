@@ -91,8 +91,10 @@ SLOWEST := --durations 60 --durations-min 8
 test-all: kernels
 	PATH="$(BIN):$$PATH" $(PYTEST) -n $(MORE) $(SLOWEST) -m "not (slurm or dials)"
 
+# Other files are not collected: each process would take 20 s for it.
 test-programs: kernels
-	PATH="$(BIN):$$PATH" $(PYTEST) -n $(PROCESSES) $(SLOWEST) -m "slurm or dials"
+	PATH="$(BIN):$$PATH" $(PYTEST) -n $(PROCESSES) $(SLOWEST) -m "slurm or dials" \
+		$$(grep -lrE "dials|slurm" tests --include="test_*.py")
 
 lint: setup-dev
 	PATH="$(BIN):$$PATH" ruff check src tests benchmarks docs

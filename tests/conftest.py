@@ -4,7 +4,7 @@
 import gc
 import os
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 # Before numpy is imported: tests run side by side, and threads of BLAS would wait for each other.
@@ -19,7 +19,7 @@ import hklflow  # noqa: F401
 import matplotlib
 import pytest
 
-from tests.truth.pictures import blank_pictures
+from tests.truth.pictures import blank_pictures, drawn_once
 
 matplotlib.use("Agg")
 
@@ -70,11 +70,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("dials")
 
 
+#: Files in which stages draw each picture once: their tests run a stage often, and look at what it
+#: computes. In all other fast tests, stages draw always.
+DRAW_ONCE = frozenset(
+    {
+        *(
+            "test_agreement.py",
+            "test_background.py",
+            "test_difference.py",
+            "test_fixed_orientation.py",
+        ),
+        *("test_frame_scale.py", "test_pdf_stage.py", "test_pixel_mask.py", "test_rocking_scan.py"),
+        *("test_surrounded_scale.py", "test_temperature_series.py"),
+    }
+)
+
+#: Lines of stages that have drawn in a test file, by the file.
+DRAWN: dict[Path, set[tuple[str, int]]] = {}
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Let slow tests draw no pictures: the other tests and the experiment `finished` draw them."""
-    slow = item.get_closest_marker("slow") and not item.get_closest_marker("pictures")
-    with blank_pictures() if slow else nullcontext():
+    pictures: AbstractContextManager[None] = nullcontext()
+    if not item.get_closest_marker("pictures"):
+        if item.get_closest_marker("slow"):
+            pictures = blank_pictures()
+        elif item.path.name in DRAW_ONCE:
+            pictures = drawn_once(DRAWN.setdefault(item.path, set()))
+    with pictures:
         yield
 
 

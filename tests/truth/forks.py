@@ -68,6 +68,7 @@ _MODULES = (
     *("scipy.signal", "scipy.sparse", "scipy.spatial", "scipy.special", "scipy.stats"),
     *("snakemake.cli", "snakemake.api", "snakemake.workflow", "snakemake.dag"),
     *("snakemake.scheduling.greedy", "snakemake.executors.local", "snakemake.report"),
+    *("smart_open", "jinja2", "requests", "snakemake.report.html_reporter"),
     *("cctbx.sgtbx", "cctbx.uctbx", "cctbx.array_family.flex"),
 )
 
@@ -195,9 +196,12 @@ def _serve(caller: socket.socket, client: str) -> None:
 
 
 def _use_once() -> None:
-    """Do once what every first kernel and every first picture does."""
+    """Do once what every first kernel, first picture and first start of snakemake does."""
     import numba
+    import snakemake.cli
     from matplotlib import pyplot
+
+    snakemake.cli.get_argument_parser()
 
     numba.njit(lambda x: x + 1)(1)
     figure, axes = pyplot.subplots(1, 2, layout="constrained")

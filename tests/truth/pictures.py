@@ -1,5 +1,6 @@
 """Stages without their pictures."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,31 @@ def without_pictures() -> Iterator[None]:
 def blank_pictures() -> Iterator[None]:
     """Let stages write blank pictures: drawing takes half of the time of a job on small frames."""
     with mock.patch("hklflow.plots.save", _blank), mock.patch("hklflow.plots.common.save", _blank):
+        yield
+
+
+@contextmanager
+def drawn_once(drawn: set[tuple[str, int]]) -> Iterator[None]:
+    """Let each line of a stage draw its first picture only, and write blank ones after it.
+
+    What tests draw by themselves is always drawn.
+
+    Parameters
+    ----------
+    drawn : set
+        Lines (module, number) that have drawn; new ones are added.
+    """
+    from hklflow.plots.common import save
+
+    def first(figure: Any, path: Path) -> None:
+        caller = sys._getframe(1)
+        line = str(caller.f_globals["__name__"]), caller.f_lineno
+        write = _blank if line in drawn else save
+        if line[0].startswith("hklflow."):
+            drawn.add(line)
+        write(figure, path)
+
+    with mock.patch("hklflow.plots.save", first), mock.patch("hklflow.plots.common.save", first):
         yield
 
 
