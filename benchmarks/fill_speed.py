@@ -71,7 +71,7 @@ def make(folder: Path, given: argparse.Namespace) -> None:
     spots = np.random.default_rng(0).uniform(-half, half, (125, 3))
     spots = np.concatenate([spots, -spots])
     path = folder / "symm.nxs"
-    with nexus.VolumeWriter(path, grid, CELL, "symmetrised", np.uint32, True, fast=True) as writer:
+    with nexus.VolumeWriter(path, grid, CELL, "symmetrised", np.uint32, True) as writer:
         for first in range(0, given.side, nexus.PLANES):
             own = i[first : first + nexus.PLANES]
             made = [_plane(given, i, int(at), spots) for at in own]
@@ -141,10 +141,16 @@ def inside(arguments: list[str]) -> None:
     parts, peaks = Parts(), {}
     names = {
         "_read": "read", "_radius": "radius", "_punch": "punch", "_write": "write",
-        "_read_measured": "read",
+        "_read_measured": "read", "_load": "read", "_extent": "shells", "punch_voxels": "punch",
+        "read_measured": "read",
     }  # fmt: skip
-    for name, kind in names.items():
-        parts.wrap(module, name, kind)
+    owners = [module]
+    if hasattr(module, "hole_voxels"):
+        owners.append(module.hole_voxels)
+    for owner in owners:
+        for name, kind in names.items():
+            if hasattr(owner, name):
+                parts.wrap(owner, name, kind)
     fill = importlib.import_module("hklflow.volumes.fill")
     control = importlib.import_module("hklflow.volumes.control")
     refill = importlib.import_module("hklflow.volumes.refill")

@@ -1,12 +1,11 @@
 """Remove the Bragg reflections from S(Q) and fill the holes; the diffuse scattering remains."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any
 
 from hklflow import stage
-from hklflow.stage import hole_checks
+from hklflow.stage import hole_checks, hole_voxels
+from hklflow.stage.hole_settings import HoleSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,11 +18,6 @@ if TYPE_CHECKING:
     from hklflow.volumes.tails import Tails
 
 VERSION = 10
-
-# 1/Å, used if the radius cannot be measured.
-_USUAL_RADIUS = 0.2
-
-_Radius = Annotated[float, Field(gt=0)]
 
 # Memory per voxel: S, σ, code, labels of the holes, and temporary arrays.
 _BYTES_PER_VOXEL = 16
@@ -50,54 +44,8 @@ class Outputs(stage.Outputs):
     """Filled fraction, and residuals of the fill in control holes (where S was measured)."""
 
 
-class Settings(stage.Params):
+class Settings(HoleSettings):
     """Settings of this stage in the configuration file."""
-
-    method: Literal["bragg", "karen"] = "bragg"
-    """Method to choose the punched voxels. `bragg`: voxels around the positions that cell and
-    centring allow. `karen`: all voxels that exceed their surroundings, for reflections at unknown
-    positions.
-    """
-    radius: _Radius | Literal["measured"] = "measured"
-    """Radius in 1/Å that is punched around a reflection. `measured`: the radius follows from the
-    profile of the strongest reflections; if that fails, it is 0.2 or the edge of a voxel, with a
-    warning.
-    """
-    radii: tuple[_Radius, _Radius, _Radius] | None = None
-    """Radii of an ellipsoid along a*, b* and c*, 1/Å; None: `radius` is used."""
-    absences: bool = False
-    """Do not punch reflections that are extinct by glide planes and screw axes. Such reflections
-    often have intensity because of multiple scattering.
-    """
-    satellites: stage.Vectors = Field(default_factory=list)
-    """Propagation vectors of satellites in r.l.u.; their equivalents are punched, too."""
-    order: int = Field(1, ge=1, le=10)
-    """Largest order of the satellites."""
-    satellite_radius: float | None = Field(None, gt=0)
-    """Radius of the satellites in 1/Å; None: the radius of the reflections."""
-    threshold: float = Field(4.0, ge=1.0)
-    """For `karen`: threshold above the median of the window, in standard deviations."""
-    window: float = Field(1.0, gt=0)
-    """For `karen`: width of the window in r.l.u."""
-    q_max: float | None = Field(None, gt=0)
-    """Radius |Q| in 1/Å up to which unmeasured voxels are filled. None: the largest sphere in the
-    grid, up to the last shell that is measured according to `coverage`.
-    """
-    coverage: float = Field(0.9, gt=0, le=1)
-    """Smallest measured fraction of a shell of |Q| that counts as measured."""
-    spectrum: bool = True
-    """Fill the holes a second time, with what is most likely for the pair distribution of the rest
-    of S, if the control holes do not speak against it. It takes some 0.2 s of a core per million
-    voxels, and several times more if wide gaps are filled.
-    """
-    tails: bool = True
-    """Model maxima of the diffuse scattering inside of the holes of reflections (thermal diffuse
-    scattering, correlated displacements) by their tails around the holes. It takes up to a minute
-    of a core.
-    """
-    memory: float = Field(8000.0, gt=0)
-    """Memory for the volumes in MB. A larger volume is kept in a temporary file next to the output.
-    """
 
 
 class Params(Settings):
@@ -122,14 +70,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         operations = _operations(volume, inputs.symmetrised)
         room = _room(volume.grid.array_shape, params, outputs)
         target = fill.Target(*room, volume.grid, volume.cell, operations)
-        _within_reason(params, target, group)
-        width = _radius(inputs, params, target, group)
-        q_max, warnings = _read(volume, target, params)
+        hole_voxels.check_radii(params, target, group)
+        width = hole_voxels.read(volume, inputs.whole, target, params, group)
+        q_max, warnings = _extent(target, params)
         warnings += width.pop("warnings", [])
-        metrics = _punch(target, params, group, q_max, width)
+        metrics, n = hole_voxels.punch_voxels(target, params, group, q_max, width)
         l = int(np.argmin(np.abs(target.grid.axis(2))))  # noqa: E741
         before = target.data[l].copy()
-        n = np.bincount(target.code.ravel(), minlength=4)
         doubts = _room_for_spectrum(target.data.shape, params) if params.spectrum else []
         tails = _tails(target, params, group, q_max, metrics)
         if tails is not None:
@@ -165,7 +112,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         del holes
         if tails is not None and tails.found:
             tails.restore()
-            _read_measured(volume, target)
+            hole_voxels.read_measured(volume, target)
         metrics |= {
             "q_max in 1/Å": q_max,
             "voxels punched and filled": int(n[fill.PUNCHED]),
@@ -254,59 +201,14 @@ def _operations(volume: "OpenVolume", path: Path) -> "NDArray[np.int64]":
     return np.asarray(volume.notes["operations"], dtype=np.int64)
 
 
-def _within_reason(params: Params, target: "Target", group: "SpaceGroup") -> None:
-    """Refuse radii for which the spheres of neighbouring reflections would overlap."""
-    from hklflow.base.errors import HklflowError
-    from hklflow.volumes import punch
-
-    distance = punch.shortest(target.cell, group)
-    given: dict[str, tuple[Any, ...]] = {
-        "radius": (params.radius if isinstance(params.radius, float) else None,),
-        "radii": params.radii or (),
-        "satellite_radius": (params.satellite_radius,),
-    }
-    for name, lengths in given.items():
-        for length in lengths:
-            if length is not None and not length <= distance / 2:
-                raise HklflowError(
-                    f"{name}: {length:g} 1/Å is more than half of the shortest distance between "
-                    f"reflections, {distance:.4g} 1/Å, and the spheres would overlap; give a "
-                    "smaller value"
-                )
-
-
-def _load(volume: "OpenVolume", target: "Target") -> None:
-    """Read S and σ plane by plane."""
-    from hklflow.nexus import PLANES
-
-    for first in range(0, target.data.shape[0], PLANES):
-        own = slice(first, first + PLANES)
-        target.data[own] = volume.group["data"][own]
-        target.errors[own] = volume.group["data_errors"][own]
-
-
-def _read_measured(volume: "OpenVolume", target: "Target") -> None:
-    """Read S of the measured voxels again: a model was subtracted and added, which rounds."""
-    import numpy as np
-
-    from hklflow.nexus import PLANES
-    from hklflow.volumes import fill
-
-    for first in range(0, target.data.shape[0], PLANES):
-        own = slice(first, first + PLANES)
-        measured = target.code[own] == fill.MEASURED
-        np.copyto(target.data[own], volume.group["data"][own], where=measured)
-
-
-def _read(volume: "OpenVolume", target: "Target", params: Params) -> tuple[float, list[str]]:
-    """Read S and σ; return q_max in 1/Å, and warnings about shells within it."""
+def _extent(target: "Target", params: Params) -> tuple[float, list[str]]:
+    """Return q_max in 1/Å, and warnings about shells within it."""
     import numpy as np
 
     from hklflow.base.errors import HklflowError
     from hklflow.nexus import PLANES
     from hklflow.transform.shells import Shells
 
-    _load(volume, target)
     shells = Shells(target.grid, target.cell)
     for first in range(0, target.data.shape[0], PLANES):
         own = slice(first, first + PLANES)
@@ -326,81 +228,6 @@ def _read(volume: "OpenVolume", target: "Target", params: Params) -> tuple[float
     inscribed = float(np.min(limits * 2 * np.pi / np.asarray(target.cell)[:3]))
     q_max = min(inscribed, float(shells.edges[measured[-1] + 1]))
     return q_max, hole_checks.gaps(shells, q_max, params.coverage)
-
-
-def _radius(
-    inputs: Inputs, params: Params, target: "Target", group: "SpaceGroup"
-) -> dict[str, Any]:
-    """Measure the radius to punch, if it is not given; return numbers and warnings."""
-    import numpy as np
-
-    from hklflow import nexus
-    from hklflow.base.errors import HklflowError
-    from hklflow.volumes import punch
-
-    if params.method == "karen" or params.radii or params.radius != "measured":
-        return {}
-    grid, cell = target.grid, target.cell
-    path = inputs.whole or inputs.symmetrised
-    with nexus.open_volume(path) as volume:
-        if not volume.grid.same_as(grid):
-            raise HklflowError(
-                f"{path} has another grid ({volume.grid.to_dict()}) than {inputs.symmetrised} "
-                f"({grid.to_dict()}); symmetrise both from transforms with one parent"
-            )
-        _load(volume, target)
-    positions = punch.bragg_positions(grid, cell, group, 1e-3, params.absences)
-    try:
-        profile = punch.measured_radius(target.data, target.errors, grid, cell, positions)
-    except HklflowError as error:
-        # Only a warning: a scan without strong reflections must not stop.
-        edge = float(np.linalg.norm(target.edges, axis=1).max())
-        radius = min(max(_USUAL_RADIUS, edge), 0.35 * punch.shortest(cell, group))
-        return {
-            "radius in 1/Å": radius,
-            "warnings": [f"{error}; a radius of {radius:.3g} 1/Å is used instead"],
-        }
-    return {
-        "radius in 1/Å": profile.radius,
-        "reflections in the measured profile": profile.reflections,
-    }
-
-
-def _punch(
-    target: "Target", params: Params, group: "SpaceGroup", q_max: float, width: dict[str, Any]
-) -> dict[str, Any]:
-    """Set the codes of the voxels; return numbers on radii and positions."""
-    import numpy as np
-
-    from hklflow.volumes import fill, fill_kernels, karen, punch
-
-    grid, cell, mask = target.grid, target.cell, target.code
-    told: dict[str, Any] = {"method": params.method}
-    if params.method == "karen":
-        # The window is not wider than the grid.
-        half = np.minimum(np.ceil(params.window / 2 / grid.step), grid.shape).astype(int)[::-1]
-        mask[:] = karen.outliers(target.data, target.errors, half, params.threshold)
-        fill_kernels.symmetric_mask(mask, target.images)
-    else:
-        radii: Any = params.radii or width.get("radius in 1/Å", params.radius)
-        told |= width
-        bragg = punch.bragg_positions(grid, cell, group, radii, params.absences)
-        punch.punch(mask, grid, cell, bragg, radii)
-        told |= {"radius in 1/Å": radii, "positions": len(bragg)}
-        if params.satellites:
-            own = params.satellite_radius or radii
-            wanted = params.satellites, params.order, target.operations
-            satellites = punch.satellite_positions(grid, cell, group, own, *wanted)
-            punch.punch(mask, grid, cell, satellites, own)
-            told |= {"radius of satellites in 1/Å": own, "satellites": len(satellites)}
-    inside = 0
-    for l in range(len(mask)):  # noqa: E741
-        measured, within = np.isfinite(target.data[l]), fill.plane_radii(target, l) <= q_max
-        unmeasured = np.where(within, fill.UNMEASURED, fill.LEFT)
-        mask[l] = np.where(measured, np.where(mask[l] > 0, fill.PUNCHED, 0), unmeasured)
-        inside += int(within.sum())
-    told["voxels within q_max"] = inside
-    return told
 
 
 def _tails(

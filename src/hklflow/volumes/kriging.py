@@ -15,6 +15,9 @@ Missing voxels r of the support get the values expected from the other voxels o:
 ``y_r = -P_rr⁻¹ P_ro y_o`` with the precision P of the contrasts. This is exact: predictions,
 likelihood and variance (with ``A_r P_rr⁻¹ A_rᵀ``, A the weights) are the same as with a support
 without r.
+
+If the inversion through the middle of the hole maps hole and support onto themselves (a ball), the
+even and the odd combinations of voxels are independent, and each is decomposed by itself.
 """
 
 from collections.abc import Callable
@@ -23,6 +26,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hklflow.volumes import parity
+from hklflow.volumes.parity import Part
 
 Floats = NDArray[np.float64]
 
@@ -54,6 +60,22 @@ class _Basis(NamedTuple):
     spread: Floats
 
 
+class _Half(NamedTuple):
+    """Even or odd combinations of hole and support, or all voxels of a pattern without inversion.
+
+    ``across`` are distances from hole to support, ``among`` those within the support (to voxels and
+    to their images), ``complement`` (m, n_s) is orthogonal to the drift, and ``drift`` (hole,
+    support) has the weights of the support in the drift.
+    """
+
+    hole: Part
+    support: Part
+    across: list[Floats]
+    among: list[Floats]
+    complement: Floats
+    drift: Floats
+
+
 class Kriging:
     """Kriging of all holes of a pattern.
 
@@ -78,28 +100,56 @@ class Kriging:
         at_hole, at_support = (
             np.column_stack([np.ones(len(x)), x][: 1 + drift]) for x in (self._hole, self._support)
         )
-        full, values, _ = np.linalg.svd(at_support, full_matrices=True)
-        # If the support lies in a plane or on a line, the drift has fewer terms.
-        rank = int(np.sum(values > 1e-9 * values[0]))
-        self._complement = full[:, rank:]
-        self._drift = at_hole @ np.linalg.pinv(at_support, rcond=1e-9)
+        self._halves = [
+            self._half(own, around, at_hole, at_support)
+            for own, around in parity.parts(self._hole, self._support)
+        ]
+        self._drift = np.zeros((len(hole), len(support)))
+        for half in self._halves:
+            by_hole = half.support.expanded(half.drift, len(support)).T
+            self._drift += half.hole.expanded(by_hole, len(hole)).T
         self._bases = [self._basis(length) for length in LENGTHS]
         self._weights = lru_cache(maxsize=None)(self._weights_of)
 
+    def _half(self, hole: Part, support: Part, at_hole: Floats, at_support: Floats) -> _Half:
+        """Return the distances and the drift of even or odd combinations."""
+        across = parity.distances(self._hole, hole, self._support, support)
+        among = parity.distances(self._support, support, self._support, support)
+        at_hole, at_support = hole.combined(at_hole), support.combined(at_support)
+        full, values, _ = np.linalg.svd(at_support, full_matrices=True)
+        # If the support lies in a plane or on a line, the drift has fewer terms.
+        rank = int(np.sum(values > 1e-9 * values[0]))
+        drift = at_hole @ np.linalg.pinv(at_support, rcond=1e-9)
+        return _Half(hole, support, across, among, full[:, rank:], drift)
+
     def _basis(self, length: float) -> _Basis:
         from scipy.linalg import eigh
-        from scipy.spatial.distance import cdist
 
-        hole, support = self._hole / length, self._support / length
-        among = self._shape(cdist(support, support))
-        across = self._shape(cdist(hole, support))
-        c, drift = self._complement, self._drift
-        values, vectors = eigh(c.T @ among @ c)
-        contrasts = (c @ vectors).T
-        onto = (across - drift @ among) @ contrasts.T
-        spread = 1 - 2 * np.einsum("vs,vs->v", drift, across)
-        spread += np.einsum("vs,vs->v", drift @ among, drift)
-        return _Basis(np.maximum(values, 0), contrasts, onto, np.maximum(spread, 0))
+        n_h, n_s = self._drift.shape
+        eigenvalues, contrasts, onto, spread = [], [], [], np.ones(n_h)
+        for half in self._halves:
+            hole, support, c, drift = half.hole, half.support, half.complement, half.drift
+            shapes = (
+                [self._shape(x / length) for x in distances]
+                for distances in (half.across, half.among)
+            )
+            across = parity.block(hole, support, *next(shapes))
+            among = parity.block(support, support, *next(shapes))
+            values, vectors = eigh(c.T @ among @ c)
+            own, by_drift = c @ vectors, drift @ among
+            eigenvalues.append(np.maximum(values, 0))
+            contrasts.append(support.expanded(own.T, n_s))
+            onto.append(hole.expanded(((across - by_drift) @ own).T, n_h).T)
+            # Errors of even and of odd combinations are independent.
+            variance = np.einsum("vs,vs->v", by_drift - 2 * across, drift)
+            spread[hole.image] += variance * hole.images**2
+            spread[hole.own] += variance * hole.weights**2
+        return _Basis(
+            np.concatenate(eigenvalues),
+            np.concatenate(contrasts),
+            np.concatenate(onto, axis=1),
+            np.maximum(spread, 0),
+        )
 
     def _weights_of(self, length: int, ratio: int) -> Floats:
         """Return the weights (hole, support) of the measured values."""
