@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.volumes.least_squares import minimum
 from hklflow.volumes.tail_data import Data
 from hklflow.volumes.tail_models import Family, Kind
 
@@ -59,8 +60,6 @@ class Problem:
 
     def fitted(self, kind: Kind | None, near: Fit | None = None) -> Fit:
         """Fit a model; None: without a maximum. The search also starts near another fit."""
-        from scipy.optimize import least_squares
-
         family = self._family
         starts = [family.start(*start) for start in (_STARTS if kind else _STARTS[:1])]
         if near is not None:
@@ -74,27 +73,14 @@ class Problem:
         def jacobian(values: Floats) -> Floats:
             return self._jacobian(kind, values)
 
-        tried = [
-            least_squares(
-                residuals,
-                start,
-                jacobian,
-                bounds=bounds,
-                x_scale=family.scales,
-                max_nfev=40,
-                xtol=1e-4,
-                ftol=1e-5,
-            )
-            for start in starts
-        ]
-        best = min(tried, key=lambda item: float(item.cost))
-        slopes = jacobian(best.x)
+        tried = [minimum(residuals, jacobian, start, *bounds) for start in starts]
+        chi2, values = min(tried, key=lambda item: item[0])
+        slopes = jacobian(values)
         precision = slopes.T @ slopes
         widths = family.widths(kind)
         spent = float(np.linalg.slogdet(precision * np.outer(widths, widths))[1])
-        chi2 = 2 * float(best.cost)
         covariance: Floats = np.asarray(np.linalg.pinv(precision), dtype=np.float64)
-        return Fit(kind, best.x, covariance, chi2, chi2 + spent)
+        return Fit(kind, values, covariance, chi2, chi2 + spent)
 
     def chi2(self, kind: Kind, values: Floats) -> float:
         """Return χ², with that of what is expected."""
