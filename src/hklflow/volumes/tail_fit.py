@@ -2,15 +2,17 @@
 
 A_G, B_G and C_G of each reflection are linear and solved for, so that only the parameters that all
 reflections share are searched (variable projection: Golub & Pereyra, SIAM J. Numer. Anal. 10, 413,
-1973; with the derivatives of Kaufman, BIT 15, 49, 1975).
+1973; with the derivatives of Kaufman, BIT 15, 49, 1975). There are a thousand times more residuals
+than parameters: the search gets the triangular factor of both, which has the same products, instead
+of them.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.volumes.least_squares import minimum
 from hklflow.volumes.tail_data import Data
 from hklflow.volumes.tail_models import Family, Kind
 
@@ -60,6 +62,8 @@ class Problem:
 
     def fitted(self, kind: Kind | None, near: Fit | None = None) -> Fit:
         """Fit a model; None: without a maximum. The search also starts near another fit."""
+        from scipy.optimize import least_squares
+
         family = self._family
         starts = [family.start(*start) for start in (_STARTS if kind else _STARTS[:1])]
         if near is not None:
@@ -67,20 +71,39 @@ class Problem:
         bounds = family.bounds(kind)
         starts = [np.clip(start, bounds[0] + 1e-3, bounds[1] - 1e-3) for start in starts]
 
+        # The residuals of a step are followed by their derivatives.
+        @lru_cache(maxsize=2)
+        def factor(*values: float) -> Floats:
+            upper: Floats = np.linalg.cholesky(self._products(kind, np.array(values))).T
+            return upper
+
         def residuals(values: Floats) -> Floats:
-            return self._residuals(kind, values)
+            return factor(*values)[:, -1]
 
         def jacobian(values: Floats) -> Floats:
-            return self._jacobian(kind, values)
+            return factor(*values)[:, :-1]
 
-        tried = [minimum(residuals, jacobian, start, *bounds) for start in starts]
-        chi2, values = min(tried, key=lambda item: item[0])
-        slopes = jacobian(values)
+        tried = [
+            least_squares(
+                residuals,
+                start,
+                jacobian,
+                bounds=bounds,
+                x_scale=family.scales,
+                max_nfev=40,
+                xtol=1e-4,
+                ftol=1e-5,
+            )
+            for start in starts
+        ]
+        best = min(tried, key=lambda item: float(item.cost))
+        slopes = jacobian(best.x)
         precision = slopes.T @ slopes
         widths = family.widths(kind)
         spent = float(np.linalg.slogdet(precision * np.outer(widths, widths))[1])
+        chi2 = 2 * float(best.cost)
         covariance: Floats = np.asarray(np.linalg.pinv(precision), dtype=np.float64)
-        return Fit(kind, values, covariance, chi2, chi2 + spent)
+        return Fit(kind, best.x, covariance, chi2, chi2 + spent)
 
     def chi2(self, kind: Kind, values: Floats) -> float:
         """Return χ², with that of what is expected."""
@@ -119,22 +142,32 @@ class Problem:
             parts.append((right - q @ (q.swapaxes(1, 2) @ right)).ravel())
         return np.concatenate([*parts, self._family.unusual(values, kind)])
 
-    def _jacobian(self, kind: Kind | None, values: Floats) -> Floats:
-        parts = []
+    def _products(self, kind: Kind | None, values: Floats) -> Floats:
+        """Return the products (n + 1, n + 1) of the derivatives and, as the last, the residuals."""
+        unusual = self._family.unusual(values, kind)
+        rest = np.column_stack([np.diag(1 / self._family.widths(kind)), unusual])
+        total: Floats = rest.T @ rest
         for i, item in enumerate(self._data):
             q, r = np.linalg.qr(self._design(kind, values, i))
-            x = np.linalg.solve(r, q.swapaxes(1, 2) @ _right(item))[..., 0]
-            change = np.zeros((*item.weights.shape, len(values)))
+            right = _right(item)
+            seen = q.swapaxes(1, 2) @ right
+            x = np.linalg.solve(r, seen)[..., 0]
+            columns = np.empty((*item.weights.shape, len(values) + 1))
             own = len(values) - self._waves[i].shape[1]
             if kind is not None:
                 slopes = self._family.slopes(values, kind, item.ring.q, self._stiffness[i])
                 peaks = (item.peaks.swapaxes(0, 1) @ slopes).swapaxes(0, 1)
-                change[..., :own] = peaks * x[:, 0, None, None]
-            change[..., own:] = self._waves[i] * x[:, -4, None, None]
-            change *= item.weights[..., None]
-            change -= q @ (q.swapaxes(1, 2) @ change)
-            parts.append(-change.reshape(-1, len(values)))
-        return np.concatenate([*parts, np.diag(1 / self._family.widths(kind))])
+                np.multiply(peaks, x[:, 0, None, None], out=columns[..., :own])
+            else:
+                columns[..., :own] = 0
+            np.multiply(self._waves[i], x[:, -4, None, None], out=columns[..., own:-1])
+            columns[..., :-1] *= -item.weights[..., None]
+            columns[..., -1:] = right
+            # Without what the linear parameters take up.
+            taken = (q.swapaxes(1, 2) @ columns).reshape(-1, columns.shape[2])
+            columns = columns.reshape(-1, columns.shape[2])
+            total += columns.T @ columns - taken.T @ taken
+        return total
 
 
 def _right(item: Data) -> Floats:
