@@ -185,3 +185,20 @@ def test_few_bins_tell_where_gaussian_peaks_end() -> None:
     # Where they are as high as half the noise; bins are wider than the peaks.
     truth = 0.045 * np.sqrt(2 * np.log(4000 / 0.5))
     assert 0.8 * truth < found.radius < 1.35 * truth
+
+
+def test_codes_follow_mask_measurement_and_radius() -> None:
+    from hklflow.volumes import punch_kernels
+
+    grid = Grid.symmetric([0.9, 0.7, 1.1], [0.1] * 3)
+    rng = np.random.default_rng(2)
+    data = rng.normal(size=grid.array_shape).astype(np.float32)
+    data[rng.random(data.shape) < 0.3] = np.nan
+    mask = (rng.random(data.shape) < 0.2).astype(np.uint8) * rng.choice([1, 2], data.shape)
+    within = np.linalg.norm(q_of(grid, SKEWED), axis=-1) <= 1.2345
+    measured = np.isfinite(data)
+    wanted = np.where(measured, mask > 0, np.where(within, 2, 3))
+    code, axes = mask.astype(np.uint8), [grid.axis(i) for i in range(3)]
+    counts = punch_kernels.set_codes(data, code, *axes, lattice.b_matrix(SKEWED), 1.2345)
+    np.testing.assert_array_equal(code, wanted)
+    assert counts.tolist() == [*(int((wanted == i).sum()) for i in range(4)), int(within.sum())]

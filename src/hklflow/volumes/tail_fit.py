@@ -74,8 +74,8 @@ class Problem:
         # The residuals of a step are followed by their derivatives.
         @lru_cache(maxsize=2)
         def factor(*values: float) -> Floats:
-            upper: Floats = np.linalg.cholesky(self._products(kind, np.array(values))).T
-            return upper
+            products = self._products(kind, np.array(values))
+            return np.asarray(np.linalg.cholesky(products).T, dtype=np.float64)
 
         def residuals(values: Floats) -> Floats:
             return factor(*values)[:, -1]
