@@ -139,7 +139,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             warnings += hole_checks.tails(tails)
             tails.subtract()
         holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
-        found = controls(target, holes)
+        found = controls(target, holes, q_max)
         model = best_of(found, fill.BEST)
         spectrum = params.spectrum and not doubts and is_judged(found, model)
         warnings += doubts

@@ -53,7 +53,7 @@ def refill(
     again = SpectrumFill(target, q_max, threads, reach_of(target, holes))
     for _ in progress(range(ROUNDS), ROUNDS, "rounds of the spectrum"):
         again.learn()
-    spectrum = of_spectrum(target, holes, again, model)
+    spectrum = of_spectrum(target, holes, q_max, again, model)
     if spectrum is not None:
         found[NAME] = spectrum
     if spectrum is None or not better(spectrum, kriging):
