@@ -33,8 +33,9 @@ Indices = NDArray[np.int64]
 _WANTED, _FEWEST, _TRIALS = 80, 10, 8000
 # The spectrum predicts control holes in groups. All voxels of a group and their equivalents are
 # taken from it at once: up to this part of the measured voxels changes the errors in the holes by
-# less than 4 %, a seventh by 10 %. A group costs as much as a round of the spectrum.
-_SHARE, _GROUPS = 0.05, 6
+# less than 4 %, a seventh by 10 %. A group costs as much as a round of the spectrum; small volumes,
+# where a round is cheap, need several groups for enough holes.
+_SHARE, _GROUPS, _ENOUGH = 0.05, 16, 20
 _SAMPLES = 200_000  # voxels that tell how many were measured
 # Smallest measured fraction of the support; the second value is used if reflections are close to
 # each other.
@@ -296,7 +297,7 @@ def _grouped(candidates: list[_Candidate], most: int) -> list[Indices]:
                 taken |= candidate.inner
             else:
                 others.append(candidate)
-        if not own:
+        if not own or (groups and left <= _WANTED - _ENOUGH):
             break
         groups.append(np.array(own))
         left -= len(own)
