@@ -74,9 +74,7 @@ class Control:
     holes: int
 
 
-def controls(
-    target: Target, holes: list[Holes], q_max: float, seed: int = 0
-) -> dict[str, Control]:
+def controls(target: Target, holes: list[Holes], q_max: float, seed: int = 0) -> dict[str, Control]:
     """Fill control holes with every interpolant; return {} if there are fewer than ten holes.
 
     Parameters
@@ -212,9 +210,7 @@ def _measured(target: Target, q_max: float) -> float:
     return size * float(np.mean(within & (target.code.reshape(-1)[numbers] == MEASURED)))
 
 
-def _truth(
-    target: Target, bases: Indices, voxels: Indices
-) -> tuple[Floats, Floats]:
+def _truth(target: Target, bases: Indices, voxels: Indices) -> tuple[Floats, Floats]:
     truth, sigma = np.empty((2, len(bases), len(voxels)))
     kernels.gather(target.data, target.errors, target.code, bases, voxels, truth, sigma)
     return truth, sigma
