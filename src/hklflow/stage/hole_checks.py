@@ -61,7 +61,11 @@ def told(found: "dict[str, Control]", model: str) -> dict[str, Any]:
 
     warnings = []
     if model not in found:
-        warnings.append("fewer than ten control holes fit between holes: the fill is not judged")
+        warnings.append(
+            "fewer than ten control holes fit between the holes: nothing judges the fill, and "
+            "kriging is used, whose errors add up at lattice vectors of the ΔPDF; use a smaller "
+            "radius or a larger q_max, or measure more"
+        )
         return {"control holes": None, "warnings": warnings}
     own = found[model]
     if own.rms > 1.0:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hklflow.volumes.hole_covariance import Prior
     from hklflow.volumes.tails import Tails
 
-VERSION = 10
+VERSION = 11
 
 # 1/Å, used if the radius cannot be measured.
 _USUAL_RADIUS = 0.2
