@@ -92,10 +92,10 @@ def test_control_holes_beyond_q_max_judge_nothing() -> None:
     target = target_of(world)
     holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
     found = SpectrumFill(target, 0.3 * world.q_max)
-    assert of_spectrum(target, holes, found, fill.BEST) is None
+    assert of_spectrum(target, holes, 0.3 * world.q_max, found, fill.BEST) is None
     whole = SpectrumFill(target, world.q_max)
     whole.learn()
-    assert of_spectrum(target, holes, whole, fill.BEST) is not None
+    assert of_spectrum(target, holes, world.q_max, whole, fill.BEST) is not None
 
 
 def test_variance_is_that_of_neighbours() -> None:

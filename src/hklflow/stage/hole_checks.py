@@ -45,7 +45,13 @@ def much(share: float) -> list[str]:
 
 
 def tails(model: "Tails") -> list[str]:
-    """Return a warning if the diffuse scattering has maxima at reflections that no model has."""
+    """Return a warning if maxima of the diffuse scattering at reflections are not modelled."""
+    if model.narrow:
+        return [
+            "the radius is more than a third of the distance between reflections: maxima of the "
+            "diffuse scattering inside of the holes are not modelled, and the ΔPDF is too small at "
+            "lattice vectors if there are any; use a smaller radius"
+        ]
     if model.found or not model.rises:
         return []
     return [

@@ -28,8 +28,8 @@ def refill(
     """Fill the kriged holes again, in place.
 
     Returns the interpolant of their values, warnings, and the fill, or None if kriging is kept.
-    Without control holes nothing judges the spectrum, and kriging is kept: where holes leave no room
-    for control holes, the spectrum was up to 16 times as wrong in simulations, seldom better.
+    Without control holes nothing judges the spectrum, and kriging is kept: where holes leave no
+    room for control holes, the spectrum was up to 16 times as wrong in simulations, seldom better.
 
     Parameters
     ----------
