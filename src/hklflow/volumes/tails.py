@@ -31,8 +31,8 @@ Indices = NDArray[np.int64]
 _LONGEST = 2.4  # of lattice vectors R times the radius: longer correlations end inside of a hole
 _REACH = 2.0  # outer end of the fitted voxels, in radii of a hole
 _FADE = 1.5  # end of the model, in outer ends: it goes to 0 beyond the fitted voxels
-# Least outer end, in radii of a hole: with 1.2 to 1.4, maxima in holes were 10 to a million times too
-# large in simulations, with 1.6 right.
+# Least outer end, in radii of a hole: with 1.2 to 1.4, maxima in holes were up to a million times
+# too large in simulations, with 1.6 not.
 _NARROWEST = 1.5
 _INNER = 0.5  # taper within which the rim is compared
 _RIM = 0.3  # width of the rim, in radii of a hole
