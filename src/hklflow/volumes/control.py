@@ -284,9 +284,12 @@ def _grouped(candidates: list[_Candidate], most: int) -> list[Indices]:
     No voxel of a hole is in another hole of its group or in its support: the spectrum would have to
     fill two holes in one, and kriging not.
     """
-    groups, left = [], _WANTED
+    groups: list[Indices] = []
+    left = _WANTED
     for _ in range(_GROUPS):
-        own, others, taken = [], [], set[int]()
+        own: list[Indices] = []
+        others: list[_Candidate] = []
+        taken: set[int] = set()
         for candidate in candidates:
             if len(own) < min(most, left) and taken.isdisjoint(candidate.whole):
                 own.append(candidate.base)
