@@ -63,7 +63,7 @@ def kriged(
         tail_share.weigh(target, tails, world.q_max)
         tails.subtract()
     holes = fill.find_holes(target, (punched == hole_worlds.PUNCHED).view(np.uint8))
-    found = control.controls(target, holes)
+    found = control.controls(target, holes, world.q_max)
     model = control.best_of(found, fill.BEST)
     fill.fill(target, model, rough=rough and is_judged(found, model))
     return target, holes, found, model, tails

@@ -3,7 +3,8 @@
     python -m benchmarks.real_snase DATA FOLDER
 
 DATA holds the frames and `reference.json` of the `rotation_snase` measurement; products,
-pictures and figures go to FOLDER. The reduction is that of `tests/truth/snase.py`.
+pictures and figures go to FOLDER. The reduction is that of `tests/truth/snase.py`, and what follows
+it: 10° of a rotation are too little for a ΔPDF, which must be refused.
 """
 
 # isort: off
@@ -13,11 +14,52 @@ import hklflow  # noqa: F401  (first, see hklflow/base/native.py)
 import argparse
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from tests.truth.snase import by_fraction, compare, frames, lattice_and_orientation, peaks, volume
+from tests.truth.snase import (
+    by_fraction,
+    compare,
+    frames,
+    lattice_and_orientation,
+    peaks,
+    run,
+    volume,
+)
 
 from hklflow import nexus, stage
+from hklflow.base.errors import HklflowError
+from hklflow.stages import fill, pdf, symmetrise
+
+
+def beyond(out: Path) -> dict[str, Any]:
+    """Return the warnings of what follows the merge, up to the stage that refuses."""
+    of_scan = {"orientation": out / "orientation.json"}
+    steps: tuple[tuple[Any, str, dict[str, Any], dict[str, Any]], ...] = (
+        (symmetrise, "symmetrised", {"volumes": [out / "transform.nxs"], **of_scan}, {}),
+        (fill, "filled", {"symmetrised": out / "symmetrised.nxs", **of_scan}, {}),
+        (
+            fill,
+            "filled",
+            {"symmetrised": out / "symmetrised.nxs", **of_scan},
+            {"q_max": 1.0, "radius": 0.025},
+        ),
+        (pdf, "pdf", {"filled": out / "filled.nxs"}, {}),
+    )
+    found: dict[str, Any] = {}
+    for module, name, inputs, params in steps:
+        outputs = {
+            name: out / f"{name}.nxs",
+            "picture": out / f"{name}.png",
+            "metrics": out / f"{name}.json",
+        }
+        label = f"{name}{' ' + str(params) if params else ''}"
+        try:
+            run(module, inputs, outputs, **params)
+            found[label] = stage.read_json(outputs["metrics"]).get("warnings", [])
+        except HklflowError as refused:
+            found[label] = str(refused)
+    return found
 
 
 def main() -> None:
@@ -36,6 +78,7 @@ def main() -> None:
     if np.isclose(given.step, 1 / 3):
         transformed = nexus.read_volume(given.folder / "transform.nxs")
         figures["mean S by thirds of l, k, h"] = by_fraction(transformed)
+    figures["beyond"] = beyond(given.folder)
     stage.write_json(given.folder / "figures.json", figures)
     print((given.folder / "figures.json").read_text())
 

@@ -14,6 +14,7 @@ from hklflow.volumes.fill_kernels import connected
 CUBIC = np.array([5.0, 5.0, 5.0, 90.0, 90.0, 90.0])
 SKEWED = np.array([4.0, 5.0, 5.5, 80.0, 95.0, 112.0])
 NONE = np.eye(3, dtype=np.int64)[None]
+Q_MAX = 4.0  # 1/Å: control holes may lie anywhere in the grids
 
 
 def target(
@@ -87,7 +88,7 @@ def test_control_holes_tell_the_error_of_the_fill(
 ) -> None:
     own, truth, before = waves
     holes = fill.find_holes(before, before.code)
-    found = control.controls(before, holes)
+    found = control.controls(before, holes, Q_MAX)
     residual = (own.data - truth)[own.code == 1]
     assert found[fill.BEST].rms == pytest.approx(np.sqrt(np.mean(residual**2)), rel=0.35)
     assert 0.9 < found[fill.BEST].pull < 1.1
@@ -246,7 +247,7 @@ def test_kriging_that_nothing_judges_does_not_overshoot() -> None:
     made = target(truth * scatter, 0.0, grid, CUBIC, 0.25)
     made.errors[:] = 0.002 * truth
     punched = made.code == 1
-    found = control.controls(made, fill.find_holes(made, punched.view(np.uint8)))
+    found = control.controls(made, fill.find_holes(made, punched.view(np.uint8)), Q_MAX)
     assert found == {}
     least = {}
     for model in (fill.BEST, control.best_of(found, fill.BEST)):

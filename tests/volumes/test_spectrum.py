@@ -92,10 +92,10 @@ def test_control_holes_beyond_q_max_judge_nothing() -> None:
     target = target_of(world)
     holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
     found = SpectrumFill(target, 0.3 * world.q_max)
-    assert of_spectrum(target, holes, found, fill.BEST) is None
+    assert of_spectrum(target, holes, 0.3 * world.q_max, found, fill.BEST) is None
     whole = SpectrumFill(target, world.q_max)
     whole.learn()
-    assert of_spectrum(target, holes, whole, fill.BEST) is not None
+    assert of_spectrum(target, holes, world.q_max, whole, fill.BEST) is not None
 
 
 def test_variance_is_that_of_neighbours() -> None:
@@ -124,7 +124,7 @@ def test_an_offset_that_all_holes_share_is_removed() -> None:
     world = hole_worlds.make_world("correlated displacements", "cubic", 41, 0.1, False)
     target = target_of(world)
     holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
-    found = controls(target, holes)
+    found = controls(target, holes, world.q_max)
     fill.fill(target)
     kriged, errors = target.data.copy(), target.errors.copy()
     assert refill(target, holes, found, fill.BEST, world.q_max)[:2] == (NAME, [])
@@ -198,7 +198,7 @@ def test_a_fill_that_does_not_converge_says_so(monkeypatch: pytest.MonkeyPatch) 
     world = hole_worlds.make_world("correlated displacements", "cubic", 41, 0.1, True)
     target = target_of(world)
     holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
-    found = controls(target, holes)
+    found = controls(target, holes, world.q_max)
     monkeypatch.setattr(spectrum, "_LAST_STEPS", 8)
     _, (words,), _ = refill(target, holes, found, fill.BEST, world.q_max)
     assert "has not converged" in words

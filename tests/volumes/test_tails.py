@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tests.truth import hole_judge, hole_worlds
 
+from hklflow.stage import hole_checks
 from hklflow.volumes import fill
 from hklflow.volumes.spectrum import ROUNDS, SpectrumFill
 from hklflow.volumes.tail_models import Family, Kind, products
@@ -219,3 +220,15 @@ def test_unstable_elastic_constants_have_finite_slopes() -> None:
     parts[0] = -np.eye(3)  # equal, and negative
     assert np.isfinite(family.slopes(values, Kind(1.0, True), q, parts)).all()
     assert np.isfinite(family.maximum(values, Kind(1.0, True), q)).all()
+
+
+def test_holes_that_nearly_meet_get_no_model() -> None:
+    """Between them, the shape inside of them is not known: it was 10⁵ times too large."""
+    world = hole_worlds.make_world("correlated displacements", "cubic", 41, 0.1, False, 0.48)
+    model = Tails(target_of(world, 100.0, 1), reflections(world), 0.48, world.q_max)
+    assert not model.found
+    (words,) = hole_checks.tails(model)
+    assert "smaller radius" in words
+    # A third of the distance.
+    world = hole_worlds.make_world("correlated displacements", "cubic", 41, 0.1, False, 0.4)
+    assert Tails(target_of(world, 100.0, 1), reflections(world), 0.4, world.q_max).found

@@ -45,7 +45,13 @@ def much(share: float) -> list[str]:
 
 
 def tails(model: "Tails") -> list[str]:
-    """Return a warning if the diffuse scattering has maxima at reflections that no model has."""
+    """Return a warning if maxima of the diffuse scattering at reflections are not modelled."""
+    if model.narrow:
+        return [
+            "the radius is more than a third of the distance between reflections: maxima of the "
+            "diffuse scattering inside of the holes are not modelled, and the ΔPDF is too small at "
+            "lattice vectors if there are any; use a smaller radius"
+        ]
     if model.found or not model.rises:
         return []
     return [
@@ -61,7 +67,11 @@ def told(found: "dict[str, Control]", model: str) -> dict[str, Any]:
 
     warnings = []
     if model not in found:
-        warnings.append("fewer than ten control holes fit between holes: the fill is not judged")
+        warnings.append(
+            "fewer than ten control holes fit between the holes: nothing judges the fill, and "
+            "kriging is used, whose errors add up at lattice vectors of the ΔPDF; use a smaller "
+            "radius or a larger q_max, or measure more"
+        )
         return {"control holes": None, "warnings": warnings}
     own = found[model]
     if own.rms > 1.0:

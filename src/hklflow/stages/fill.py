@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hklflow.volumes.hole_covariance import Prior
     from hklflow.volumes.tails import Tails
 
-VERSION = 10
+VERSION = 11
 
 # Memory per voxel: S, σ, code, labels of the holes, and temporary arrays.
 _BYTES_PER_VOXEL = 16
@@ -86,7 +86,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             warnings += hole_checks.tails(tails)
             tails.subtract()
         holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
-        found = controls(target, holes)
+        found = controls(target, holes, q_max)
         model = best_of(found, fill.BEST)
         spectrum = params.spectrum and not doubts and is_judged(found, model)
         warnings += doubts

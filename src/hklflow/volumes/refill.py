@@ -28,7 +28,8 @@ def refill(
     """Fill the kriged holes again, in place.
 
     Returns the interpolant of their values, warnings, and the fill, or None if kriging is kept.
-    Without control holes nothing judges the spectrum, and kriging is kept.
+    Without control holes nothing judges the spectrum, and kriging is kept: where holes leave no
+    room for control holes, the spectrum was up to 16 times as wrong in simulations, seldom better.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ def refill(
     again = SpectrumFill(target, q_max, threads, reach_of(target, holes))
     for _ in progress(range(ROUNDS), ROUNDS, "rounds of the spectrum"):
         again.learn()
-    spectrum = of_spectrum(target, holes, again, model)
+    spectrum = of_spectrum(target, holes, q_max, again, model)
     if spectrum is not None:
         found[NAME] = spectrum
     if spectrum is None or not better(spectrum, kriging):

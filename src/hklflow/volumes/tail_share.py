@@ -64,7 +64,7 @@ def _measured(
     if not wider.found:
         return None
     holes = find_holes(target, (target.code == PUNCHED).view(np.uint8))
-    found = control.controls(target, holes)
+    found = control.controls(target, holes, q_max)
     model = control.best_of(found, BEST)
     fill(target, model, rough=is_judged(found, model))
     again = refill(target, holes, found, model, q_max, threads, progress, rough=True)[2]

@@ -31,6 +31,9 @@ Indices = NDArray[np.int64]
 _LONGEST = 2.4  # of lattice vectors R times the radius: longer correlations end inside of a hole
 _REACH = 2.0  # outer end of the fitted voxels, in radii of a hole
 _FADE = 1.5  # end of the model, in outer ends: it goes to 0 beyond the fitted voxels
+# Least outer end, in radii of a hole: with 1.2 to 1.4, maxima in holes were up to a million times
+# too large in simulations, with 1.6 not.
+_NARROWEST = 1.5
 _INNER = 0.5  # taper within which the rim is compared
 _RIM = 0.3  # width of the rim, in radii of a hole
 _MOST = 120  # reflections that determine the shape
@@ -61,9 +64,13 @@ class Tails:
         Radius of the holes, 1/Å.
     q_max : float
         1/Å.
+    narrowest : float, optional
+        Least outer end of the fitted voxels, in radii of a hole.
 
     Attributes
     ----------
+    narrow : bool
+        True if reflections are too close to each other for a model.
     found : bool
         True if the voxels around the holes need maxima inside of them.
     rises : bool
@@ -76,7 +83,14 @@ class Tails:
         Weight of each kind of model.
     """
 
-    def __init__(self, target: Target, positions: Floats, radius: float, q_max: float) -> None:
+    def __init__(
+        self,
+        target: Target,
+        positions: Floats,
+        radius: float,
+        q_max: float,
+        narrowest: float = _NARROWEST,
+    ) -> None:
         self._target, self._radius, self._q_max = target, radius, q_max
         self._taper = Taper("tukey", q_max, 0.5)
         self._b = lattice.b_matrix(target.cell)
@@ -97,6 +111,9 @@ class Tails:
         self.share, self.shares = 1.0, dict[Kind, float]()
         self._samples: list[tuple[Kind, Floats, Floats]] = []
         self._holes, self._lost = np.zeros(0, np.int64), np.zeros((0, 0))
+        self.narrow = self._outer < narrowest * radius
+        if self.narrow:
+            return
         everywhere = around(target, self._centres, radius, self._outer)
         data = strongest(everywhere, _MOST)
         if sum(len(item.ring.members) for item in data) < _FEWEST:
@@ -171,7 +188,8 @@ class Tails:
 
     def beyond_rim(self) -> "Tails":
         """Return a model from the voxels beyond the rim of the holes."""
-        return Tails(self._target, self._positions, self._rim, self._q_max)
+        # It need not reach farther into the holes than the rim.
+        return Tails(self._target, self._positions, self._rim, self._q_max, narrowest=0)
 
     def rim(self) -> tuple[Indices, Indices]:
         """Return the measured voxels (n, 3), (l, k, h), in the rim of the holes.

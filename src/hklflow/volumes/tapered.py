@@ -20,6 +20,14 @@ _TABLE = 1 << 16  # entries of the tables of w and μ over |Q|²
 _ENOUGH = 2e6  # voxels that give the unit, the mean of S and the noise
 
 
+def reach(q_max: float) -> float:
+    """Return |Q| in 1/Å up to which the taper is at least `LEAST`, in the table of `Tapered`."""
+    part = np.arange(_TABLE) / _TABLE
+    enough = Taper("tukey", q_max, 0.5)(q_max * np.sqrt(part)) >= LEAST
+    # A voxel gets the entry nearest to its |Q|², in single precision.
+    return q_max * float(np.sqrt(part[np.flatnonzero(enough)[-1] - 1]))
+
+
 class Tapered:
     """T of a volume, in units near the errors of S, and zero beyond q_max.
 
