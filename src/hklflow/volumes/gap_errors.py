@@ -11,8 +11,8 @@ Independent voxels have the same v for all r. The mean of v is right by Parseval
 ρ = v / <v> and s, the share of the gaps in the variance at a general position, all variances are
 multiplied by 1 + s (ρ − 1).
 
-P is the square of the ΔPDF without its mean over shells of |r| and without its noise. (The mean over
-shells is the radial mean of S, which other directions determine.) All this is done in a box of r
+P is the square of the ΔPDF without its mean over shells of |r| and without its noise. (The mean
+over shells is the radial mean of S, which other directions determine.) This is done in a box of r
 around the origin, in which P and the transform have most of their weight.
 """
 
@@ -39,7 +39,7 @@ _LEAST = 1e-3
 # Standard deviation of the neighbourhood over which P is averaged, Å.
 _WIDTH = 0.8
 # Width of shells of |r|, Å, and end of the peak at the origin, in units of the resolution.
-_SHELL, _SELF = 0.25, 1.5
+_SHELL, _SELF = 0.25, 1.0
 # Planes of the PDF that are read at a time.
 _PLANES = 8
 
