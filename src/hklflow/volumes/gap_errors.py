@@ -163,7 +163,8 @@ def gap_factor(sums: GapSums, data: Transform, errors: Errors) -> GapFactor | No
     v: Singles = scipy.fft.irfftn(
         scipy.fft.rfftn(power) * sums.power(), power.shape, overwrite_x=True
     )
-    v = _symmetrised(np.maximum(v, 0) / np.float32(total), made)
+    np.maximum(v / np.float32(total), 0, out=v)
+    v = _symmetrised(v, made)
     number, voxels = float(np.prod(made.sizes, dtype=np.float64)), int(sphere.sum())
     beyond = max(1 - float(v[sphere].sum(dtype=np.float64)), 0.0) * number / (number - voxels)
     inside = np.where(sphere, 1 + share * (number * v - 1), 1 + share * (beyond - 1))

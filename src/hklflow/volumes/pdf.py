@@ -301,7 +301,10 @@ class Errors:
         """Return σ of planes (z, y, x) without the factor of `multiply`."""
         if self._factor is None:
             return sigma
-        return sigma / np.sqrt([self._factor_of(first + i) for i in range(len(sigma))])
+        without: Singles = sigma.copy()
+        for i, plane in enumerate(without):
+            plane /= np.sqrt(self._factor_of(first + i))
+        return without
 
     def _factor_of(self, z: int) -> Singles:
         assert self._factor is not None
