@@ -122,7 +122,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         metrics["at the origin"] = float(sections.rows[0][made.sizes[0] // 2])
         metrics["sigma at the origin"] = float(sections.sigmas[0][made.sizes[0] // 2])
         metrics["lattice vectors"] = vectors.figures() if vectors else None
-        metrics["warnings"] = [*_warnings(loaded.shares, vectors is not None), *filled.doubts]
+        metrics["warnings"] = [*_warnings(loaded.shares, loaded.gaps), *filled.doubts]
         metrics["back to S(Q)"] = compared and back_to_s.figures(compared)
         metrics["warnings"] += back_to_s.warnings(compared) if compared else []
         notes = _notes(loaded, kind) | loaded.shares | {"metrics": metrics}
@@ -383,14 +383,19 @@ def _check_measured(path: Path, shares: dict[str, float | None], params: Params)
         )
 
 
-def _warnings(shares: dict[str, float | None], covariance: bool) -> list[str]:
+def _warnings(shares: dict[str, float | None], gaps: "GapFactor | None") -> list[str]:
     share = shares["share of the taper not measured and filled"]
     if share is None or share <= _FILLED:
         return []
+    first = f"{100 * share:.2g} % of the taper's weight was not measured but filled: "
+    if gaps is None:
+        return [
+            first + "errors are correlated over whole gaps, so that σ is too small at small r and "
+            "too large at large r"
+        ]
     return [
-        f"{100 * share:.2g} % of the taper's weight was not measured but filled: errors are "
-        "correlated over whole gaps, so that σ is too small at small r and too large at large r"
-        + (", except for lattice vectors, whose covariance is known" if covariance else "")
+        first + "σ contains the correlation of errors in a gap, but where displacements are "
+        "correlated it may be up to 2 times too small at small r; measure more or reduce q_max"
     ]
 
 
@@ -453,6 +458,7 @@ def _metrics(loaded: _Loaded, extrema: "pdf.Found") -> dict[str, Any]:
         "resolution in angstrom": made.taper.resolution,
         "Parseval ratio": extrema.squares * voxel / of_s if of_s > 0 else None,
         "sigma at a general position": loaded.errors.general,
+        "share of gaps in the variance": loaded.gaps.share if loaded.gaps else 0.0,
         "voxels missing": sums.n_missing,
         "share of the taper missing": sums.missing / (sums.weight + sums.missing),
         "share of the taper on the grid": (sums.weight + sums.missing) * made.scale / at_zero,
@@ -489,6 +495,11 @@ def _notes(loaded: _Loaded, kind: str) -> dict[str, Any]:
         "errors": (
             "from the errors of the symmetrised voxels, with equivalents fully correlated and "
             "filled voxels independent; "
+            + (
+                "those that were not measured have errors with the pair distribution of S; "
+                if loaded.gaps is not None
+                else ""
+            )
             + (
                 "at lattice vectors with what the holes lost, see `lattice_vectors`; "
                 if loaded.vectors is not None

@@ -40,6 +40,8 @@ _LEAST = 1e-3
 _WIDTH = 0.8
 # Width of shells of |r|, Å, and end of the peak at the origin, in units of the resolution.
 _SHELL, _SELF = 0.25, 1.0
+# Shift of the edges of shells, in shells.
+_EDGE = 0.137
 # Planes of the PDF that are read at a time.
 _PLANES = 8
 
@@ -154,7 +156,7 @@ def gap_factor(sums: GapSums, data: Transform, errors: Errors) -> GapFactor | No
     distance = _lengths(steps, sums.box)
     # Only a sphere has all equivalents in the box.
     ends = (distance[0], distance[:, 0], distance[:, :, 0])
-    sphere = distance < min(float(end.min()) for end in ends)
+    sphere = distance < 0.9999 * min(float(end.min()) for end in ends)
     power = np.where(sphere, _excess(made, distance, data, errors), np.float32(0))
     power = np.where(sphere, np.maximum(_smoothed(power, steps), 0), np.float32(0))
     total = float(power.sum(dtype=np.float64))
@@ -197,13 +199,14 @@ def _excess(made: Plan, distance: Singles, data: Transform, errors: Errors) -> S
         turned = np.roll(array[:, ::-1, ::-1], (1 - n_y % 2, 1 - n_x % 2), axis=(1, 2))
         above = n_z - n_z // 2 - 1
         array[n_z // 2 + 1 :] = turned[n_z // 2 - above : n_z // 2][::-1]
-    shell = (distance / _SHELL).astype(np.int32).ravel()
+    # Equivalents must not fall on both sides of an edge by rounding, as at r = a.
+    shell = (distance / _SHELL + _EDGE).astype(np.int32).ravel()
     number = np.bincount(shell)
     mean = np.bincount(shell, values.ravel()) / np.maximum(number, 1)
     known = np.flatnonzero(number)
-    values -= np.interp(distance, (known + 0.5) * _SHELL, mean[known])
+    values -= np.interp(distance, (known + 0.5 - _EDGE) * _SHELL, mean[known])
     excess: Singles = values**2 - noise**2
-    excess[distance < _SELF * made.taper.resolution] = 0
+    excess[distance < _SELF * made.taper.resolution] = 0.0
     return excess
 
 
@@ -223,10 +226,11 @@ def _smoothed(values: Singles, steps: Floats) -> Singles:
 def _symmetrised(values: Singles, made: Plan) -> Singles:
     """Return the means over equivalents.
 
-    A coarser grid of Q keeps operations that permute the axes or change their signs, no others.
+    A coarser grid of Q, and the mean around r, keep operations that permute the axes or change their
+    signs, but no others exactly.
     """
     skew = [w for w in made.operations if (np.abs(w).sum(axis=0) > 1).any()]
-    if not skew or values.shape == made.sizes[::-1]:
+    if not skew:
         return values
     step, mean = made.direct.step, np.zeros_like(values)
     x, y, z = (np.arange(n) - n // 2 for n in values.shape[::-1])
