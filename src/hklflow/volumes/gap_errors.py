@@ -226,23 +226,23 @@ def _smoothed(values: Singles, steps: Floats) -> Singles:
 def _symmetrised(values: Singles, made: Plan) -> Singles:
     """Return the means over equivalents.
 
-    A coarser grid of Q, and the mean around r, keep operations that permute the axes or change their
-    signs, but no others exactly.
+    A coarser grid of Q, and the mean around r, keep operations that permute the axes or change
+    their signs, but no others exactly.
     """
     skew = [w for w in made.operations if (np.abs(w).sum(axis=0) > 1).any()]
     if not skew:
         return values
     step, mean = made.direct.step, np.zeros_like(values)
-    x, y, z = (np.arange(n) - n // 2 for n in values.shape[::-1])
-    for w in made.operations:
+    n_z, n_y, n_x = values.shape
+    x, y = np.arange(n_x) - n_x // 2, np.arange(n_y)[:, None] - n_y // 2
+    # The values are even, so that one of W and -W is enough.
+    half = [w for w in made.operations if w.ravel()[np.flatnonzero(w)[0]] > 0]
+    for w in half:
         move = w * step[:, None] / step
-        at = [
-            np.rint(move[0, i] * x + move[1, i] * y[:, None] + move[2, i] * z[:, None, None])
-            for i in range(3)
-        ]
-        own = [
-            (index.astype(np.int32) + n // 2) % n
-            for index, n in zip(at, values.shape[::-1], strict=True)
-        ]
-        mean += values[own[2], own[1], own[0]]
-    return mean / np.float32(len(made.operations))
+        for z, plane in enumerate(mean):
+            own = [
+                (np.rint(a * x + b * y + c * (z - n_z // 2)).astype(np.int32) + n // 2) % n
+                for (a, b, c), n in zip(move.T, (n_x, n_y, n_z), strict=True)
+            ]
+            plane += values[own[2], own[1], own[0]]
+    return mean / np.float32(len(half))
