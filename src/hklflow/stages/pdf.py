@@ -394,8 +394,8 @@ def _warnings(shares: dict[str, float | None], gaps: "GapFactor | None") -> list
             "too large at large r"
         ]
     return [
-        first + "σ contains the correlation of errors in a gap, but where displacements are "
-        "correlated it may be up to 2 times too small at small r; measure more or reduce q_max"
+        first + "σ contains that errors in a gap are correlated, but it is less certain than "
+        "elsewhere, and at small r may be up to 3 times too small; measure more or reduce q_max"
     ]
 
 
