@@ -14,7 +14,7 @@ Thermal diffuse scattering is τ Qᵀ Γ(q)⁻¹ Q exp(−q²/2q_c²), summed ov
 q = Q − G, with Γ_ik = C_ijkl q_j q_l (Christoffel). 1/q² at small q, for any elastic constants.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -27,6 +27,7 @@ Array = np.ndarray
 
 RADIUS = 0.2  # documented radius of a hole if none can be measured, 1/Å
 MEASURED, PUNCHED, UNMEASURED = 0, 1, 2  # codes of `punched` in docs/pdf.md
+UNMEASURED_KINDS = ("cone", "gaps")
 
 
 @dataclass(frozen=True)
@@ -352,22 +353,27 @@ def orbits(grid: Grid, operations: Array) -> Array:
     return numbers.reshape(least.shape)
 
 
-def holes(lattice: Lattice, grid: Grid, radius: float, cone: bool) -> Array:
-    """Return codes (l, k, h): spheres around integers; with `cone` unmeasured regions, too.
+def holes(
+    lattice: Lattice, grid: Grid, radius: float, unmeasured: Sequence[str] = UNMEASURED_KINDS
+) -> Array:
+    """Return codes (l, k, h): spheres around integers, and unmeasured regions.
 
-    Unmeasured are a cone of 20° about c*, and two pairs of slabs of 0.1 1/Å as gaps leave them.
+    "cone" is a cone of 20° about c*, "gaps" two pairs of slabs of 0.1 1/Å as gaps leave them.
     Voxels with a measured equivalent count as measured.
     """
     hkl = hkl_of(grid)
     b = lattice.reciprocal
     code = np.zeros(hkl.shape[:3], np.uint8)
     q = hkl @ b.T
-    if cone:
-        length = np.maximum(np.linalg.norm(q, axis=-1), 1e-9)
-        axis = b[:, 2] / np.linalg.norm(b[:, 2])
-        missing = np.abs(q @ axis) > np.cos(np.radians(20.0)) * length
-        for slab in ((0.6, 0.64, 0.48), (0.0, 0.8, -0.6)):
-            missing |= np.abs(np.abs(q @ np.array(slab)) - 0.9) < 0.05
+    if unmeasured:
+        missing = np.zeros(hkl.shape[:3], bool)
+        if "cone" in unmeasured:
+            length = np.maximum(np.linalg.norm(q, axis=-1), 1e-9)
+            axis = b[:, 2] / np.linalg.norm(b[:, 2])
+            missing |= np.abs(q @ axis) > np.cos(np.radians(20.0)) * length
+        if "gaps" in unmeasured:
+            for slab in ((0.6, 0.64, 0.48), (0.0, 0.8, -0.6)):
+                missing |= np.abs(np.abs(q @ np.array(slab)) - 0.9) < 0.05
         numbers = orbits(grid, lattice.operations)
         measured = np.bincount(numbers.ravel(), ~missing.ravel()) > 0
         code[~measured[numbers]] = UNMEASURED
@@ -386,7 +392,13 @@ def reflections(lattice: Lattice, grid: Grid, radius: float, height: float = 1e4
 
 
 def make_world(
-    kind: str, cell: str, size: int, step: float, cone: bool, radius: float = RADIUS
+    kind: str,
+    cell: str,
+    size: int,
+    step: float,
+    cone: bool,
+    radius: float = RADIUS,
+    unmeasured: Sequence[str] = UNMEASURED_KINDS,
 ) -> World:
     """Return a world of size³ voxels.
 
@@ -397,6 +409,8 @@ def make_world(
         added.
     cell : str
         One of `LATTICES`.
+    cone : bool
+        True: the ``unmeasured`` regions were not measured, see `holes`.
     """
     lattice = LATTICES[cell]
     grid = Grid.symmetric([(size - 1) // 2 * step] * 3, [step] * 3)
@@ -410,5 +424,5 @@ def make_world(
     if waves:
         truth = truth + thermal(lattice, grid.step, waves == "anisotropic TDS")(hkl)
     truth = truth[numbers].reshape(grid.shape[::-1])
-    code = holes(lattice, grid, radius, cone)
+    code = holes(lattice, grid, radius, unmeasured if cone else ())
     return World(lattice, grid, truth, code, reflections(lattice, grid, radius))

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from hklflow.volumes.cosines import Cosine
     from hklflow.volumes.tails import Tails
 
-# Filled fraction within q_max above which the errors of the ΔPDF are too small.
+# Filled fraction within q_max above which errors of the ΔPDF at small r are known less well.
 _MUCH = 0.02
 # Lost part of a cosine, in σ of its noise: as large as σ, it doubles the mean square of the pulls.
 _LOST = 1.0
@@ -39,8 +39,8 @@ def much(share: float) -> list[str]:
         return []
     return [
         f"{100 * share:.1f} % of the voxels within q_max were not measured and are filled: their "
-        "errors are correlated, and σ of the ΔPDF is too small at small r; reduce q_max or "
-        "measure more"
+        "errors are correlated, so that σ of the ΔPDF is larger at small r, and may still be too "
+        "small there; reduce q_max or measure more"
     ]
 
 

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from hklflow.stage.lattice_vectors import LatticeVectors
     from hklflow.volumes import pdf
     from hklflow.volumes.back_transform import BackTransform
+    from hklflow.volumes.gap_errors import GapFactor
     from hklflow.volumes.pdf_plan import Plan
 
-VERSION = 7
+VERSION = 8
 
 #: Number of features in the metrics.
 _FEATURES = 20
@@ -121,7 +122,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         metrics["at the origin"] = float(sections.rows[0][made.sizes[0] // 2])
         metrics["sigma at the origin"] = float(sections.sigmas[0][made.sizes[0] // 2])
         metrics["lattice vectors"] = vectors.figures() if vectors else None
-        metrics["warnings"] = [*_warnings(loaded.shares, vectors is not None), *filled.doubts]
+        metrics["warnings"] = [*_warnings(loaded.shares, loaded.gaps), *filled.doubts]
         metrics["back to S(Q)"] = compared and back_to_s.figures(compared)
         metrics["warnings"] += back_to_s.warnings(compared) if compared else []
         notes = _notes(loaded, kind) | loaded.shares | {"metrics": metrics}
@@ -172,6 +173,8 @@ class _Loaded(NamedTuple):
         Filled shares of the taper's weight, see `_Source.shares`.
     vectors : LatticeVectors or None
         Lattice vectors with a covariance; None if the fill is not that of the spectrum.
+    gaps : GapFactor or None
+        Factor of the variance by voxels that were not measured; None if it is 1.
     """
 
     plan: "Plan"
@@ -181,6 +184,7 @@ class _Loaded(NamedTuple):
     sums: "pdf.Sums"
     shares: dict[str, float | None]
     vectors: "LatticeVectors | None"
+    gaps: "GapFactor | None"
 
 
 def _load(
@@ -192,6 +196,7 @@ def _load(
     from hklflow.nexus.grid_writer import PLANES
     from hklflow.nexus.scratch import Scratch
     from hklflow.volumes import pdf
+    from hklflow.volumes.gap_errors import gap_factor
 
     room = pdf.room(made, params.memory)
 
@@ -216,7 +221,10 @@ def _load(
     sums = load("data", "slabs of S read")
     _check(path, sums, of_errors, params)
     _check_measured(path, source.shares, params)
-    return _Loaded(made, room, transform, errors, sums, source.shares, source.vectors)
+    gaps = None if source.gaps is None else gap_factor(source.gaps, transform, errors)
+    if gaps is not None:
+        errors.multiply(gaps.plane, gaps.beyond)
+    return _Loaded(made, room, transform, errors, sums, source.shares, source.vectors, gaps)
 
 
 def _write(
@@ -242,7 +250,8 @@ def _write(
         if loaded.vectors is not None:
             loaded.vectors.collect(first, values)
         if back is not None:
-            back.add(first, values, sigma)
+            # It is compared with measured voxels, whose noise is the same for all r.
+            back.add(first, values, loaded.errors.of_measured(first, sigma))
     return sections, extrema
 
 
@@ -255,6 +264,7 @@ class _Source:
         from hklflow.nexus.lattice_vectors import read_prior
         from hklflow.nexus.slabs import SlabReader
         from hklflow.stage.lattice_vectors import LatticeVectors
+        from hklflow.volumes.gap_errors import GapSums
 
         self._plan, self._filled, self._whole = made, filled, whole
         names = [name for name in ("data", "data_errors", "punched") if name in filled.group]
@@ -263,6 +273,9 @@ class _Source:
         prior = read_prior(filled.group)
         #: Lattice vectors whose covariance is made; None without a prior of the fill.
         self.vectors = None if prior is None else LatticeVectors(made, prior)
+        #: Sums over the voxels that were not measured, known after the errors were read. None for
+        #: the total PDF, whose reflections say nothing about the errors of the fill.
+        self.gaps = GapSums(made) if whole is None and "punched" in self._stored else None
         if whole is not None:
             from hklflow.geometry import lattice
 
@@ -278,10 +291,7 @@ class _Source:
 
         stored = self._stored[name].read(first, last)
         values: NDArray[np.float32] = stored.astype(np.float32, copy=False)
-        of_vectors = self.vectors is not None and name == "data_errors"
-        if "punched" in self._filled.group and (
-            self._whole is not None or name == "data" or of_vectors
-        ):
+        if "punched" in self._filled.group:
             code = self._stored["punched"].read(first, last)
             if self._whole is not None:
                 other = self._whole.group[name][first:last]
@@ -291,10 +301,12 @@ class _Source:
             if name == "data":
                 for l, plane in enumerate(code, start=first):  # noqa: E741
                     self._weigh(l, plane)
-            if of_vectors:
-                assert self.vectors is not None
+            if name == "data_errors":
                 for l, plane in enumerate(code):  # noqa: E741
-                    self.vectors.sums.add(first + l, plane, values[l])
+                    if self.vectors is not None:
+                        self.vectors.sums.add(first + l, plane, values[l])
+                    if self.gaps is not None:
+                        self.gaps.add(first + l, plane, values[l])
         return values
 
     def unit(self) -> float:
@@ -371,14 +383,19 @@ def _check_measured(path: Path, shares: dict[str, float | None], params: Params)
         )
 
 
-def _warnings(shares: dict[str, float | None], covariance: bool) -> list[str]:
+def _warnings(shares: dict[str, float | None], gaps: "GapFactor | None") -> list[str]:
     share = shares["share of the taper not measured and filled"]
     if share is None or share <= _FILLED:
         return []
+    first = f"{100 * share:.2g} % of the taper's weight was not measured but filled: "
+    if gaps is None:
+        return [
+            first + "errors are correlated over whole gaps, so that σ is too small at small r and "
+            "too large at large r"
+        ]
     return [
-        f"{100 * share:.2g} % of the taper's weight was not measured but filled: errors are "
-        "correlated over whole gaps, so that σ is too small at small r and too large at large r"
-        + (", except for lattice vectors, whose covariance is known" if covariance else "")
+        first + "σ contains that errors in a gap are correlated, but it is less certain than "
+        "elsewhere, and at small r may be up to 3 times too small; measure more or reduce q_max"
     ]
 
 
@@ -441,6 +458,7 @@ def _metrics(loaded: _Loaded, extrema: "pdf.Found") -> dict[str, Any]:
         "resolution in angstrom": made.taper.resolution,
         "Parseval ratio": extrema.squares * voxel / of_s if of_s > 0 else None,
         "sigma at a general position": loaded.errors.general,
+        "share of gaps in the variance": loaded.gaps.share if loaded.gaps else 0.0,
         "voxels missing": sums.n_missing,
         "share of the taper missing": sums.missing / (sums.weight + sums.missing),
         "share of the taper on the grid": (sums.weight + sums.missing) * made.scale / at_zero,
@@ -477,6 +495,11 @@ def _notes(loaded: _Loaded, kind: str) -> dict[str, Any]:
         "errors": (
             "from the errors of the symmetrised voxels, with equivalents fully correlated and "
             "filled voxels independent; "
+            + (
+                "those that were not measured have errors with the pair distribution of S; "
+                if loaded.gaps is not None
+                else ""
+            )
             + (
                 "at lattice vectors with what the holes lost, see `lattice_vectors`; "
                 if loaded.vectors is not None

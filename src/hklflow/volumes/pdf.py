@@ -219,6 +219,10 @@ class Transform:
         return shifted
 
 
+#: Function that returns the factor of the variance on a plane z of the PDF, (y, x).
+Factor = Callable[[int, tuple[int, int]], Singles]
+
+
 class Errors:
     """Error of every voxel of the PDF, from V.
 
@@ -233,7 +237,7 @@ class Errors:
     Attributes
     ----------
     general : float
-        σ at a general position far from symmetry elements.
+        σ at a general position far from symmetry elements, and far from r = 0.
     """
 
     def __init__(self, made: Plan, store: Store, transform: Transform, threads: int = 1) -> None:
@@ -250,11 +254,22 @@ class Errors:
         self._least = 1e-6 * at_zero
         # Voxels (n, 3) along x, y, z whose errors are known better.
         self._places, self._replaced = np.empty((0, 3), np.int64), np.empty(0)
+        self._factor: Factor | None = None
         # At a general position only the identity has u = 0.
         self.general = self._scale * float(np.sqrt(max(at_zero, 0.0)))
 
     def planes(self, first: int, last: int) -> Singles:
         """Return σ of the PDF on planes z, (last - first, y, x), in units of S per Å³."""
+        sigma = self.independent(first, last)
+        for i in range(len(sigma) if self._factor is not None else 0):
+            sigma[i] *= np.sqrt(self._factor_of(first + i))
+        own = (self._places[:, 2] >= first) & (self._places[:, 2] < last)
+        x, y, z = self._places[own].T
+        sigma[z - first, y, x] = self._replaced[own]
+        return sigma
+
+    def independent(self, first: int, last: int) -> Singles:
+        """Return σ as `planes` does, but of filled voxels that are independent."""
         made = self._plan
         moves, weights, _ = made.moves
         n_x, n_y, n_z = made.sizes
@@ -272,10 +287,29 @@ class Errors:
         with ThreadPoolExecutor(self._threads) as pool:
             list(pool.map(fill_plane, range(last - first)))
         self._store.release()
-        own = (self._places[:, 2] >= first) & (self._places[:, 2] < last)
-        x, y, z = self._places[own].T
-        sigma[z - first, y, x] = self._replaced[own]
         return sigma
+
+    def multiply(self, factor: Factor, beyond: float) -> None:
+        """Multiply the variance by a factor, which is ``beyond`` far from r = 0.
+
+        Errors that `replace` gave are kept.
+        """
+        self._factor = factor
+        self.general *= float(np.sqrt(beyond))
+
+    def of_measured(self, first: int, sigma: Singles) -> Singles:
+        """Return σ of planes (z, y, x) without the factor of `multiply`."""
+        if self._factor is None:
+            return sigma
+        without: Singles = sigma.copy()
+        for i, plane in enumerate(without):
+            plane /= np.sqrt(self._factor_of(first + i))
+        return without
+
+    def _factor_of(self, z: int) -> Singles:
+        assert self._factor is not None
+        n_x, n_y, n_z = self._plan.sizes
+        return self._factor(z - n_z // 2, (n_y, n_x))
 
     def replace(self, vectors: Floats, sigma: Floats) -> Floats:
         """Use other errors at vectors (n, 3) of voxels, and at their equivalents.
