@@ -207,25 +207,30 @@ class Tails:
 
     def _fits(self, data: Problem, whole: Problem) -> tuple[list[Fit], tuple[float, float]] | None:
         """Return models, and β and spread of their A_G; None if the data need no maxima."""
-        plain, first = data.fitted(None), data.fitted(KINDS[0])
-        self.chi2 = _per_degree(first, data)
+        plain = data.fitted(None)
+        maxima = [data.fitted(KINDS[0])]
+        maxima += [data.fitted(kind, maxima[0]) for kind in KINDS[1:]]
+        grown = []
+        for fit in maxima:
+            self.chi2 = _per_degree(fit, data)
+            grown.append(self._grown(fit, whole))
+        sure = [
+            plain.cost - fit.cost + 2 * growth[0] if growth else -np.inf
+            for fit, growth in zip(maxima, grown, strict=True)
+        ]
+        i = int(np.argmax(sure))
+        best, growth = maxima[i], grown[i]
+        self.chi2 = _per_degree(best, data)
         # A_G of each reflection reduces χ² by 1 even if there is no maximum; α, β and their spread
         # are what is new.
         needed = data.reflections + 3 * np.log(data.number)
-        grown = self._grown(first, whole)
-        if grown is None or plain.cost - first.cost + 2 * grown[0] <= self.chi2 * needed:
-            return None
-        maxima = [first, *(data.fitted(kind, first) for kind in KINDS[1:])]
-        best = min(maxima, key=lambda fit: fit.cost)
-        self.chi2 = _per_degree(best, data)
-        grown = self._grown(best, whole)
-        if grown is None:
+        if growth is None or sure[i] <= self.chi2 * needed:
             return None
         explained = (plain.chi2 - best.chi2) / max(plain.chi2 - data.number, 1.0)
         self.rises = explained > _SOME
         if not self.rises or (self.chi2 > _BAD and explained < _MOSTLY):
             return None
-        return maxima, grown[1:]
+        return maxima, growth[1:]
 
     def _grown(self, fit: Fit, whole: Problem) -> tuple[float, float, float] | None:
         """Return `tail_growth.expected` of the A_G of a fit."""
