@@ -1,26 +1,41 @@
 """Growth of the maxima with |G|, which tells displacements from short-range order."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_SURE = 1.0  # in ln of the likelihood
+
+class Growth(NamedTuple):
+    """A_G = α G² exp(−β G²) instead of α exp(−β G²).
+
+    Attributes
+    ----------
+    sure : float
+        ln of the ratio of the likelihoods.
+    decay : float
+        β, Å².
+    spread : float
+        Relative spread of A_G.
+    """
+
+    sure: float
+    decay: float
+    spread: float
 
 
-def expected(
-    amplitude: Floats, error: Floats, squares: Floats
-) -> tuple[float, float, float] | None:
-    """Return how sure A_G = α G² exp(−β G²) is, β, and the relative spread of A_G.
+def expected(amplitude: Floats, error: Floats, squares: Floats) -> Growth | None:
+    """Return how A_G grows; None if A_G is negative.
 
-    Sure, in ln of the likelihood: against A_G = α exp(−β G²). None if α is not positive, or if it
-    is not sure: what does not grow with G² does not come from displacements.
+    What does not grow with G² does not come from displacements.
     """
     known = np.isfinite(error)
     grow, keep = (_profile(amplitude[known], error[known], squares[known], n) for n in (1, 0))
-    if grow is None or keep is None or grow[0] > keep[0] - _SURE:
+    if grow is None or keep is None:
         return None
-    return keep[0] - grow[0], *grow[1:]
+    return Growth(keep[0] - grow[0], *grow[1:])
 
 
 def _profile(a: Floats, error: Floats, g: Floats, n: int) -> tuple[float, float, float] | None:

@@ -21,8 +21,8 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Progress = Callable[[Iterable[int], int, str], Iterable[int]]
 
-# What is expected of the share. A model can be wrong by its size.
-_USUAL, _SPREAD = 1.0, 1.0
+# Error of what is expected of the share: a model can be wrong by its size.
+_SPREAD = 1.0
 # Error of the share inside of a hole, where the rim determines it: part of 1, and of the share.
 _FLOOR, _PART = 0.15, 0.15
 # Error of the share if the rim cannot tell.
@@ -53,7 +53,8 @@ def weigh(
     """
     if tails.found:
         share = _measured(target, tails, q_max, threads, progress)
-        tails.weigh(*(share or (_USUAL, _UNKNOWN)))
+        likely = tails.likely
+        tails.weigh(*(share or (likely, np.hypot(_UNKNOWN, np.sqrt(likely * (1 - likely))))))
 
 
 def _measured(
@@ -77,7 +78,7 @@ def _measured(
     measured = target.data[places].astype(np.float64)
     own = np.isfinite(plain) & np.isfinite(modelled) & np.isfinite(measured * weights)
     values = (measured - plain)[own], (modelled - plain)[own], weights[own] / len(target.images)
-    return _share(*values, number[own])
+    return _share(*values, number[own], tails.likely)
 
 
 def _predicted(
@@ -96,7 +97,7 @@ def _predicted(
 
 
 def _share(
-    left: Floats, change: Floats, weights: Floats, number: Indices
+    left: Floats, change: Floats, weights: Floats, number: Indices, usual: float
 ) -> tuple[float, float] | None:
     """Return the share s for which s · change is nearest to what is left, and its error.
 
@@ -113,5 +114,5 @@ def _share(
     scatter = np.sum((upper - share * lower) ** 2) * several / (several - 1) / total**2
     variance = max(scatter, 1 / total)
     known = 1 / variance + 1 / _SPREAD**2
-    mean = max((share / variance + _USUAL / _SPREAD**2) / known, 0.0)
+    mean = max((share / variance + usual / _SPREAD**2) / known, 0.0)
     return mean, float(np.sqrt(1 / known + _FLOOR**2 + (_PART * mean) ** 2))

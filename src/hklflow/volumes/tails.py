@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from hklflow.geometry import lattice
 from hklflow.volumes.fill import MEASURED, PUNCHED, Target
 from hklflow.volumes.spectrum import SpectrumFill
 from hklflow.volumes.tail_data import Ring, around, inside, nearest, orbits, rings, strongest
 from hklflow.volumes.tail_fit import Fit, Problem
-from hklflow.volumes.tail_growth import expected
+from hklflow.volumes.tail_growth import Growth, expected
 from hklflow.volumes.tail_models import KINDS, Family, Kind, products
 from hklflow.volumes.tapers import Taper
 
@@ -42,6 +43,7 @@ _FEWEST = 2  # reflections without which the shape is not known
 # model does: it must then explain most of what a model without maxima does not, and its errors grow
 # by the root of χ². If it explains less than some of it, the tails are something else.
 _BAD, _MOSTLY, _SOME = 2.0, 0.75, 0.4
+_UNLIKELY = 0.03  # probability of maxima below which none are modelled
 _SAMPLES = 16  # drawn models
 _SMALL = 0.1  # variance of a mode of their scatter that is left out, in that of the noise
 _TRIES = 4  # lengths of a step that are tried
@@ -72,7 +74,9 @@ class Tails:
     narrow : bool
         True if reflections are too close to each other for a model.
     found : bool
-        True if the voxels around the holes need maxima inside of them.
+        True if the voxels around the holes may need maxima inside of them.
+    likely : float
+        Probability that they do.
     rises : bool
         True if a model with maxima fits much better than one without, even if not well.
     chi2 : float
@@ -108,7 +112,7 @@ class Tails:
         self._squares = np.sum((self._centres @ self._b.T) ** 2, axis=1)
         self._random = np.random.default_rng(0)
         self.found, self.rises, self.chi2 = False, False, float("nan")
-        self.share, self.shares = 1.0, dict[Kind, float]()
+        self.likely, self.share, self.shares = 0.0, 1.0, dict[Kind, float]()
         self._samples: list[tuple[Kind, Floats, Floats]] = []
         self._holes, self._lost = np.zeros(0, np.int64), np.zeros((0, 0))
         self.narrow = self._outer < narrowest * radius
@@ -132,6 +136,7 @@ class Tails:
         return {
             "found": True,
             "chi-squared per degree of freedom": self.chi2,
+            "probability": self.likely,
             "share of the model": self.share,
             "powers": {
                 f"{p:g}": sum(share for kind, share in self.shares.items() if kind.power == p)
@@ -223,35 +228,37 @@ class Tails:
 
     # -------------------------------------------------------------------------- fit
 
-    def _fits(self, data: Problem, whole: Problem) -> tuple[list[Fit], tuple[float, float]] | None:
-        """Return models, and β and spread of their A_G; None if the data need no maxima."""
-        plain, first = data.fitted(None), data.fitted(KINDS[0])
-        self.chi2 = _per_degree(first, data)
-        # A_G of each reflection reduces χ² by 1 even if there is no maximum; α, β and their spread
-        # are what is new.
+    def _fits(self, data: Problem, whole: Problem) -> tuple[list[Fit], Growth] | None:
+        """Return models, and the growth of their A_G; None if the data need no maxima."""
+        plain = data.fitted(None)
+        maxima = [data.fitted(KINDS[0])]
+        maxima += [data.fitted(kind, maxima[0]) for kind in KINDS[1:]]
+        # ln of the evidence for maxima that keep their size, or grow, against none. A_G of each
+        # reflection reduces χ² by 1 even if there is no maximum; α, β and their spread are what is
+        # new.
         needed = data.reflections + 3 * np.log(data.number)
-        grown = self._grown(first, whole)
-        if grown is None or plain.cost - first.cost + 2 * grown[0] <= self.chi2 * needed:
-            return None
-        maxima = [first, *(data.fitted(kind, first) for kind in KINDS[1:])]
-        best = min(maxima, key=lambda fit: fit.cost)
+        keep = np.array([(plain.cost - fit.cost) / _per_degree(fit, data) for fit in maxima])
+        keep = 0.5 * (keep - needed)
+        growths = [self._growth(fit, data, whole) for fit in maxima]
+        sure = np.array([growth.sure if growth else -np.inf for growth in growths])
+        grow = keep + sure
+        self.likely = float(np.exp(logsumexp(grow) - logsumexp([0.0, *keep, *grow])))
+        i = int(np.argmax(grow))
+        best, growth = maxima[i], growths[i]
         self.chi2 = _per_degree(best, data)
-        grown = self._grown(best, whole)
-        if grown is None:
-            return None
         explained = (plain.chi2 - best.chi2) / max(plain.chi2 - data.number, 1.0)
-        self.rises = explained > _SOME
-        if not self.rises or (self.chi2 > _BAD and explained < _MOSTLY):
+        self.rises = self.likely > _UNLIKELY and explained > _SOME
+        if growth is None or not self.rises or (self.chi2 > _BAD and explained < _MOSTLY):
             return None
-        return maxima, grown[1:]
+        return maxima, growth
 
-    def _grown(self, fit: Fit, whole: Problem) -> tuple[float, float, float] | None:
-        """Return `tail_growth.expected` of the A_G of a fit."""
+    def _growth(self, fit: Fit, data: Problem, whole: Problem) -> Growth | None:
+        """Return the growth of the A_G of a fit; None if they are negative."""
         amplitude, error = whole.amplitudes(fit, fit.values)
-        return expected(amplitude, error * np.sqrt(self.chi2), self._squares)
+        return expected(amplitude, error * np.sqrt(_per_degree(fit, data)), self._squares)
 
     def _draw(
-        self, fits: list[Fit], growth: tuple[float, float], data: Problem, whole: Problem
+        self, fits: list[Fit], growth: Growth, data: Problem, whole: Problem
     ) -> None:
         """Draw models from what the data allow: the kind, the shape, and all A_G."""
         kinds = [fit.kind for fit in fits if fit.kind]
@@ -262,15 +269,14 @@ class Tails:
         self.shares = dict(zip(kinds, shares.tolist(), strict=True))
         # Strata instead of random numbers: the shares are kept, whatever the number of samples.
         which = np.searchsorted(np.cumsum(shares), (np.arange(_SAMPLES) + 0.5) / _SAMPLES)
-        decay, spread = growth
-        profile = self._squares * np.exp(-decay * self._squares)
+        profile = self._squares * np.exp(-growth.decay * self._squares)
         for i in np.minimum(which, len(fits) - 1):
             fit, kind = fits[i], kinds[i]
             values = self._shape(fit, kind, scale, data)
             amplitude, error = whole.amplitudes(fit, values)
             error = error * np.sqrt(self.chi2)
             alpha = np.nansum(amplitude * profile / error**2) / np.nansum(profile**2 / error**2)
-            mean, width = alpha * profile, spread * abs(alpha) * profile
+            mean, width = alpha * profile, growth.spread * abs(alpha) * profile
             known = np.where(np.isfinite(error), 1 / error**2, 0.0)
             variance = 1 / (known + 1 / width**2)
             mean = variance * (known * np.nan_to_num(amplitude) + mean / width**2)
