@@ -257,9 +257,7 @@ class Tails:
         amplitude, error = whole.amplitudes(fit, fit.values)
         return expected(amplitude, error * np.sqrt(_per_degree(fit, data)), self._squares)
 
-    def _draw(
-        self, fits: list[Fit], growth: Growth, data: Problem, whole: Problem
-    ) -> None:
+    def _draw(self, fits: list[Fit], growth: Growth, data: Problem, whole: Problem) -> None:
         """Draw models from what the data allow: the kind, the shape, and all A_G."""
         kinds = [fit.kind for fit in fits if fit.kind]
         scale = self.chi2 * (1 + _ALIKE * data.number)
