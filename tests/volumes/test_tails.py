@@ -8,7 +8,7 @@ from hklflow.stage import hole_checks
 from hklflow.volumes import fill
 from hklflow.volumes.spectrum import ROUNDS, SpectrumFill
 from hklflow.volumes.tail_models import Family, Kind, products
-from hklflow.volumes.tail_share import weigh
+from hklflow.volumes.tail_share import usual, weigh
 from hklflow.volumes.tails import Tails
 
 RADIUS = hole_worlds.RADIUS
@@ -103,6 +103,22 @@ def test_no_maxima_are_claimed_where_there_are_none(kind: str, cell: str, norm: 
     model.subtract()
     model.restore()
     np.testing.assert_array_equal(target.data, before)
+
+
+@pytest.mark.parametrize(
+    ("cell", "seed", "least"),
+    # Not every model of the maxima has more evidence than none; A_G hardly tell that they grow.
+    [("triclinic", 2, 0.9), ("monoclinic", 6, 0.3)],
+)
+def test_maxima_that_are_hard_to_see_are_not_dismissed(cell: str, seed: int, least: float) -> None:
+    world = world_of("correlated displacements", cell)
+    target = target_of(world, 10.0, seed)
+    model = Tails(target, reflections(world), RADIUS, world.q_max)
+    assert model.found
+    assert least < model.likely
+    share, error = usual(model)
+    assert error > min(model.likely, 1 - model.likely)
+    assert share == model.likely
 
 
 def test_measured_voxels_keep_their_values_and_errors() -> None:

@@ -82,6 +82,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         if tails is not None:
             if params.spectrum and not doubts:
                 tail_share.weigh(target, tails, q_max, threads, stage.progress)
+            elif tails.found:
+                tails.weigh(*tail_share.usual(tails))
             metrics["maxima inside of holes"] = tails.summary()
             warnings += hole_checks.tails(tails)
             tails.subtract()

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+# α, β and the spread describe three A_G however they grow.
+_FEWEST = 4
+
 
 class Growth(NamedTuple):
     """A_G = α G² exp(−β G²) instead of α exp(−β G²).
@@ -27,11 +30,13 @@ class Growth(NamedTuple):
 
 
 def expected(amplitude: Floats, error: Floats, squares: Floats) -> Growth | None:
-    """Return how A_G grows; None if A_G is negative.
+    """Return how A_G grows; None if A_G is negative, or if there are too few to tell.
 
     What does not grow with G² does not come from displacements.
     """
     known = np.isfinite(error)
+    if np.count_nonzero(known) < _FEWEST:
+        return None
     grow, keep = (_profile(amplitude[known], error[known], squares[known], n) for n in (1, 0))
     if grow is None or keep is None:
         return None

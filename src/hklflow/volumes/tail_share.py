@@ -40,7 +40,7 @@ def weigh(
     """Give a model of maxima the share that the rim of the holes needs.
 
     The rim cannot tell if kriging is kept, which cannot be asked for the rim, or if the data beyond
-    the rim do not determine a model: then the whole model is used, and its share has an error.
+    the rim do not determine a model: then its share is its probability, with an error.
 
     Parameters
     ----------
@@ -53,8 +53,13 @@ def weigh(
     """
     if tails.found:
         share = _measured(target, tails, q_max, threads, progress)
-        likely = tails.likely
-        tails.weigh(*(share or (likely, np.hypot(_UNKNOWN, np.sqrt(likely * (1 - likely))))))
+        tails.weigh(*(share or usual(tails)))
+
+
+def usual(tails: Tails) -> tuple[float, float]:
+    """Return the share that is expected of a model, and its error."""
+    doubt = tails.likely * (1 - tails.likely)
+    return tails.likely, float(np.sqrt(_UNKNOWN**2 + doubt))
 
 
 def _measured(
@@ -97,7 +102,7 @@ def _predicted(
 
 
 def _share(
-    left: Floats, change: Floats, weights: Floats, number: Indices, usual: float
+    left: Floats, change: Floats, weights: Floats, number: Indices, expected: float
 ) -> tuple[float, float] | None:
     """Return the share s for which s · change is nearest to what is left, and its error.
 
@@ -114,5 +119,5 @@ def _share(
     scatter = np.sum((upper - share * lower) ** 2) * several / (several - 1) / total**2
     variance = max(scatter, 1 / total)
     known = 1 / variance + 1 / _SPREAD**2
-    mean = max((share / variance + usual / _SPREAD**2) / known, 0.0)
+    mean = max((share / variance + expected / _SPREAD**2) / known, 0.0)
     return mean, float(np.sqrt(1 / known + _FLOOR**2 + (_PART * mean) ** 2))
