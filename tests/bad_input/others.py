@@ -128,6 +128,7 @@ OTHERS = {
     "stages/counter_rate.py": RUNS,
     "stages/counter_stability.py": RUNS,
     "stages/difference.py": PRODUCT,
+    "stage/hole_voxels.py": PRODUCT,
     "stages/fill.py": PRODUCT,
     "stages/find_peaks.py": PIXELS,
     "stages/background.py": PIXELS,
