@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.truth import hole_judge, hole_worlds
+from tests.truth import hole_judge, hole_targets, hole_worlds
 
 from hklflow.stage import hole_checks
 from hklflow.volumes import control, fill
@@ -10,15 +10,7 @@ from hklflow.volumes.spectrum import SpectrumFill
 
 
 def target_of(world: hole_worlds.World) -> fill.Target:
-    values, sigma = world.measure(100.0, 0)
-    target = fill.Target(
-        values.astype(np.float32),
-        sigma.astype(np.float32),
-        world.punched.copy(),
-        world.grid,
-        np.array(world.lattice.cell),
-        world.lattice.operations.astype(np.int64),
-    )
+    target = hole_targets.target_of(world, 100.0, 0)
     target.code[target.code == hole_worlds.UNMEASURED] = fill.LEFT
     return target
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from tests.truth import hole_judge, hole_worlds
+from tests.truth.hole_targets import target_of
 
 from hklflow.stage import hole_checks
 from hklflow.volumes import fill
@@ -12,18 +13,6 @@ from hklflow.volumes.tail_share import usual, weigh
 from hklflow.volumes.tails import Tails
 
 RADIUS = hole_worlds.RADIUS
-
-
-def target_of(world: hole_worlds.World, norm: float, seed: int) -> fill.Target:
-    values, sigma = world.measure(norm, seed)
-    return fill.Target(
-        values.astype(np.float32),
-        sigma.astype(np.float32),
-        world.punched.copy(),
-        world.grid,
-        np.array(world.lattice.cell),
-        world.lattice.operations.astype(np.int64),
-    )
 
 
 def reflections(world: hole_worlds.World) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Where in r the errors of gaps stand: filled voxels that were not measured share their errors.
+"""Errors of the ΔPDF by gaps: filled voxels that were not measured share their errors.
 
 The fill of a gap lacks what S has there and the measured voxels do not determine. In r, the errors
 are the true pair distribution, convolved with the transform of the gaps. If the pair distribution
@@ -196,9 +196,9 @@ def _excess(made: Plan, distance: Singles, data: Transform, errors: Errors) -> S
         noise[first:last] = errors.independent(*planes)[:, *cut]
     for array in (values, noise):
         # Both are even. The first planes of an even size have no mates, but are beyond the sphere.
-        turned = np.roll(array[:, ::-1, ::-1], (1 - n_y % 2, 1 - n_x % 2), axis=(1, 2))
+        mates = np.roll(array[:, ::-1, ::-1], (1 - n_y % 2, 1 - n_x % 2), axis=(1, 2))
         above = n_z - n_z // 2 - 1
-        array[n_z // 2 + 1 :] = turned[n_z // 2 - above : n_z // 2][::-1]
+        array[n_z // 2 + 1 :] = mates[n_z // 2 - above : n_z // 2][::-1]
     # Equivalents must not fall on both sides of an edge by rounding, as at r = a.
     shell = (distance / _SHELL + _EDGE).astype(np.int32).ravel()
     number = np.bincount(shell)

@@ -261,11 +261,10 @@ class Errors:
     def planes(self, first: int, last: int) -> Singles:
         """Return σ of the PDF on planes z, (last - first, y, x), in units of S per Å³."""
         sigma = self.independent(first, last)
-        for i in range(len(sigma) if self._factor is not None else 0):
-            sigma[i] *= np.sqrt(self._factor_of(first + i))
-        own = (self._places[:, 2] >= first) & (self._places[:, 2] < last)
-        x, y, z = self._places[own].T
-        sigma[z - first, y, x] = self._replaced[own]
+        if self._factor is not None:
+            for i, plane in enumerate(sigma):
+                plane *= np.sqrt(self._factor_of(self._factor, first + i))
+        self._put_replaced(first, sigma)
         return sigma
 
     def independent(self, first: int, last: int) -> Singles:
@@ -303,13 +302,19 @@ class Errors:
             return sigma
         without: Singles = sigma.copy()
         for i, plane in enumerate(without):
-            plane /= np.sqrt(self._factor_of(first + i))
+            plane /= np.sqrt(self._factor_of(self._factor, first + i))
+        self._put_replaced(first, without)
         return without
 
-    def _factor_of(self, z: int) -> Singles:
-        assert self._factor is not None
+    def _factor_of(self, factor: Factor, z: int) -> Singles:
         n_x, n_y, n_z = self._plan.sizes
-        return self._factor(z - n_z // 2, (n_y, n_x))
+        return factor(z - n_z // 2, (n_y, n_x))
+
+    def _put_replaced(self, first: int, sigma: Singles) -> None:
+        """Set the errors of `replace` on planes (z, y, x)."""
+        own = (self._places[:, 2] >= first) & (self._places[:, 2] < first + len(sigma))
+        x, y, z = self._places[own].T
+        sigma[z - first, y, x] = self._replaced[own]
 
     def replace(self, vectors: Floats, sigma: Floats) -> Floats:
         """Use other errors at vectors (n, 3) of voxels, and at their equivalents.

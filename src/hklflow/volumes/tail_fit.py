@@ -3,8 +3,7 @@
 A_G, B_G and C_G of each reflection are linear and solved for, so that only the parameters that all
 reflections share are searched (variable projection: Golub & Pereyra, SIAM J. Numer. Anal. 10, 413,
 1973; with the derivatives of Kaufman, BIT 15, 49, 1975). There are a thousand times more residuals
-than parameters: the search gets the triangular factor of both, which has the same products, instead
-of them.
+than parameters: instead of both, the search gets a small matrix with the same products.
 """
 
 from dataclasses import dataclass
@@ -74,8 +73,10 @@ class Problem:
         # The residuals of a step are followed by their derivatives.
         @lru_cache(maxsize=2)
         def factor(*values: float) -> Floats:
-            products = self._products(kind, np.array(values))
-            return np.asarray(np.linalg.cholesky(products).T, dtype=np.float64)
+            # Unlike Cholesky's factor, this exists if rounding makes a product negative.
+            squares, vectors = np.linalg.eigh(self._products(kind, np.array(values)))
+            root: Floats = np.sqrt(np.maximum(squares, 0))[:, None] * vectors.T
+            return root
 
         def residuals(values: Floats) -> Floats:
             return factor(*values)[:, -1]

@@ -253,7 +253,7 @@ class Tails:
         return maxima, growth
 
     def _growth(self, fit: Fit, data: Problem, whole: Problem) -> Growth | None:
-        """Return the growth of the A_G of a fit; None if they are negative."""
+        """Return the growth of the A_G of a fit; None as in `expected`."""
         amplitude, error = whole.amplitudes(fit, fit.values)
         return expected(amplitude, error * np.sqrt(_per_degree(fit, data)), self._squares)
 
