@@ -3,11 +3,12 @@
     python -m benchmarks.holes_matrix [--base 0] [--realisations 30] [--norms 1 3 10 30 100 300]
         [--cells cubic ...] [--kinds "size effect" ...] [--coverage whole cone] [--kriging]
 
-Worlds of tests/truth/hole_worlds.py (41³ voxels of 0.1 r.l.u., Bragg reflections, holes of 0.2 1/Å;
-`cone`: a cone of 20° and gaps were not measured). The realisations go through the norms in turn.
-Each volume is filled once, as by the stage `fill` (--kriging: as by its first part), and judged at
-82 lattice vectors, with the covariance that the stage `pdf` stores, and at 82 other vectors, with σ
-of the stage `pdf`. Printed for each world, and for each norm, are
+Worlds of tests/truth/hole_worlds.py: 41³ voxels of 0.1 r.l.u. (hexagonal: 57³ of 1/14), Bragg
+reflections, holes of 0.2 1/Å; `cone`: a cone of 20° and gaps were not measured. The norm goes
+through the list from realisation to realisation. Each volume is filled once, as by the stage `fill`
+(--kriging: as by its first part), and judged at 82 lattice vectors, with the covariance that the
+stage `pdf` stores, and at 82 other vectors, with σ of the stage `pdf`. Printed for each world, and
+for each norm, are
 
 * mean: of (found − true)/σ over vectors and realisations, and its error from the realisations;
 * rms of (found − true)/σ;
@@ -29,6 +30,9 @@ from benchmarks.holes_truth import by_kriging, with_covariance
 from tests.truth import gap_judge, hole_judge, hole_worlds
 
 SHELLS = 8
+SIZES = dict.fromkeys(hole_worlds.LATTICES, 41) | {"hexagonal": 57}
+"""Voxels along an axis: as many as 80 inequivalent vectors within half a period need."""
+LIMIT = 2.0  # r.l.u.
 VECTORS = 82
 
 
@@ -131,7 +135,8 @@ def main() -> None:
     for coverage in args.coverage:
         for kind in args.kinds:
             for cell in args.cells:
-                world = hole_worlds.make_world(kind, cell, 41, 0.1, coverage == "cone")
+                step = LIMIT / (SIZES[cell] // 2)
+                world = hole_worlds.make_world(kind, cell, SIZES[cell], step, coverage == "cone")
                 at_lattice = hole_judge.lattice_vectors(world, VECTORS)
                 reach = np.linalg.norm(at_lattice @ world.lattice.direct.T, axis=1).max()
                 judges = (

@@ -30,7 +30,11 @@ def taper(q: Array, end: float, flat: float = FLAT) -> Array:
 
 
 def lattice_vectors(world: World, least: int) -> Array:
-    """Return the shortest inequivalent lattice vectors (n, 3) of at least 1 cell, without 000."""
+    """Return the shortest inequivalent lattice vectors (n, 3) of at least 1 cell, without 000.
+
+    Vectors with an equivalent beyond half a period are left out: they are others, shifted by a
+    period.
+    """
     return _distinct(world, np.indices((2 * _limit(world) + 1,) * 3).reshape(3, -1).T, least)
 
 
@@ -52,6 +56,8 @@ def _limit(world: World) -> int:
 def _distinct(world: World, made: Array, least: int) -> Array:
     u = made - _limit(world)
     images = np.stack([u @ np.linalg.inv(w) for w in world.lattice.operations], axis=1)
+    inside = (np.abs(images) < _limit(world) + 0.5).all(axis=(1, 2))
+    u, images = u[inside], images[inside]
     rank = np.rint(images) @ np.array([10000, 100, 1])
     _, first = np.unique(rank.max(axis=1), return_index=True)
     u = u[first]

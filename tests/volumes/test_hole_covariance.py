@@ -61,6 +61,36 @@ def test_of_gaussian_fields_it_is_that_of_the_best_estimate() -> None:
     np.testing.assert_allclose(found, expected, atol=0.02 * plain.max())
 
 
+def test_lattice_vectors_are_independent_on_the_grid() -> None:
+    """A vector of which an equivalent is beyond half a period is another one, a period away."""
+    for name, world in hole_worlds.LATTICES.items():
+        n, step = 4, 1 / 8
+        grid = Grid.symmetric([0.5 - step] * 3, [step] * 3)
+        operations = world.operations
+        vectors = hole_covariance.lattice_vectors(world.cell, operations, grid.step)
+        # A period of the ΔPDF is 8 cells, and S of a lattice vector has the period 1.
+        hkl = np.indices((8, 8, 8)).reshape(3, -1).T * step
+        images = np.einsum("vi,gij->vgj", vectors, operations)
+        waves = np.cos(2 * np.pi * np.einsum("vgj,qj->vgq", images, hkl)).mean(axis=1)
+        assert np.linalg.matrix_rank(waves) == len(vectors) > 20, name
+        assert np.abs(images).max() < n
+
+
+def test_covariance_is_positive_definite_where_the_signal_is_strong() -> None:
+    world = hole_worlds.make_world("short-range order", "hexagonal", 29, 1 / 14, False)
+    target = target_of(world)
+    target.errors[:] = np.sqrt(world.truth / 1e3)
+    operations = world.lattice.operations
+    vectors = hole_covariance.lattice_vectors(target.cell, operations, target.grid.step)
+    # Vectors that were not taken for strong together.
+    signal = np.random.default_rng(0).uniform(0.9, 1, len(vectors))
+    covariance = stated(
+        target, Taper("tukey", world.q_max, 0.5), Prior(vectors, signal, 0.8), operations
+    )
+    sigma = np.sqrt(np.diag(covariance))
+    assert np.linalg.eigvalsh(covariance / sigma / sigma[:, None])[0] > 0.009
+
+
 def test_chi_square_of_a_world_is_one() -> None:
     world = hole_worlds.make_world("size effect", "triclinic", 31, 0.125, False)
     vectors = hole_judge.lattice_vectors(world, 60)

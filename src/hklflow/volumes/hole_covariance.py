@@ -35,6 +35,10 @@ Floats = NDArray[np.float64]
 
 #: Largest number of sets of equivalent vectors.
 MOST = 300
+# Least variance of a normalised sum of vectors, in variances of a single vector. The noise of the
+# measured voxels and what the holes lost are added as if noise were the same everywhere, which can
+# make less than nothing of a sum that is known well; the least of right ones are 0.016 to 0.2.
+_LEAST = 0.01
 # Largest number of vectors whose waves cross the gaps.
 _SOURCES = 1000
 
@@ -72,23 +76,26 @@ def lattice_vectors(
     operations : (n, 3, 3) array
         Operations on hkl.
     step : (3,) array
-        Steps of the grid of hkl: longer vectors than half a period of the ΔPDF are left out.
+        Steps of the grid of hkl. Vectors that are longer than half a period of the ΔPDF, or one of
+        whose equivalents is, are left out: the transform cannot distinguish them from others.
     most : int
         Largest number of vectors.
     """
-    half = np.floor(0.5 / np.asarray(step) - 1e-6).astype(int)
+    longest = np.floor(0.5 / np.asarray(step) - 1e-6).astype(int)
     metric = lattice.metric(np.asarray(cell, dtype=np.float64))
     # A sphere of this radius holds more than enough; the smallest edge of the box limits it.
     volume = np.sqrt(np.linalg.det(metric))
     radius = (3 / (4 * np.pi) * volume * (most + 1) * len(np.asarray(operations))) ** (1 / 3)
     reach = np.ceil(radius * np.sqrt(np.diag(np.linalg.inv(metric)))).astype(int) + 1
-    half = np.minimum(half, reach)
+    half = np.minimum(longest, reach)
     made = np.stack(
         np.meshgrid(*(np.arange(-n, n + 1) for n in half), indexing="ij"), axis=-1
     ).reshape(-1, 3)
     length = np.einsum("ni,ij,nj->n", made, metric, made)
     # The greatest of the equivalents represents them.
     images = np.einsum("ni,gij->gnj", made, np.asarray(operations, dtype=np.int64))
+    inside = (np.abs(images) <= longest).all(axis=(0, 2))
+    made, length, images = made[inside], length[inside], images[:, inside]
     base = 2 * int(np.abs(images).max(initial=0)) + 1
     rank = (images @ np.array([base * base, base, 1])).max(axis=0)
     order = np.lexsort((made @ np.array([-base * base, -base, -1]), np.round(length, 6)))
@@ -101,6 +108,18 @@ def prior_of(target: Target, spectrum: SpectrumFill, tails: Tails | None = None)
     vectors = lattice_vectors(target.cell, target.operations, target.grid.step)
     shifts = np.zeros((0, len(vectors))) if tails is None else tails.shifts(vectors)
     return Prior(vectors, spectrum.signal(vectors), WIDTH, shifts)
+
+
+def _positive(covariance: Floats) -> Floats:
+    """Return a covariance (n, n) whose correlation has no smaller eigenvalue than `_LEAST`."""
+    sigma = np.sqrt(np.diag(covariance))
+    if not sigma.all():
+        return covariance
+    values, vectors = np.linalg.eigh(covariance / sigma / sigma[:, None])
+    if values[0] >= _LEAST:
+        return covariance
+    raised: Floats = (vectors * np.maximum(values, _LEAST)) @ vectors.T
+    return raised * sigma * sigma[:, None]
 
 
 class HoleSums:
@@ -200,7 +219,7 @@ class HoleSums:
         shifts = self._prior.shifts
         if len(shifts):
             result += shifts.T @ shifts / len(shifts)
-        return result
+        return _positive(result)
 
     def _between(self, sums: Floats) -> Floats:
         """Return sums at differences of vectors, between normalised sets of equivalents."""
