@@ -44,6 +44,9 @@ _FEWEST = 2  # reflections without which the shape is not known
 # by the root of χ². If it explains less than some of it, the tails are something else.
 _BAD, _MOSTLY, _SOME = 2.0, 0.75, 0.4
 _UNLIKELY = 0.03  # probability of maxima below which none are modelled
+# A negative mean of A_G in its errors, with and without growth, that is no weak maximum. Kinds of
+# models differ by less than 2 there.
+_DIP = 8.0
 _SAMPLES = 16  # drawn models
 _SMALL = 0.1  # variance of a mode of their scatter that is left out, in that of the noise
 _TRIES = 4  # lengths of a step that are tried
@@ -232,6 +235,9 @@ class Tails:
         """Return models, and the growth of their A_G; None if the data need no maxima."""
         plain = data.fitted(None)
         maxima = [data.fitted(KINDS[0])]
+        if self._dips(maxima[0], data, whole):
+            self.chi2 = _per_degree(maxima[0], data)
+            return None
         maxima += [data.fitted(kind, maxima[0]) for kind in KINDS[1:]]
         # ln of the evidence for maxima that keep their size, or grow, against none. A_G of each
         # reflection reduces χ² by 1 even if there is no maximum; α, β and their spread are what is
@@ -251,6 +257,16 @@ class Tails:
         if growth is None or not self.rises or (self.chi2 > _BAD and explained < _MOSTLY):
             return None
         return maxima, growth
+
+    def _dips(self, fit: Fit, data: Problem, whole: Problem) -> bool:
+        """Return True if S certainly has minima at the reflections, so that no model has maxima."""
+        amplitude, error = whole.amplitudes(fit, fit.values)
+        known = np.isfinite(error)
+        a, variance = amplitude[known], error[known] ** 2 * _per_degree(fit, data)
+        profiles = np.ones(len(a)), self._squares[known]
+        return all(
+            np.sum(a * x / variance) < -_DIP * np.sqrt(np.sum(x**2 / variance)) for x in profiles
+        )
 
     def _growth(self, fit: Fit, data: Problem, whole: Problem) -> Growth | None:
         """Return the growth of the A_G of a fit; None as in `expected`."""
