@@ -29,6 +29,7 @@ from hklflow.volumes.hole_waves import Voxels, Waves
 from hklflow.volumes.tapered import LEAST, Tapered
 from hklflow.volumes.wave_box import box_of
 from hklflow.volumes.wave_power import WavePower
+from hklflow.volumes.white_field import WhiteField
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -102,6 +103,7 @@ class SpectrumFill:
         self._gain: dict[int, float] = {}
         self._power = WavePower(self._waves, target)
         self._cosines = CosineWaves(self._waves, target.grid, target.cell, q_max)
+        self._white = WhiteField(self._waves, self._voxels, self._random)
         power = self._power.of(self._known + self._voxels.waves_of(self._t))
         self._set_variance(power, float(self._t @ self._t))
 
@@ -262,7 +264,6 @@ class SpectrumFill:
         planes = waves.planes_of(plane, places)
         if reach is not None:
             waves.box = box_of(waves, planes, places, self._target, reach)
-            planes = waves.kept(planes, 1)[..., : waves.box_shape[2]]
         return waves.of_planes(planes, places), squares
 
     def _set_variance(self, power: Singles, squares: float) -> None:
@@ -350,20 +351,8 @@ class SpectrumFill:
         The field is t = F* V^(1/2) F n with white noise n, and its fill misses
         t_h + Λ_hh⁻¹ Λ_hm t_m = Λ_hh⁻¹ (F* V^(−1/2) F n)_h.
         """
-        waves, places = self._waves, self._waves.all_places()
-        # A field of −1 and 1 is as white as one of Gaussian numbers.
-        white = self._random.integers(0, 2, (len(places), *waves.periods[1:]), np.int8)
-        # The even part of noise has half the variance.
-        twice = 2 * places % waves.periods[0] == 0
-        size = np.where(twice | (not waves.even), 1.0, np.sqrt(0.5)).astype(np.float32)
-
-        def plane(place: int) -> Singles:
-            return (2 * white[place] - 1) * size[place]
-
-        planes = waves.planes_of(plane, places)
-        in_box = waves.of_planes(planes, places)
-        del planes
-        in_holes = self._voxels.taken(white, size)
+        waves = self._waves
+        in_box, in_holes = self._white.drawn()
         # The search starts at the field itself, so that what is not found counts as missed.
         fields = []
         for power in (0.5, -0.5):
