@@ -17,6 +17,7 @@ V differs from a constant V∞ in a box of r only (`box_of`), so that
 Λ = 1/V∞ − F* (1/V∞ − 1/V) F needs no other waves.
 """
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,8 +50,8 @@ _LEARNING, _TOLERANCE = 1e-3, 1e-4
 _STEPS, _LAST_STEPS = 40, 120
 # Bytes per voxel of the grid that `SpectrumFill` needs at most, measured.
 _BYTES = 24
-# Residual that is left of a cosine: the share that holes have of it matters, which is small.
-_ROUGHLY = 1e-2
+# Residual that is left of what a fill misses of a cosine.
+_ROUGHLY = 3e-2
 # Least variance of a filled voxel, in variances of a measured one.
 _LEAST_ERROR = 0.02
 
@@ -150,11 +151,7 @@ class SpectrumFill:
         beyond. ``errors`` (n,) are those of kriging.
         """
         shape = self._target.data.shape
-        mask = np.zeros(shape, np.uint8)
-        mask[tuple(voxels.T)] = 1
-        fill_kernels.symmetric_mask(mask, self._target.images)
-        more = np.flatnonzero(mask)
-        del mask
+        more = self._with_equivalents(voxels)
         more = np.setdiff1d(more[self._tapered.weights(more) >= LEAST], self.holes)
         known = self._known - Voxels(self._waves, more).waves_of(self._tapered.t_of(more))
         union = np.union1d(self.holes, more)
@@ -166,6 +163,14 @@ class SpectrumFill:
         found = np.where(union[place] == numbers, t[place], np.nan)
         code = np.full(len(voxels), PUNCHED, np.uint8)
         return self._tapered.s_of(found, numbers), self._errors_of(errors, numbers, code)
+
+    def _with_equivalents(self, voxels: Indices) -> Indices:
+        """Return the flat numbers, ascending, of voxels (n, 3), (l, k, h), and of their images."""
+        images, shape = self._target.images, self._target.data.shape
+        moved = voxels[:, ::-1] @ images[:, :, :3].swapaxes(1, 2) + images[:, None, :, 3]
+        moved = moved[..., ::-1].reshape(-1, 3)
+        inside = np.all((moved >= 0) & (moved < shape), axis=1)
+        return np.unique(np.ravel_multi_index(tuple(moved[inside].T), shape))
 
     def signal(self, vectors: Floats) -> Floats:
         """Return the share of V that is not noise at vectors (n, 3), in unit cells."""
@@ -202,13 +207,21 @@ class SpectrumFill:
         opposite = (mates[::-1] == -mates).all()
         mates = mates[: (len(mates) + 1) // 2] if opposite else mates
         known, whole = self._cosines.of(mates)
-        index = np.stack(np.unravel_index(self.holes, target.data.shape)[::-1], axis=1)
-        hkl = target.grid.first + index * step
+        hkl = self._hkl
         cosine = np.mean([np.cos(2 * np.pi * hkl @ mate) for mate in mates], axis=0)
         lost = self._cosines.taper(hkl) * cosine
-        known = (known - self._voxels.waves_of(lost)).astype(self._known.dtype)
-        filled = self._complete(self._voxels, known, np.zeros(len(hkl)), _STEPS, _ROUGHLY)
-        return 1 + float(cosine @ (filled - lost)) / whole
+        # Λ_hh (filled − lost) is −Λ times the whole cosine.
+        known *= self._weights
+        right = self._voxels.of_waves(known) - lost / self._beyond
+        wrong = self._solved(self._voxels, right, np.zeros(len(hkl)), _STEPS, _ROUGHLY)
+        return 1 + float(cosine @ wrong) / whole
+
+    @cached_property
+    def _hkl(self) -> Floats:
+        """Return hkl (n, 3) of the holes."""
+        grid = self._target.grid
+        index = np.stack(np.unravel_index(self.holes, self._target.data.shape)[::-1], axis=1)
+        return grid.first + index * grid.step
 
     # -------------------------------------------------------------------------- σ
 
