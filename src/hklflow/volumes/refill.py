@@ -54,6 +54,8 @@ def refill(
     again = SpectrumFill(target, q_max, threads, reach_of(target, holes))
     for _ in progress(range(ROUNDS), ROUNDS, "rounds of the spectrum"):
         again.learn()
+        if again.settled:
+            break
     spectrum = of_spectrum(target, holes, q_max, again, model)
     if spectrum is not None:
         found[NAME] = spectrum

@@ -43,6 +43,9 @@ NAME = "spectrum of the pair distribution"
 #: Rounds of `SpectrumFill.learn`: more change the result by less than its noise.
 ROUNDS = 3
 
+# Change of the fill in a round, in its errors, after which the next would change it by far less.
+_SETTLED = 0.1
+
 # Of the residual of the conjugate gradients, while V is learnt and at the end.
 _LEARNING, _TOLERANCE = 1e-3, 1e-4
 # Largest number of steps while V is learnt, and at the end. Holes of reflections take some 20; wide
@@ -83,6 +86,8 @@ class SpectrumFill:
         Steps of conjugate gradients so far.
     converged : bool
         False if the last system needed more steps than are allowed.
+    settled : bool
+        True if the last round of `learn` changed next to nothing.
     """
 
     def __init__(
@@ -90,7 +95,7 @@ class SpectrumFill:
     ) -> None:
         self._target = target
         self._random = np.random.default_rng(0)
-        self.steps, self.converged = 0, True
+        self.steps, self.converged, self.settled = 0, True, False
         self._tapered = Tapered(target, q_max)
         self.holes = self._tapered.holes()
         middle = _inversion_centre(target)
@@ -113,7 +118,10 @@ class SpectrumFill:
         missed = self._missed()
         self._gain = self._gains(missed)
         lost = self._power.of(self._voxels.waves_of(missed))
+        before = self._t
         self._t = self._complete(self._voxels, self._known, self._t, _STEPS, _LEARNING)
+        change = self._t - before
+        self.settled = float(change @ change) < _SETTLED**2 * float(missed @ missed)
         lost += self._power.of(self._known + self._voxels.waves_of(self._t))
         squares = float(self._t @ self._t + missed @ missed)
         self._set_variance(lost, squares)
