@@ -167,20 +167,24 @@ class Voxels:
     def __init__(self, waves: Waves, numbers: Indices) -> None:
         self.waves = waves
         index = np.stack(np.unravel_index(numbers, waves.shape))
-        middle, periods = (np.array(x)[:, None] for x in (waves.middle, waves.periods))
         self._own = np.arange(len(numbers))
         self._from = self._own
         if waves.even:
             upper = index[0] >= waves.middle[0]
             self._own = np.flatnonzero(upper)
             self._from = np.cumsum(upper) - 1
-            image = np.ravel_multi_index(tuple(2 * middle - index[:, ~upper]), waves.shape)
+            image = np.ravel_multi_index(tuple(2 * np.array(waves.middle)[:, None] - index[:, ~upper]), waves.shape)
             self._from[~upper] = self._from[np.searchsorted(numbers, image)]
-        l, k, h = ((index - middle) % periods)[:, self._own]  # noqa: E741
-        lines, self._line = np.unique(l * periods[1] + k, return_inverse=True)
-        self._h = h
-        self._places, self._plane = np.unique(lines // periods[1], return_inverse=True)
-        self._k = lines % periods[1]
+        l, k, self._h = (  # noqa: E741
+            (axis[self._own] - m) % p
+            for axis, m, p in zip(index, waves.middle, waves.periods, strict=True)
+        )
+        # Voxels of a line, and lines of a plane, follow each other.
+        lines = l * waves.periods[1] + k
+        first, self._line = _runs(lines)
+        self._k = k[first]
+        planes, self._plane = _runs(l[first])
+        self._places = l[first][planes]
 
     def sheets(self, x: NDArray[np.floating]) -> Complex:
         """Transform values (n,), with zero elsewhere, along h and k."""
@@ -270,3 +274,9 @@ class Voxels:
             column[n - high :] *= weights[low:, part]
             sheets[:, part] = waves.back_along_l(column, self._places)
         return self.values(sheets)
+
+
+def _runs(x: Indices) -> tuple[Indices, Indices]:
+    """Return the first places of runs of equal numbers, and the run of each number (n,)."""
+    new = np.diff(x, prepend=-1) != 0
+    return np.flatnonzero(new), np.cumsum(new) - 1

@@ -160,15 +160,15 @@ class SpectrumFill:
         """
         shape = self._target.data.shape
         more = self._with_equivalents(voxels)
-        more = np.setdiff1d(more[self._tapered.weights(more) >= LEAST], self.holes)
+        more = more[self._tapered.weights(more) >= LEAST]
+        more = more[~_among(self.holes, more)]
         known = self._known - Voxels(self._waves, more).waves_of(self._tapered.t_of(more))
-        union = np.union1d(self.holes, more)
-        start = np.zeros(len(union))
-        start[np.searchsorted(union, self.holes)] = self._t
+        places = np.searchsorted(self.holes, more)
+        union, start = np.insert(self.holes, places, more), np.insert(self._t, places, 0.0)
         t = self._complete(Voxels(self._waves, union), known, start, _LAST_STEPS)
         numbers = np.ravel_multi_index(tuple(voxels.T), shape)
         place = np.minimum(np.searchsorted(union, numbers), len(union) - 1)
-        found = np.where(union[place] == numbers, t[place], np.nan)
+        found = np.where(_among(union, numbers), t[place], np.nan)
         code = np.full(len(voxels), PUNCHED, np.uint8)
         return self._tapered.s_of(found, numbers), self._errors_of(errors, numbers, code)
 
@@ -394,6 +394,12 @@ class SpectrumFill:
         least = fill_kernels.canonical(self.holes, self._target.images, self._target.data.shape)
         least = np.where(least < 0, self.holes, least)
         return np.unique(least, return_inverse=True)[1].reshape(-1)
+
+
+def _among(numbers: Indices, some: Indices) -> NDArray[np.bool_]:
+    """Return which of some numbers are among ascending ones."""
+    place = np.searchsorted(numbers, some)
+    return np.append(numbers, -1)[place] == some
 
 
 def _inversion_centre(target: Target) -> tuple[int, ...] | None:
