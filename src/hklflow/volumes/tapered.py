@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.geometry import lattice
+from hklflow.volumes import fill_kernels
 from hklflow.volumes.fill import MEASURED, PUNCHED, UNMEASURED, Target
 from hklflow.volumes.pdf import unit_of
 from hklflow.volumes.tapers import Taper
@@ -66,8 +67,7 @@ class Tapered:
 
     def holes(self) -> Indices:
         """Return the flat numbers of the voxels of holes where the taper is large enough."""
-        code = self._target.code
-        numbers = np.flatnonzero((code == PUNCHED) | (code == UNMEASURED))
+        numbers = fill_kernels.numbers_of(self._target.code, PUNCHED, UNMEASURED)
         data = self._target.data.reshape(-1)[numbers]
         return numbers[np.isfinite(data) & (self.weights(numbers) >= LEAST)]
 
