@@ -224,6 +224,41 @@ def test_a_rough_fill_is_replaced_if_kriging_is_kept(
     np.testing.assert_array_equal(target.errors, expected.errors)
 
 
+def test_a_spectrum_that_is_too_large_leaves_kriging_and_says_what_is_missing() -> None:
+    world = hole_worlds.make_world("short-range order", "cubic", 31, 0.125, False)
+    target = target_of(world)
+    holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
+    found = controls(target, holes, world.q_max)
+    fill.fill(target, fill.BEST)
+    kriged = target.data.copy()
+    least, whole = (
+        spectrum.bytes_needed(target.data.shape, box) for box in ((0,), target.data.shape)
+    )
+    given = target, holes, found, fill.BEST, world.q_max
+    name, warnings, again = refill(*given, rough=True, memory=(least + whole) / 2)
+    assert (name, again) == (fill.BEST, None)
+    np.testing.assert_array_equal(target.data, kriged)
+    missing = int(warnings[0].split(" MB more")[0].split()[-1])
+    assert refill(*given, memory=(least + whole) / 2 + 1e6 * (missing + 1))[2] is not None
+
+
+def test_a_fill_that_no_longer_changes_is_settled() -> None:
+    world = hole_worlds.make_world("short-range order", "cubic", 31, 0.125, False)
+    found = SpectrumFill(target_of(world), world.q_max)
+    found.learn()
+    assert not found.settled
+    for _ in range(8):
+        found.learn()
+        if found.settled:
+            break
+    assert found.settled
+    # The next round changes less than a tenth of what a fill misses.
+    before = found._t
+    found.learn()
+    change = np.sqrt(np.mean((found._t - before) ** 2))
+    assert change < 0.1 * np.sqrt(np.mean(found._missed() ** 2))
+
+
 def test_a_cosine_is_recovered_as_by_a_dense_solution() -> None:
     world = hole_worlds.make_world("short-range order", "monoclinic", 13, 0.25, True)
     target = target_of(world)

@@ -51,17 +51,39 @@ _LEARNING, _TOLERANCE = 1e-3, 1e-4
 # Largest number of steps while V is learnt, and at the end. Holes of reflections take some 20; wide
 # gaps, to which only long waves reach, hundreds.
 _STEPS, _LAST_STEPS = 40, 120
-# Bytes per voxel of the grid that `SpectrumFill` needs at most, measured.
-_BYTES = 24
+# Bytes that `SpectrumFill` needs, measured: per voxel of the grid, and per voxel in a box of r.
+_BYTES, _BYTES_OF_BOX = 3, 20
 # Residual that is left of what a fill misses of a cosine.
 _ROUGHLY = 3e-2
 # Least variance of a filled voxel, in variances of a measured one.
 _LEAST_ERROR = 0.02
 
 
-def bytes_needed(shape: tuple[int, ...]) -> float:
-    """Return the memory that `SpectrumFill` needs at most, without the volume itself."""
-    return float(_BYTES * np.prod(shape, dtype=float))
+class TooLargeError(Exception):
+    """The fill needs more memory than it may take.
+
+    Attributes
+    ----------
+    needed : float
+        Bytes, without the volume itself.
+    """
+
+    def __init__(self, needed: float) -> None:
+        super().__init__(f"the fill by the spectrum needs {needed / 1e6:.0f} MB")
+        self.needed = needed
+
+
+def bytes_needed(shape: tuple[int, ...], box: tuple[int, ...] = (0,)) -> float:
+    """Return the memory that `SpectrumFill` needs, without the volume itself.
+
+    Parameters
+    ----------
+    shape : (3,) tuple of int
+        Voxels of the grid.
+    box : (3,) tuple of int
+        Numbers of waves that are kept, see `Waves`; by default, the least that may be needed.
+    """
+    return float(_BYTES * np.prod(shape, dtype=float) + _BYTES_OF_BOX * np.prod(box, dtype=float))
 
 
 class SpectrumFill:
@@ -77,6 +99,13 @@ class SpectrumFill:
     reach : float, optional
         Length of r in Å beyond which nothing of the holes' errors is left; None: unknown. Beyond
         it, V is learnt only as far as D exceeds its noise.
+    memory : float
+        Largest number of bytes to take.
+
+    Raises
+    ------
+    TooLargeError
+        If D exceeds its noise so far that the memory is too small.
 
     Attributes
     ----------
@@ -91,7 +120,12 @@ class SpectrumFill:
     """
 
     def __init__(
-        self, target: Target, q_max: float, threads: int = 1, reach: float | None = None
+        self,
+        target: Target,
+        q_max: float,
+        threads: int = 1,
+        reach: float | None = None,
+        memory: float = np.inf,
     ) -> None:
         self._target = target
         self._random = np.random.default_rng(0)
@@ -103,7 +137,7 @@ class SpectrumFill:
         self._orbits = self._numbered_orbits()
         self._voxels = Voxels(self._waves, self.holes)
         self._t = self._tapered.t_of(self.holes).astype(np.float64)
-        self._known, self._squares = self._waves_of_known(reach)
+        self._known, self._squares = self._waves_of_known(reach, memory)
         # Equivalent voxels have the same noise, so that their waves add up.
         self._noise = len(target.images) * self._tapered.noise / self._waves.size
         self._gain: dict[int, float] = {}
@@ -270,7 +304,9 @@ class SpectrumFill:
 
     # -------------------------------------------------------------------------- V
 
-    def _waves_of_known(self, reach: float | None) -> tuple[NDArray[Any], float]:
+    def _waves_of_known(
+        self, reach: float | None, memory: float = np.inf
+    ) -> tuple[NDArray[Any], float]:
         """Choose the box; return the waves of T with zero in holes, and the sum of T² there."""
         waves, places = self._waves, self._waves.places_of_grid()
         squares = 0.0
@@ -285,6 +321,9 @@ class SpectrumFill:
         planes = waves.planes_of(plane, places)
         if reach is not None:
             waves.box = box_of(waves, planes, places, self._target, reach)
+        needed = bytes_needed(waves.shape, waves.box)
+        if needed > memory:
+            raise TooLargeError(needed)
         return waves.of_planes(planes, places), squares
 
     def _set_variance(self, power: Singles, squares: float) -> None:
