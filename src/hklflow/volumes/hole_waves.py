@@ -91,8 +91,8 @@ class Waves:
         ]
 
     def along_k(self, rows: Complex) -> Complex:
-        """Transform rows (planes, k, h) along k."""
-        moved: Complex = scipy.fft.fft(rows, axis=1, workers=self.threads)
+        """Transform rows (planes, k, h) along k, in place."""
+        moved: Complex = scipy.fft.fft(rows, axis=1, overwrite_x=True, workers=self.threads)
         return moved
 
     def kept(self, x: NDArray[Any], axis: int, along: int | None = None) -> NDArray[Any]:
@@ -173,7 +173,9 @@ class Voxels:
             upper = index[0] >= waves.middle[0]
             self._own = np.flatnonzero(upper)
             self._from = np.cumsum(upper) - 1
-            image = np.ravel_multi_index(tuple(2 * np.array(waves.middle)[:, None] - index[:, ~upper]), waves.shape)
+            image = np.ravel_multi_index(
+                tuple(2 * np.array(waves.middle)[:, None] - index[:, ~upper]), waves.shape
+            )
             self._from[~upper] = self._from[np.searchsorted(numbers, image)]
         l, k, self._h = (  # noqa: E741
             (axis[self._own] - m) % p

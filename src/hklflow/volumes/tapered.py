@@ -1,5 +1,7 @@
 """T = w (S − μ): S without its mean, times a taper, plane by plane."""
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +23,7 @@ _TABLE = 1 << 16  # entries of the tables of w and μ over |Q|²
 _ENOUGH = 2e6  # voxels that give the unit, the mean of S and the noise
 
 
+@lru_cache(maxsize=4)
 def reach(q_max: float) -> float:
     """Return |Q| in 1/Å up to which the taper is at least `LEAST`, in the table of `Tapered`."""
     part = np.arange(_TABLE) / _TABLE
