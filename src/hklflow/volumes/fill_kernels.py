@@ -31,21 +31,16 @@ def gather(data, errors, code, bases, offsets, values, sigma):  # type: ignore[n
 def numbers_of(code, least, most):  # type: ignore[no-untyped-def]
     """Return the numbers, ascending, of voxels with codes from least to most."""
     flat = code.reshape(-1)
-    n, width = 0, np.uint8(most - least)
+    n = 0
     for i in range(len(flat)):
-        n += np.uint8(flat[i] - np.uint8(least)) <= width
+        if least <= flat[i] <= most:
+            n += 1
     found = np.empty(n, np.int64)
     n = 0
-    for start in range(0, len(flat), 64):
-        some = False
-        end = min(start + 64, len(flat))
-        for i in range(start, end):
-            some |= np.uint8(flat[i] - np.uint8(least)) <= width
-        if some:
-            for i in range(start, end):
-                if np.uint8(flat[i] - np.uint8(least)) <= width:
-                    found[n] = i
-                    n += 1
+    for i in range(len(flat)):
+        if least <= flat[i] <= most:
+            found[n] = i
+            n += 1
     return found
 
 

@@ -70,9 +70,10 @@ class WhiteField:
             # A field of −1 and 1 is as white as one of Gaussian numbers.
             bits = np.frombuffer(self._random.bytes(-(-size // 8)), np.uint8)
             signs = np.unpackbits(bits, count=size).reshape(waves.periods[1:])
-            values = 2 * signs.astype(np.float32) - 1
+            values: Singles = 2 * signs.astype(np.float32) - 1
             if waves.even and 2 * place % waves.periods[0] == 0:
-                values = (values + values[opposite]) / 2
+                values += values[opposite]
+                values *= np.float32(0.5)
             elif waves.even:
                 values *= np.float32(np.sqrt(0.5))
             taken.append(voxels.taken(place, values))
