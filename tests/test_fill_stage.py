@@ -153,7 +153,7 @@ def test_a_file_in_the_place_of_memory(
         np.testing.assert_array_equal(scratch[name], array)
     warning = small["warnings"].pop(0)
     assert warning.startswith("the holes are filled by kriging alone")
-    assert warning.endswith("needs 5 MB; set `memory` of `fill` to it")
+    assert warning.endswith("MB more; increase `memory` of `fill` by it")
     assert small == kriged
 
 

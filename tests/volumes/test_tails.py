@@ -8,7 +8,9 @@ from tests.truth.hole_targets import target_of
 from hklflow.stage import hole_checks
 from hklflow.volumes import fill
 from hklflow.volumes.spectrum import ROUNDS, SpectrumFill
-from hklflow.volumes.tail_models import Family, Kind, products
+from hklflow.volumes.tail_data import around
+from hklflow.volumes.tail_fit import Fit, Problem
+from hklflow.volumes.tail_models import KINDS, Family, Kind, products
 from hklflow.volumes.tail_share import usual, weigh
 from hklflow.volumes.tails import Tails
 
@@ -92,6 +94,54 @@ def test_no_maxima_are_claimed_where_there_are_none(kind: str, cell: str, norm: 
     model.subtract()
     model.restore()
     np.testing.assert_array_equal(target.data, before)
+
+
+@pytest.mark.parametrize(("height", "number"), [(-20.0, 3), (0.02, len(KINDS))])
+def test_only_certain_minima_save_the_fit_of_all_kinds(
+    monkeypatch: pytest.MonkeyPatch, height: float, number: int
+) -> None:
+    """S is 5 with a Gaussian at each reflection, of 0.2 σ, or far below zero within the hole."""
+    world = world_of("short-range order", "cubic")
+    target = target_of(world, 100.0, 0)
+    hkl = hole_worlds.hkl_of(world.grid)
+    q = (hkl - np.rint(hkl)) @ world.lattice.reciprocal.T
+    noise = np.random.default_rng(0).normal(size=target.data.shape)
+    target.errors[:] = 0.1
+    target.data[:] = 5 + height * np.exp(-2 * np.sum(q**2, axis=-1) / RADIUS**2) + 0.1 * noise
+    fitted, kinds = Problem.fitted, []
+
+    def counted(problem: Problem, kind: Kind | None, near: Fit | None = None) -> Fit:
+        kinds.append(kind)
+        return fitted(problem, kind, near)
+
+    monkeypatch.setattr(Problem, "fitted", counted)
+    model = Tails(target, reflections(world), RADIUS, world.q_max)
+    assert len(kinds) == 1 + number
+    assert not (model.found or model.rises)
+    assert 0.9 < model.chi2 < 1.5
+
+
+def test_products_of_the_derivatives_are_those_of_the_residuals() -> None:
+    """Of χ² with the amplitudes held, which `Problem.chi2` differs from by their best values."""
+    world = world_of("correlated displacements", "monoclinic")
+    target = target_of(world, 100.0, 0)
+    model = Tails(target, reflections(world), RADIUS, world.q_max)
+    family = model._family
+    problem = Problem(family, around(target, model._centres, RADIUS, model._outer), 999)
+    for kind in (None, KINDS[0]):
+        values = family.start(0.2, 0.5, False)
+        values[2:] += 0.02 * np.random.default_rng(0).normal(size=len(values) - 2)
+        products = problem._products(kind, values)
+        assert products[-1, -1] == pytest.approx(problem.chi2(kind, values))
+        slopes = []
+        for step in 1e-4 * np.eye(len(values)):
+            up, down = (problem.chi2(kind, values + sign * step) for sign in (1, -1))
+            slopes.append((up - down) / 4e-4)
+        expected = products[:-1, -1]
+        if kind is None:
+            slopes[:2] = expected[:2]
+        scale = np.sqrt(np.diag(products)[:-1] * products[-1, -1])
+        np.testing.assert_allclose(slopes / scale, expected / scale, atol=1e-4)
 
 
 @pytest.mark.parametrize(

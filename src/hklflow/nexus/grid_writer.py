@@ -185,7 +185,8 @@ class GridWriter:
         if not self._fast:
             self._count(at[0], arrays)
         for name in self._types:
-            block = arrays[name]
+            # HDF5 takes as long to find a dataset as to write a chunk.
+            block, dataset = arrays[name], self._group[name]
             for begin, n, chunk, whole in zip(
                 at, block.shape, self._chunks, self._grid.array_shape, strict=False
             ):
@@ -194,7 +195,7 @@ class GridWriter:
             for l in range(0, block.shape[0], self._chunks[0]):  # noqa: E741
                 for k in range(0, block.shape[1], self._chunks[1]):
                     part = block[l : l + self._chunks[0], k : k + self._chunks[1]]
-                    put(self._group[name], (at[0] + l, at[1] + k), part)
+                    put(dataset, (at[0] + l, at[1] + k), part)
 
     # Chunks that are not written take no space and read as the fill value.
 

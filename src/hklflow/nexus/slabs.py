@@ -30,7 +30,7 @@ class SlabReader:
 
     def __init__(self, dataset: h5py.Dataset) -> None:
         self.shape, self.dtype = dataset.shape, dataset.dtype
-        self._dataset = dataset
+        self._dataset, self._fill = dataset, dataset.fillvalue
         self._packed = self._is_packed()
         self._stored: dict[tuple[int, ...], int] = {}
         if self._packed:
@@ -52,14 +52,28 @@ class SlabReader:
         self, first: int, last: int, rows: slice = slice(None), columns: slice = slice(None)
     ) -> NDArray[Any]:
         """Return planes (last - first, rows, columns) along l, k, h, as stored."""
-        bounds = [
-            part.indices(n)[:2]
-            for part, n in zip((slice(first, last), rows, columns), self.shape, strict=True)
+        parts = slice(first, last), rows, columns
+        shape = [
+            max(b - a, 0)
+            for a, b, _ in (part.indices(n) for part, n in zip(parts, self.shape, strict=True))
         ]
-        if not self._packed:
-            part: NDArray[Any] = self._dataset[tuple(slice(a, b) for a, b in bounds)]
-            return part
-        out = np.empty([max(b - a, 0) for a, b in bounds], self.dtype)
+        out = np.empty(shape, self.dtype)
+        self.read_into(out, first, rows, columns)
+        return out
+
+    def read_into(
+        self,
+        out: NDArray[Any],
+        first: int,
+        rows: slice = slice(None),
+        columns: slice = slice(None),
+    ) -> None:
+        """Read planes from ``first`` on into a contiguous array."""
+        parts = slice(first, first + len(out)), rows, columns
+        bounds = [part.indices(n)[:2] for part, n in zip(parts, self.shape, strict=True)]
+        if not self._packed or out.dtype != self.dtype:
+            out[...] = self._dataset[tuple(slice(a, b) for a, b in bounds)]
+            return
         words = out.view(f"u{self.dtype.itemsize}")
         steps = self._dataset.chunks
         starts = (range(a - a % step, b, step) for (a, b), step in zip(bounds, steps, strict=True))
@@ -69,8 +83,7 @@ class SlabReader:
                 self._inflate(origin, skipped, words, at)
             else:
                 inside = (slice(max(i, 0), i + n) for i, n in zip(at, steps, strict=True))
-                out[tuple(inside)] = self._dataset.fillvalue
-        return out
+                out[tuple(inside)] = self._fill
 
     def _inflate(
         self, origin: tuple[int, ...], skipped: int, out: NDArray[Any], at: tuple[int, ...]

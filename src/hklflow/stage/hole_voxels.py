@@ -108,8 +108,7 @@ def _load(volume: "OpenVolume", target: "Target") -> None:
     for name, array in (("data", target.data), ("data_errors", target.errors)):
         stored = SlabReader(volume.group[name])
         for first in range(0, len(array), PLANES):
-            last = min(first + PLANES, len(array))
-            array[first:last] = stored.read(first, last)
+            stored.read_into(array[first : first + PLANES], first)
 
 
 def _radius(params: HoleSettings, target: "Target", group: "SpaceGroup") -> dict[str, Any]:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from hklflow.volumes.hole_covariance import Prior
     from hklflow.volumes.tails import Tails
 
-VERSION = 11
+VERSION = 12
 
-# Memory per voxel: S, σ, code, labels of the holes, and temporary arrays.
-_BYTES_PER_VOXEL = 16
+# Memory per voxel, measured: S, σ, code, and temporary arrays.
+_BYTES_PER_VOXEL = 12
 
 
 class Inputs(stage.Inputs):
@@ -61,9 +61,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     from hklflow import nexus, plots
     from hklflow.plots import fill as pictures
-    from hklflow.volumes import cosines, fill, hole_covariance, tail_share
+    from hklflow.volumes import cosines, fill, hole_covariance, spectrum, tail_share
     from hklflow.volumes.control import best_of, controls
-    from hklflow.volumes.refill import is_judged, refill
+    from hklflow.volumes.refill import is_judged, refill, too_large
 
     group = stage.read_orientation(inputs.orientation).group
     with nexus.open_volume(inputs.symmetrised) as volume:
@@ -77,11 +77,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         metrics, n = hole_voxels.punch_voxels(target, params, group, q_max, width)
         l = int(np.argmin(np.abs(target.grid.axis(2))))  # noqa: E741
         before = target.data[l].copy()
-        doubts = _room_for_spectrum(target.data.shape, params) if params.spectrum else []
+        memory = _memory_of_spectrum(target.data.shape, params)
+        missing = spectrum.bytes_needed(target.data.shape) - memory
+        doubts = [too_large(missing)] if params.spectrum and missing > 0 else []
         tails = _tails(target, params, group, q_max, metrics)
         if tails is not None:
             if params.spectrum and not doubts:
-                tail_share.weigh(target, tails, q_max, threads, stage.progress)
+                tail_share.weigh(target, tails, q_max, threads, stage.progress, memory)
             elif tails.found:
                 tails.weigh(*tail_share.usual(tails))
             metrics["maxima inside of holes"] = tails.summary()
@@ -90,18 +92,18 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
         found = controls(target, holes, q_max)
         model = best_of(found, fill.BEST)
-        spectrum = params.spectrum and not doubts and is_judged(found, model)
+        refilled = params.spectrum and not doubts and is_judged(found, model)
         warnings += doubts
         done = fill.fill(
             target,
             model,
             lambda items, total: stage.progress(items, total, "holes filled", lambda step: step),
-            rough=spectrum,
+            rough=refilled,
         )
         prior, tested = None, []
-        if spectrum:
+        if refilled:
             given = target, holes, found, model, q_max, threads, stage.progress
-            model, doubts, again = refill(*given, rough=True)
+            model, doubts, again = refill(*given, rough=True, memory=memory)
             if tails is not None:
                 tails.settle(again)
             if again is not None:
@@ -154,20 +156,25 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         print(f"warning: {warning}")
 
 
-def _room_for_spectrum(shape: tuple[int, ...], params: Params) -> list[str]:
-    """Return a warning if the memory does not suffice for the fill by the spectrum."""
+def _in_memory(shape: tuple[int, ...], params: Params) -> bool:
+    """Return True if S, σ and code are kept in memory; if not, the spectrum has all of it."""
     import numpy as np
 
     from hklflow.volumes import spectrum
 
-    own = _BYTES_PER_VOXEL * np.prod(shape, dtype=float)
-    needed = (own + spectrum.bytes_needed(shape)) / 1e6
-    if needed <= params.memory:
-        return []
-    return [
-        "the holes are filled by kriging alone, whose errors add up at lattice vectors of the "
-        f"ΔPDF: the fill by the spectrum needs {needed:.0f} MB; set `memory` of `fill` to it"
-    ]
+    needed = _BYTES_PER_VOXEL * np.prod(shape, dtype=float)
+    if params.spectrum:
+        # Correlations are usually shorter than half of the largest r.
+        needed += spectrum.bytes_needed(shape, tuple(n // 2 for n in shape))
+    return bool(needed <= params.memory * 1e6)
+
+
+def _memory_of_spectrum(shape: tuple[int, ...], params: Params) -> float:
+    """Return the bytes that are left for the fill by the spectrum."""
+    import numpy as np
+
+    own = _BYTES_PER_VOXEL * np.prod(shape, dtype=float) if _in_memory(shape, params) else 0.0
+    return float(params.memory * 1e6 - own)
 
 
 def _room(
@@ -178,7 +185,7 @@ def _room(
 
     from hklflow.nexus.scratch import Scratch
 
-    if _BYTES_PER_VOXEL * np.prod(shape, dtype=float) <= params.memory * 1e6:
+    if _in_memory(shape, params):
         return np.empty(shape, np.float32), np.empty(shape, np.float32), np.zeros(shape, np.uint8)
     folder = outputs.filled.parent
     data, errors = (Scratch(shape, np.float32, folder).array for _ in range(2))

@@ -195,10 +195,17 @@ def _inside(target: Target, bases: Indices, voxels: Indices, q_max: float) -> ND
     """Return which holes (n,) lie in the grid and where the spectrum predicts all their voxels."""
     inside = np.all(bases + voxels.min(axis=0) >= 0, axis=1)
     inside &= np.all(bases + voxels.max(axis=0) < target.data.shape, axis=1)
-    places = bases[inside, None] + voxels
-    numbers = np.ravel_multi_index(tuple(np.moveaxis(places, -1, 0)), target.data.shape)
-    within = radii(target, numbers.ravel()).reshape(numbers.shape) < reach(q_max)
-    inside[inside] = within.all(axis=1)
+    limit, shape = reach(q_max), target.data.shape
+    # A hole whose first voxel is farther from the limit than from its last voxel is not cut by it.
+    size = float(np.linalg.norm(voxels @ target.edges, axis=1).max())
+    first = radii(target, np.ravel_multi_index(tuple(bases[inside].T), shape))
+    within = first < limit - size * (1 + 1e-6)
+    cut = ~within & (first < limit + size * (1 + 1e-6))
+    places = bases[inside][cut, None] + voxels
+    numbers = np.ravel_multi_index(tuple(np.moveaxis(places, -1, 0)), shape)
+    lengths = radii(target, numbers.ravel()).reshape(numbers.shape)
+    within[cut] = (lengths < limit).all(axis=1)
+    inside[inside] = within
     return inside
 
 

@@ -6,6 +6,8 @@ to the digits of float32, because it is divided by V, which is small away from r
 voxels, it is too wide for that, and the sum over voxels is transformed.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
@@ -67,7 +69,7 @@ class CosineWaves:
         if (2 * self._half >= periods).any():
             return self._of_voxels(vectors)
         step = self._grid.step[::-1]
-        found = np.zeros(waves.box_shape, np.complex64)
+        found: NDArray[Any] = np.zeros(waves.box_shape, np.float32 if waves.even else np.complex64)
         ends = np.array([waves.halves(axis) for axis in range(3)])
         both = np.concatenate([vectors, -vectors])
         for vector in both:
@@ -87,10 +89,11 @@ class CosineWaves:
             ]
             value = self._at(np.stack(np.meshgrid(*apart, indexing="ij")[::-1], axis=-1))
             places = np.ix_(*(x % m for x, m in zip(at, box, strict=True)))
-            found[places] += value * self._phases(at) / (2 * n)
+            turned = value * self._phases(at) / (2 * n)
+            found[places] += turned.real if waves.even else turned
         apart = vectors[:, None] - both
         squares = float(self._at(apart).sum()) / (2 * n**2)
-        return (found.real.copy() if waves.even else found), squares
+        return found, squares
 
     def _of_voxels(self, vectors: Floats) -> tuple[NDArray[np.inexact], float]:
         """Return the same as `of`, from the sum over voxels."""
@@ -103,7 +106,8 @@ class CosineWaves:
         field[tuple(slice(n) for n in w.shape)] = w * cosine
         found = np.fft.rfftn(np.roll(field, [-m for m in waves.middle], (0, 1, 2)))
         found = waves.kept(waves.kept(found, 0), 1)[..., : waves.box_shape[2]]
-        return (found.real if waves.even else found), float(np.sum(w * cosine**2))
+        kind = np.float32 if waves.even else np.complex64
+        return (found.real if waves.even else found).astype(kind), float(np.sum(w * cosine**2))
 
     def _at(self, r: Floats) -> Floats:
         """Return the transform of w at vectors (..., 3) in unit cells."""

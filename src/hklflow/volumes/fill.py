@@ -111,14 +111,14 @@ def find_holes(target: Target, mask: NDArray[np.uint8]) -> list[Holes]:
     ----------
     mask : (l, k, h) uint8 array
     """
-    voxels = np.flatnonzero(mask)
+    voxels = kernels.numbers_of(mask, 1, 255)
     hole = kernels.connected(voxels, mask.shape)
     order = np.argsort(hole, kind="stable")
     voxels, hole = voxels[order], hole[order]
     first = np.flatnonzero(np.diff(hole, prepend=-1))
     if not len(first):
         return []
-    if kernels.is_symmetric(target.code, target.images):
+    if kernels.is_symmetric(target.code, voxels, target.images):
         least = np.minimum.reduceat(kernels.canonical(voxels, target.images, mask.shape), first)
         unique = least == voxels[first]
     else:
@@ -234,10 +234,9 @@ def fill(
     work: list[Holes] = []
     hidden = []
     for kind in (PUNCHED, UNMEASURED):
-        mask = (code == kind).view(np.uint8)
-        work += find_holes(target, mask)
-        hidden.append(np.flatnonzero(mask))
-        del mask
+        hidden.append(kernels.numbers_of(code, kind, kind))
+        if len(hidden[-1]):
+            work += find_holes(target, (code == kind).view(np.uint8))
     data, errors = target.data.reshape(-1), target.errors.reshape(-1)
     numbers = np.concatenate(hidden)
     data[numbers] = errors[numbers] = np.nan

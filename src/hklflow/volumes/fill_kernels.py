@@ -28,6 +28,23 @@ def gather(data, errors, code, bases, offsets, values, sigma):  # type: ignore[n
 
 
 @kernel
+def numbers_of(code, least, most):  # type: ignore[no-untyped-def]
+    """Return the numbers, ascending, of voxels with codes from least to most."""
+    flat = code.reshape(-1)
+    n = 0
+    for i in range(len(flat)):
+        if least <= flat[i] <= most:
+            n += 1
+    found = np.empty(n, np.int64)
+    n = 0
+    for i in range(len(flat)):
+        if least <= flat[i] <= most:
+            found[n] = i
+            n += 1
+    return found
+
+
+@kernel
 def connected(voxels, shape):  # type: ignore[no-untyped-def]
     """Return the place, in ascending voxels, of the first voxel that each is connected with.
 
@@ -83,23 +100,20 @@ def canonical(voxels, operations, shape):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def is_symmetric(code, operations):  # type: ignore[no-untyped-def]
-    """Return True if all images of voxels to be filled (code 1 or 2) must also be filled."""
+def is_symmetric(code, voxels, operations):  # type: ignore[no-untyped-def]
+    """Return True if all images of voxels (n,) must be filled (code 1 or 2)."""
     n_l, n_k, n_h = code.shape
-    for l in range(n_l):  # noqa: E741
-        for k in range(n_k):
-            for h in range(n_h):
-                if code[l, k, h] != 1 and code[l, k, h] != 2:
-                    continue
-                for o in range(len(operations)):
-                    w = operations[o]
-                    x = w[0, 0] * h + w[0, 1] * k + w[0, 2] * l + w[0, 3]
-                    y = w[1, 0] * h + w[1, 1] * k + w[1, 2] * l + w[1, 3]
-                    z = w[2, 0] * h + w[2, 1] * k + w[2, 2] * l + w[2, 3]
-                    if not (0 <= x < n_h and 0 <= y < n_k and 0 <= z < n_l):
-                        return False
-                    if code[z, y, x] != 1 and code[z, y, x] != 2:
-                        return False
+    for v in voxels:
+        h, k, l = v % n_h, v // n_h % n_k, v // (n_h * n_k)  # noqa: E741
+        for o in range(len(operations)):
+            w = operations[o]
+            x = w[0, 0] * h + w[0, 1] * k + w[0, 2] * l + w[0, 3]
+            y = w[1, 0] * h + w[1, 1] * k + w[1, 2] * l + w[1, 3]
+            z = w[2, 0] * h + w[2, 1] * k + w[2, 2] * l + w[2, 3]
+            if not (0 <= x < n_h and 0 <= y < n_k and 0 <= z < n_l):
+                return False
+            if code[z, y, x] != 1 and code[z, y, x] != 2:
+                return False
     return True
 
 

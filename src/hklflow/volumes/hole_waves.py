@@ -91,15 +91,21 @@ class Waves:
         ]
 
     def along_k(self, rows: Complex) -> Complex:
-        """Transform rows (planes, k, h) along k."""
-        moved: Complex = scipy.fft.fft(rows, axis=1, workers=self.threads)
+        """Transform rows (planes, k, h) along k, in place."""
+        moved: Complex = scipy.fft.fft(rows, axis=1, overwrite_x=True, workers=self.threads)
         return moved
 
-    def kept(self, x: NDArray[Any], axis: int) -> NDArray[Any]:
-        """Return the waves in the box along an axis with all waves."""
-        if self.box[axis] == x.shape[axis]:
+    def kept(self, x: NDArray[Any], axis: int, along: int | None = None) -> NDArray[Any]:
+        """Return the waves in the box along an axis with all waves.
+
+        Parameters
+        ----------
+        along : int, optional
+            Axis of the box; None: that of the array.
+        """
+        low, high = self.halves(axis if along is None else along)
+        if low + high == x.shape[axis]:
             return x
-        low, high = self.halves(axis)
         return np.concatenate([x.take(range(low), axis), x.take(range(-high, 0), axis)], axis)
 
     def halves(self, axis: int) -> tuple[int, int]:
@@ -138,10 +144,12 @@ class Waves:
         return back
 
     def of_planes(self, planes: Complex, places: Indices) -> NDArray[Any]:
-        """Return the waves of what `planes_of` returned."""
+        """Return the waves of what `planes_of` returned; also for a larger box than now."""
         waves = np.empty(self.box_shape, np.float32 if self.even else np.complex64)
+        rows = self.kept(np.arange(planes.shape[1]), 0, 1)
         for part in self.columns():
-            waves[:, part] = self.kept(self.along_l(planes[:, part], places), 0)
+            sheets = planes[:, rows[part], : waves.shape[2]]
+            waves[:, part] = self.kept(self.along_l(sheets, places), 0)
         return waves
 
 
@@ -159,20 +167,26 @@ class Voxels:
     def __init__(self, waves: Waves, numbers: Indices) -> None:
         self.waves = waves
         index = np.stack(np.unravel_index(numbers, waves.shape))
-        middle, periods = (np.array(x)[:, None] for x in (waves.middle, waves.periods))
         self._own = np.arange(len(numbers))
         self._from = self._own
         if waves.even:
             upper = index[0] >= waves.middle[0]
             self._own = np.flatnonzero(upper)
             self._from = np.cumsum(upper) - 1
-            image = np.ravel_multi_index(tuple(2 * middle - index[:, ~upper]), waves.shape)
+            image = np.ravel_multi_index(
+                tuple(2 * np.array(waves.middle)[:, None] - index[:, ~upper]), waves.shape
+            )
             self._from[~upper] = self._from[np.searchsorted(numbers, image)]
-        l, k, h = ((index - middle) % periods)[:, self._own]  # noqa: E741
-        lines, self._line = np.unique(l * periods[1] + k, return_inverse=True)
-        self._h = h
-        self._places, self._plane = np.unique(lines // periods[1], return_inverse=True)
-        self._k = lines % periods[1]
+        l, k, self._h = (  # noqa: E741
+            (axis[self._own] - m) % p
+            for axis, m, p in zip(index, waves.middle, waves.periods, strict=True)
+        )
+        # Voxels of a line, and lines of a plane, follow each other.
+        lines = l * waves.periods[1] + k
+        first, self._line = _runs(lines)
+        self._k = k[first]
+        planes, self._plane = _runs(l[first])
+        self._places = l[first][planes]
 
     def sheets(self, x: NDArray[np.floating]) -> Complex:
         """Transform values (n,), with zero elsewhere, along h and k."""
@@ -215,19 +229,20 @@ class Voxels:
         )
         return np.asarray(lines[self._line, self._h][self._from], dtype=np.float64)
 
-    def taken(self, field: NDArray[np.int8], size: Singles) -> Floats:
-        """Return the values (n,) of a field of 0 and 1 that stand for -size and size.
+    def taken(self, place: int, plane: Singles) -> Singles:
+        """Return the values of a plane (k, h) of a period in its voxels; see `joined`."""
+        i = np.searchsorted(self._places, place)
+        if i == len(self._places) or self._places[i] != place:
+            return np.zeros(0, np.float32)
+        first, last = np.searchsorted(self._line, np.searchsorted(self._plane, (i, i + 1)))
+        own = slice(int(first), int(last))
+        values: Singles = plane[self._k[self._line[own]], self._h[own]]
+        return values
 
-        Parameters
-        ----------
-        field : (l, k, h) array
-            For each of `Waves.all_places`.
-        size : (l,) array
-        """
-        at = self._plane[self._line]
-        place = self._places[at]
-        values = (2.0 * field[place, self._k[self._line], self._h] - 1) * size[place]
-        return values[self._from]
+    def joined(self, parts: list[Singles]) -> Floats:
+        """Return the values (n,) of what `taken` returned for all planes from place 0 on."""
+        values: Floats = np.concatenate(parts)[self._from].astype(np.float64)
+        return values
 
     def waves_of(self, x: NDArray[np.floating]) -> NDArray[Any]:
         """Return the waves of values (n,), with zero elsewhere."""
@@ -261,3 +276,9 @@ class Voxels:
             column[n - high :] *= weights[low:, part]
             sheets[:, part] = waves.back_along_l(column, self._places)
         return self.values(sheets)
+
+
+def _runs(x: Indices) -> tuple[Indices, Indices]:
+    """Return the first places of runs of equal numbers, and the run of each number (n,)."""
+    new = np.diff(x, prepend=-1) != 0
+    return np.flatnonzero(new), np.cumsum(new) - 1

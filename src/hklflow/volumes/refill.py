@@ -6,13 +6,22 @@ import numpy as np
 
 from hklflow.volumes.control import Control, better, of_spectrum
 from hklflow.volumes.fill import Holes, Target, fill
-from hklflow.volumes.spectrum import NAME, ROUNDS, SpectrumFill
+from hklflow.volumes.spectrum import NAME, ROUNDS, SpectrumFill, TooLargeError
 from hklflow.volumes.wave_box import reach_of
 
 
 def is_judged(found: dict[str, Control], model: str) -> bool:
     """Return True if control holes judge kriging, so that the spectrum can be compared with it."""
     return model in found and bool(np.isfinite(found[model].rms))
+
+
+def too_large(missing: float) -> str:
+    """Return a warning that some bytes are missing for the spectrum."""
+    return (
+        "the holes are filled by kriging alone, whose errors add up at lattice vectors of the "
+        f"ΔPDF: the fill by the spectrum needs {missing / 1e6:.0f} MB more; increase `memory` of "
+        "`fill` by it"
+    )
 
 
 def refill(
@@ -24,6 +33,7 @@ def refill(
     threads: int = 1,
     progress: Callable[[Iterable[int], int, str], Iterable[int]] = lambda items, *_: items,
     rough: bool = False,
+    memory: float = np.inf,
 ) -> tuple[str, list[str], SpectrumFill | None]:
     """Fill the kriged holes again, in place.
 
@@ -47,13 +57,22 @@ def refill(
         Function that gets the iterable over the rounds, their number and name, and returns it.
     rough : bool
         True if the holes are filled roughly only: if kriging is kept, they are filled again.
+    memory : float
+        Largest number of bytes for the spectrum.
     """
     if not is_judged(found, model):
         return model, [], None
     kriging = found[model]
-    again = SpectrumFill(target, q_max, threads, reach_of(target, holes))
+    try:
+        again = SpectrumFill(target, q_max, threads, reach_of(target, holes), memory)
+    except TooLargeError as error:
+        if rough:
+            fill(target, model)
+        return model, [too_large(error.needed - memory)], None
     for _ in progress(range(ROUNDS), ROUNDS, "rounds of the spectrum"):
         again.learn()
+        if again.settled:
+            break
     spectrum = of_spectrum(target, holes, q_max, again, model)
     if spectrum is not None:
         found[NAME] = spectrum

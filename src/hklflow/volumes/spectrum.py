@@ -17,6 +17,7 @@ V differs from a constant V∞ in a box of r only (`box_of`), so that
 Λ = 1/V∞ − F* (1/V∞ − 1/V) F needs no other waves.
 """
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from hklflow.volumes.hole_waves import Voxels, Waves
 from hklflow.volumes.tapered import LEAST, Tapered
 from hklflow.volumes.wave_box import box_of
 from hklflow.volumes.wave_power import WavePower
+from hklflow.volumes.white_field import WhiteField
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -41,22 +43,47 @@ NAME = "spectrum of the pair distribution"
 #: Rounds of `SpectrumFill.learn`: more change the result by less than its noise.
 ROUNDS = 3
 
+# Change of the fill in a round, in its errors, after which the next would change it by far less.
+_SETTLED = 0.1
+
 # Of the residual of the conjugate gradients, while V is learnt and at the end.
 _LEARNING, _TOLERANCE = 1e-3, 1e-4
 # Largest number of steps while V is learnt, and at the end. Holes of reflections take some 20; wide
 # gaps, to which only long waves reach, hundreds.
 _STEPS, _LAST_STEPS = 40, 120
-# Bytes per voxel of the grid that `SpectrumFill` needs at most, measured.
-_BYTES = 24
-# Residual that is left of a cosine: the share that holes have of it matters, which is small.
-_ROUGHLY = 1e-2
+# Bytes that `SpectrumFill` needs, measured: per voxel of the grid, and per voxel in a box of r.
+_BYTES, _BYTES_OF_BOX = 3, 20
+# Residual that is left of what a fill misses of a cosine.
+_ROUGHLY = 3e-2
 # Least variance of a filled voxel, in variances of a measured one.
 _LEAST_ERROR = 0.02
 
 
-def bytes_needed(shape: tuple[int, ...]) -> float:
-    """Return the memory that `SpectrumFill` needs at most, without the volume itself."""
-    return float(_BYTES * np.prod(shape, dtype=float))
+class TooLargeError(Exception):
+    """The fill needs more memory than it may take.
+
+    Attributes
+    ----------
+    needed : float
+        Bytes, without the volume itself.
+    """
+
+    def __init__(self, needed: float) -> None:
+        super().__init__(f"the fill by the spectrum needs {needed / 1e6:.0f} MB")
+        self.needed = needed
+
+
+def bytes_needed(shape: tuple[int, ...], box: tuple[int, ...] = (0,)) -> float:
+    """Return the memory that `SpectrumFill` needs, without the volume itself.
+
+    Parameters
+    ----------
+    shape : (3,) tuple of int
+        Voxels of the grid.
+    box : (3,) tuple of int
+        Numbers of waves that are kept, see `Waves`; by default, the least that may be needed.
+    """
+    return float(_BYTES * np.prod(shape, dtype=float) + _BYTES_OF_BOX * np.prod(box, dtype=float))
 
 
 class SpectrumFill:
@@ -72,6 +99,13 @@ class SpectrumFill:
     reach : float, optional
         Length of r in Å beyond which nothing of the holes' errors is left; None: unknown. Beyond
         it, V is learnt only as far as D exceeds its noise.
+    memory : float
+        Largest number of bytes to take.
+
+    Raises
+    ------
+    TooLargeError
+        If D exceeds its noise so far that the memory is too small.
 
     Attributes
     ----------
@@ -81,14 +115,21 @@ class SpectrumFill:
         Steps of conjugate gradients so far.
     converged : bool
         False if the last system needed more steps than are allowed.
+    settled : bool
+        True if the last round of `learn` changed next to nothing.
     """
 
     def __init__(
-        self, target: Target, q_max: float, threads: int = 1, reach: float | None = None
+        self,
+        target: Target,
+        q_max: float,
+        threads: int = 1,
+        reach: float | None = None,
+        memory: float = np.inf,
     ) -> None:
         self._target = target
         self._random = np.random.default_rng(0)
-        self.steps, self.converged = 0, True
+        self.steps, self.converged, self.settled = 0, True, False
         self._tapered = Tapered(target, q_max)
         self.holes = self._tapered.holes()
         middle = _inversion_centre(target)
@@ -96,12 +137,13 @@ class SpectrumFill:
         self._orbits = self._numbered_orbits()
         self._voxels = Voxels(self._waves, self.holes)
         self._t = self._tapered.t_of(self.holes).astype(np.float64)
-        self._known, self._squares = self._waves_of_known(reach)
+        self._known, self._squares = self._waves_of_known(reach, memory)
         # Equivalent voxels have the same noise, so that their waves add up.
         self._noise = len(target.images) * self._tapered.noise / self._waves.size
         self._gain: dict[int, float] = {}
         self._power = WavePower(self._waves, target)
         self._cosines = CosineWaves(self._waves, target.grid, target.cell, q_max)
+        self._white = WhiteField(self._waves, self._voxels, self._random)
         power = self._power.of(self._known + self._voxels.waves_of(self._t))
         self._set_variance(power, float(self._t @ self._t))
 
@@ -110,7 +152,10 @@ class SpectrumFill:
         missed = self._missed()
         self._gain = self._gains(missed)
         lost = self._power.of(self._voxels.waves_of(missed))
+        before = self._t
         self._t = self._complete(self._voxels, self._known, self._t, _STEPS, _LEARNING)
+        change = self._t - before
+        self.settled = float(change @ change) < _SETTLED**2 * float(missed @ missed)
         lost += self._power.of(self._known + self._voxels.waves_of(self._t))
         squares = float(self._t @ self._t + missed @ missed)
         self._set_variance(lost, squares)
@@ -148,22 +193,26 @@ class SpectrumFill:
         beyond. ``errors`` (n,) are those of kriging.
         """
         shape = self._target.data.shape
-        mask = np.zeros(shape, np.uint8)
-        mask[tuple(voxels.T)] = 1
-        fill_kernels.symmetric_mask(mask, self._target.images)
-        more = np.flatnonzero(mask)
-        del mask
-        more = np.setdiff1d(more[self._tapered.weights(more) >= LEAST], self.holes)
+        more = self._with_equivalents(voxels)
+        more = more[self._tapered.weights(more) >= LEAST]
+        more = more[~_among(self.holes, more)]
         known = self._known - Voxels(self._waves, more).waves_of(self._tapered.t_of(more))
-        union = np.union1d(self.holes, more)
-        start = np.zeros(len(union))
-        start[np.searchsorted(union, self.holes)] = self._t
+        places = np.searchsorted(self.holes, more)
+        union, start = np.insert(self.holes, places, more), np.insert(self._t, places, 0.0)
         t = self._complete(Voxels(self._waves, union), known, start, _LAST_STEPS)
         numbers = np.ravel_multi_index(tuple(voxels.T), shape)
         place = np.minimum(np.searchsorted(union, numbers), len(union) - 1)
-        found = np.where(union[place] == numbers, t[place], np.nan)
+        found = np.where(_among(union, numbers), t[place], np.nan)
         code = np.full(len(voxels), PUNCHED, np.uint8)
         return self._tapered.s_of(found, numbers), self._errors_of(errors, numbers, code)
+
+    def _with_equivalents(self, voxels: Indices) -> Indices:
+        """Return the flat numbers, ascending, of voxels (n, 3), (l, k, h), and of their images."""
+        images, shape = self._target.images, self._target.data.shape
+        moved = voxels[:, ::-1] @ images[:, :, :3].swapaxes(1, 2) + images[:, None, :, 3]
+        moved = moved[..., ::-1].reshape(-1, 3)
+        inside = np.all((moved >= 0) & (moved < shape), axis=1)
+        return np.unique(np.ravel_multi_index(tuple(moved[inside].T), shape))
 
     def signal(self, vectors: Floats) -> Floats:
         """Return the share of V that is not noise at vectors (n, 3), in unit cells."""
@@ -200,13 +249,21 @@ class SpectrumFill:
         opposite = (mates[::-1] == -mates).all()
         mates = mates[: (len(mates) + 1) // 2] if opposite else mates
         known, whole = self._cosines.of(mates)
-        index = np.stack(np.unravel_index(self.holes, target.data.shape)[::-1], axis=1)
-        hkl = target.grid.first + index * step
+        hkl = self._hkl
         cosine = np.mean([np.cos(2 * np.pi * hkl @ mate) for mate in mates], axis=0)
         lost = self._cosines.taper(hkl) * cosine
-        known = (known - self._voxels.waves_of(lost)).astype(self._known.dtype)
-        filled = self._complete(self._voxels, known, np.zeros(len(hkl)), _STEPS, _ROUGHLY)
-        return 1 + float(cosine @ (filled - lost)) / whole
+        # Λ_hh (filled − lost) is −Λ times the whole cosine.
+        known *= self._weights
+        right = self._voxels.of_waves(known) - lost / self._beyond
+        wrong = self._solved(self._voxels, right, np.zeros(len(hkl)), _STEPS, _ROUGHLY)
+        return 1 + float(cosine @ wrong) / whole
+
+    @cached_property
+    def _hkl(self) -> Floats:
+        """Return hkl (n, 3) of the holes."""
+        grid = self._target.grid
+        index = np.stack(np.unravel_index(self.holes, self._target.data.shape)[::-1], axis=1)
+        return grid.first + index * grid.step
 
     # -------------------------------------------------------------------------- σ
 
@@ -247,7 +304,9 @@ class SpectrumFill:
 
     # -------------------------------------------------------------------------- V
 
-    def _waves_of_known(self, reach: float | None) -> tuple[NDArray[Any], float]:
+    def _waves_of_known(
+        self, reach: float | None, memory: float = np.inf
+    ) -> tuple[NDArray[Any], float]:
         """Choose the box; return the waves of T with zero in holes, and the sum of T² there."""
         waves, places = self._waves, self._waves.places_of_grid()
         squares = 0.0
@@ -262,7 +321,9 @@ class SpectrumFill:
         planes = waves.planes_of(plane, places)
         if reach is not None:
             waves.box = box_of(waves, planes, places, self._target, reach)
-            planes = waves.kept(planes, 1)[..., : waves.box_shape[2]]
+        needed = bytes_needed(waves.shape, waves.box)
+        if needed > memory:
+            raise TooLargeError(needed)
         return waves.of_planes(planes, places), squares
 
     def _set_variance(self, power: Singles, squares: float) -> None:
@@ -350,20 +411,8 @@ class SpectrumFill:
         The field is t = F* V^(1/2) F n with white noise n, and its fill misses
         t_h + Λ_hh⁻¹ Λ_hm t_m = Λ_hh⁻¹ (F* V^(−1/2) F n)_h.
         """
-        waves, places = self._waves, self._waves.all_places()
-        # A field of −1 and 1 is as white as one of Gaussian numbers.
-        white = self._random.integers(0, 2, (len(places), *waves.periods[1:]), np.int8)
-        # The even part of noise has half the variance.
-        twice = 2 * places % waves.periods[0] == 0
-        size = np.where(twice | (not waves.even), 1.0, np.sqrt(0.5)).astype(np.float32)
-
-        def plane(place: int) -> Singles:
-            return (2 * white[place] - 1) * size[place]
-
-        planes = waves.planes_of(plane, places)
-        in_box = waves.of_planes(planes, places)
-        del planes
-        in_holes = self._voxels.taken(white, size)
+        waves = self._waves
+        in_box, in_holes = self._white.drawn()
         # The search starts at the field itself, so that what is not found counts as missed.
         fields = []
         for power in (0.5, -0.5):
@@ -384,6 +433,12 @@ class SpectrumFill:
         least = fill_kernels.canonical(self.holes, self._target.images, self._target.data.shape)
         least = np.where(least < 0, self.holes, least)
         return np.unique(least, return_inverse=True)[1].reshape(-1)
+
+
+def _among(numbers: Indices, some: Indices) -> NDArray[np.bool_]:
+    """Return which of some numbers are among ascending ones."""
+    place = np.searchsorted(numbers, some)
+    return np.append(numbers, -1)[place] == some
 
 
 def _inversion_centre(target: Target) -> tuple[int, ...] | None:

@@ -130,10 +130,14 @@ class Problem:
         if kind is not None:
             six = self._family.maximum(values, kind, q)
             design[..., 0] = np.einsum("gnp,np->gn", item.peaks, six)
-        design[..., -4] = 1 + self._waves[i] @ self._family.of_waves(values)
-        design[..., -3:] = q
+        design[..., -4:] = self._smooth(values, i)
         design *= w[..., None]
         return design
+
+    def _smooth(self, values: Floats, i: int) -> Floats:
+        """Return b and q (n, 4)."""
+        b = 1 + self._waves[i] @ self._family.of_waves(values)
+        return np.column_stack([b, self._data[i].ring.q])
 
     def _residuals(self, kind: Kind | None, values: Floats) -> Floats:
         parts = []
@@ -144,30 +148,57 @@ class Problem:
         return np.concatenate([*parts, self._family.unusual(values, kind)])
 
     def _products(self, kind: Kind | None, values: Floats) -> Floats:
-        """Return the products (n + 1, n + 1) of the derivatives and, as the last, the residuals."""
+        """Return the products (n + 1, n + 1) of the derivatives and, as the last, the residuals.
+
+        The derivatives are of S over σ: those with the shape of the maximum are A_G times sums over
+        Q_i Q_j, and those with b are B_G times cosines. What depends on the reflection is summed
+        first, so that no array of all derivatives is needed.
+        """
         unusual = self._family.unusual(values, kind)
         rest = np.column_stack([np.diag(1 / self._family.widths(kind)), unusual])
         total: Floats = rest.T @ rest
         for i, item in enumerate(self._data):
-            q, r = np.linalg.qr(self._design(kind, values, i))
+            design = self._design(kind, values, i)
+            q, r = np.linalg.qr(design)
             right = _right(item)
             seen = q.swapaxes(1, 2) @ right
             x = np.linalg.solve(r, seen)[..., 0]
-            columns = np.empty((*item.weights.shape, len(values) + 1))
-            own = len(values) - self._waves[i].shape[1]
+            w, waves = item.weights, self._waves[i]
+            own = slice(len(values) - waves.shape[1], len(values))
+            # Minus the derivatives by b, and their products with the design.
+            scaled = x[:, -4, None] * w
+            total[own, own] += waves.T @ (np.sum(scaled**2, axis=0)[:, None] * waves)
+            total[own, -1] -= waves.T @ np.sum(scaled * right[..., 0], axis=0)
+            onto = np.zeros((*seen.shape[:2], len(values)))
+            onto[..., own] = (design.swapaxes(1, 2) * scaled[:, None]) @ waves
             if kind is not None:
                 slopes = self._family.slopes(values, kind, item.ring.q, self._stiffness[i])
-                peaks = (item.peaks.swapaxes(0, 1) @ slopes).swapaxes(0, 1)
-                np.multiply(peaks, x[:, 0, None, None], out=columns[..., :own])
-            else:
-                columns[..., :own] = 0
-            np.multiply(self._waves[i], x[:, -4, None, None], out=columns[..., own:-1])
-            columns[..., :-1] *= -item.weights[..., None]
-            columns[..., -1:] = right
+                shape = slice(0, own.start)
+                lines = slopes.reshape(-1, slopes.shape[2])
+                peaks = item.peaks * (x[:, 0, None] * w)[..., None]
+                swapped = peaks.transpose(1, 2, 0)  # (n, 6, g)
+                among = (swapped @ swapped.swapaxes(1, 2)) @ slopes
+                total[shape, shape] += lines.T @ among.reshape(lines.shape)
+                across = swapped @ np.stack([scaled, right[..., 0]], axis=2).swapaxes(0, 1)
+                across = across.swapaxes(1, 2) @ slopes
+                total[shape, own] += across[:, 0].T @ waves
+                total[shape, -1] -= across[:, 1].sum(axis=0)
+                # All columns of the design but the first are the same for all reflections, over σ.
+                peaks *= w[..., None]
+                common = self._smooth(values, i)[:, :, None, None] * slopes[:, None]
+                common = common.transpose(0, 2, 1, 3).reshape(len(lines), -1)
+                flat = peaks.reshape(len(peaks), -1)
+                onto[:, 1:, shape] = (flat @ common).reshape(len(peaks), 4, -1)
+                peaks *= (design[..., 0] / np.where(w > 0, w, 1.0))[..., None]
+                onto[:, 0, shape] = flat @ lines
+            total[-1, -1] += float(np.sum(right**2))
             # Without what the linear parameters take up.
-            taken = (q.swapaxes(1, 2) @ columns).reshape(-1, columns.shape[2])
-            columns = columns.reshape(-1, columns.shape[2])
-            total += columns.T @ columns - taken.T @ taken
+            taken = -np.linalg.solve(r.swapaxes(1, 2), onto)
+            taken = np.concatenate([taken, seen], axis=2).reshape(-1, len(values) + 1)
+            total -= taken.T @ taken
+        shared = self._family.sizes[0] + 2
+        total[shared:-1, :shared] = total[:shared, shared:-1].T
+        total[-1, :-1] = total[:-1, -1]
         return total
 
 

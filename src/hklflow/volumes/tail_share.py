@@ -36,6 +36,7 @@ def weigh(
     q_max: float,
     threads: int = 1,
     progress: Progress = lambda items, *_: items,
+    memory: float = np.inf,
 ) -> None:
     """Give a model of maxima the share that the rim of the holes needs.
 
@@ -50,9 +51,11 @@ def weigh(
         Not subtracted.
     q_max : float
         1/Å.
+    memory : float
+        Largest number of bytes for the spectrum.
     """
     if tails.found:
-        share = _measured(target, tails, q_max, threads, progress)
+        share = _measured(target, tails, q_max, threads, progress, memory)
         tails.weigh(*(share or usual(tails)))
 
 
@@ -63,7 +66,12 @@ def usual(tails: Tails) -> tuple[float, float]:
 
 
 def _measured(
-    target: Target, tails: Tails, q_max: float, threads: int, progress: Progress
+    target: Target,
+    tails: Tails,
+    q_max: float,
+    threads: int,
+    progress: Progress,
+    memory: float,
 ) -> tuple[float, float] | None:
     """Return the share and its error; None if the rim cannot tell."""
     wider = tails.beyond_rim()
@@ -73,7 +81,8 @@ def _measured(
     found = control.controls(target, holes, q_max)
     model = control.best_of(found, BEST)
     fill(target, model, rough=is_judged(found, model))
-    again = refill(target, holes, found, model, q_max, threads, progress, rough=True)[2]
+    given = target, holes, found, model, q_max, threads, progress
+    again = refill(*given, rough=True, memory=memory)[2]
     if again is None:
         return None
     voxels, number = tails.rim()

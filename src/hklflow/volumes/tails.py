@@ -44,6 +44,9 @@ _FEWEST = 2  # reflections without which the shape is not known
 # by the root of χ². If it explains less than some of it, the tails are something else.
 _BAD, _MOSTLY, _SOME = 2.0, 0.75, 0.4
 _UNLIKELY = 0.03  # probability of maxima below which none are modelled
+# Kinds that are unlike each other: if S has minima by all of them, no other has maxima. And the
+# reduction of χ², in its standard deviations by noise, that is no noise.
+_UNLIKE, _CERTAIN = (KINDS[0], KINDS[5], KINDS[7]), 5.0
 _SAMPLES = 16  # drawn models
 _SMALL = 0.1  # variance of a mode of their scatter that is left out, in that of the noise
 _TRIES = 4  # lengths of a step that are tried
@@ -231,8 +234,16 @@ class Tails:
     def _fits(self, data: Problem, whole: Problem) -> tuple[list[Fit], Growth] | None:
         """Return models, and the growth of their A_G; None if the data need no maxima."""
         plain = data.fitted(None)
-        maxima = [data.fitted(KINDS[0])]
-        maxima += [data.fitted(kind, maxima[0]) for kind in KINDS[1:]]
+        first = data.fitted(KINDS[0])
+        fits = {KINDS[0]: first}
+        for kind in _UNLIKE:
+            fits[kind] = fits.get(kind) or data.fitted(kind, first)
+            if not self._dips(plain, fits[kind], data, whole):
+                break
+        else:
+            self.chi2 = _per_degree(first, data)
+            return None
+        maxima = [fits.get(kind) or data.fitted(kind, first) for kind in KINDS]
         # ln of the evidence for maxima that keep their size, or grow, against none. A_G of each
         # reflection reduces χ² by 1 even if there is no maximum; α, β and their spread are what is
         # new.
@@ -251,6 +262,18 @@ class Tails:
         if growth is None or not self.rises or (self.chi2 > _BAD and explained < _MOSTLY):
             return None
         return maxima, growth
+
+    def _dips(self, plain: Fit, fit: Fit, data: Problem, whole: Problem) -> bool:
+        """Return True if S has minima at the reflections, and certainly not for noise."""
+        amplitude, error = whole.amplitudes(fit, fit.values)
+        known = np.isfinite(error)
+        weighted = amplitude[known] / error[known] ** 2
+        # A_G of each reflection reduces χ² by 1 even if S is flat.
+        excess = (plain.chi2 - fit.chi2) / _per_degree(fit, data) - data.reflections
+        return bool(
+            max(weighted.sum(), weighted @ self._squares[known]) < 0
+            and excess > _CERTAIN * np.sqrt(2 * data.reflections)
+        )
 
     def _growth(self, fit: Fit, data: Problem, whole: Problem) -> Growth | None:
         """Return the growth of the A_G of a fit; None as in `expected`."""

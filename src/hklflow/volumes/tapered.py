@@ -1,9 +1,12 @@
 """T = w (S − μ): S without its mean, times a taper, plane by plane."""
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.geometry import lattice
+from hklflow.volumes import fill_kernels
 from hklflow.volumes.fill import MEASURED, PUNCHED, UNMEASURED, Target
 from hklflow.volumes.pdf import unit_of
 from hklflow.volumes.tapers import Taper
@@ -20,6 +23,7 @@ _TABLE = 1 << 16  # entries of the tables of w and μ over |Q|²
 _ENOUGH = 2e6  # voxels that give the unit, the mean of S and the noise
 
 
+@lru_cache(maxsize=4)
 def reach(q_max: float) -> float:
     """Return |Q| in 1/Å up to which the taper is at least `LEAST`, in the table of `Tapered`."""
     part = np.arange(_TABLE) / _TABLE
@@ -66,8 +70,7 @@ class Tapered:
 
     def holes(self) -> Indices:
         """Return the flat numbers of the voxels of holes where the taper is large enough."""
-        code = self._target.code
-        numbers = np.flatnonzero((code == PUNCHED) | (code == UNMEASURED))
+        numbers = fill_kernels.numbers_of(self._target.code, PUNCHED, UNMEASURED)
         data = self._target.data.reshape(-1)[numbers]
         return numbers[np.isfinite(data) & (self.weights(numbers) >= LEAST)]
 

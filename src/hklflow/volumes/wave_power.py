@@ -101,7 +101,8 @@ def equivalents(waves: Waves, target: Target) -> NDArray[np.uint8]:
     moved = (operations.transpose(0, 2, 1) - np.eye(3)) * steps
     twins = np.empty((n_z, n_y, n_x // 2 + 1), np.uint8)
     stays = np.empty((n_y | 1, n_x // 2 + 1), np.int64)
+    numbers = len(operations) // np.maximum(np.arange(len(operations) + 1), 1)
     for z in range(n_z):
         pdf_kernels.stabilisers(z if z <= n_z // 2 else z - n_z, moved, stays)
-        twins[z, (np.arange(n_y) - n_y // 2) % n_y] = len(operations) // stays[:n_y]
+        twins[z, (np.arange(n_y) - n_y // 2) % n_y] = numbers[stays[:n_y]]
     return twins
