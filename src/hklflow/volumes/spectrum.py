@@ -111,6 +111,11 @@ class SpectrumFill:
         power = self._power.of(self._known + self._voxels.waves_of(self._t))
         self._set_variance(power, float(self._t @ self._t))
 
+    @property
+    def unit(self) -> float:
+        """Unit of T, in units of S."""
+        return self._tapered.unit
+
     def learn(self) -> None:
         """Fill the holes with V as it is known, and learn V from the result."""
         missed = self._missed()
