@@ -222,21 +222,25 @@ class HoleSums:
 
     def covariance(self) -> Floats:
         """Return the covariance (n, n) of the ΔPDF at the vectors of the prior."""
-        even = (self._sums + self._sums[::-1, ::-1, ::-1]) / 2
+        even = self._even(self._sums)
         noise, h = self._between(even.real), self._between(even.imag) / self._weight
         # B < 1 and H <= 1 keep the matrix regular.
         b = np.clip(self._prior.signal, 0.0, 1 - 1e-6)
         l = np.linalg.solve(np.eye(len(b)) - h * b, h)  # noqa: E741
-        share = float(even.imag[tuple(self._middle[::-1])]) / self._weight
         size = np.sqrt([len(s) for s in self._sets])
         both = size[:, None] * size
         # The holes have the noise of their neighbours.
-        variance = self._noise / (1 - share)
+        variance = self._noise / (1 - self._share_of_holes())
         noise += variance * (h + (b[:, None] + b - 1) * (l + l.T) / 2)
         result: Floats = noise / both
         gaps = self._of_gaps()
         if gaps.any() and len(self._prior.missed):
-            factor = self._factors(gaps, variance * np.diag(l) / np.diag(both))
+            # Gaps have the noise of their neighbours, and the rest of their errors.
+            noise = variance * self._between(self._even(self._in_gaps)) / self._weight / both
+            result += noise
+            # The drawn fields contain the noise of holes and gaps.
+            known = variance * np.diag(l) / np.diag(both) + 2 * np.diag(noise)
+            factor = self._factors(gaps, known)
             gaps *= factor[:, None] * factor
         result += gaps
         result = self._scale() * (result + result.T) / 2
@@ -244,30 +248,31 @@ class HoleSums:
         if len(shifts):
             result += shifts.T @ shifts / len(shifts)
         return result
+
     def _scale(self) -> float:
         """Return the variance of the ΔPDF for a sum of variances of 1 over sets of equivalents."""
         made = self._plan
         return made.scale**2 * (len(made.operations) if made.symmetrised else 1)
 
-    def _factors(self, gaps: Floats, of_holes: Floats) -> Floats:
+    def _even(self, sums: NDArray[Any]) -> NDArray[Any]:
+        """Return the mean of sums at R and −R."""
+        return (sums + sums[::-1, ::-1, ::-1]) / 2
+
+    def _factors(self, gaps: Floats, known: Floats) -> Floats:
         """Return factors (n,) of the errors by gaps that give them the variances of drawn fields.
 
         Parameters
         ----------
         gaps : (n, n) array
             Covariance by gaps without factors.
-        of_holes : (n,) array
-            Variances of what is missed in the holes of reflections, with its noise.
+        known : (n,) array
+            Variances of the drawn fields that other terms have.
         """
-        noise = np.diag(self._between((self._in_gaps + self._in_gaps[::-1, ::-1, ::-1]) / 2))
-        noise = noise * self._noise / (self._weight * (1 - self._share_of_holes()))
-        noise = noise / [len(s) for s in self._sets]
-        drawn = np.mean(self._prior.missed**2, axis=0) / self._scale() - of_holes - noise
-        starts = np.arange(0, max(len(drawn) - _ALIKE // 2, 1), _ALIKE)
-        sums = np.add.reduceat(drawn, starts) / np.add.reduceat(np.diag(gaps), starts)
-        factors: Floats = np.repeat(
-            np.sqrt(np.maximum(sums, 0)), np.diff(np.append(starts, len(drawn)))
-        )
+        rest = np.mean(self._prior.missed**2, axis=0) / self._scale() - known
+        starts = np.arange(0, max(len(rest) - _ALIKE // 2, 1), _ALIKE)
+        sums = np.add.reduceat(rest, starts) / np.add.reduceat(np.diag(gaps), starts)
+        lengths = np.diff(np.append(starts, len(rest)))
+        factors: Floats = np.repeat(np.sqrt(np.maximum(sums, 0)), lengths)
         return factors
 
     def _share_of_holes(self) -> float:
