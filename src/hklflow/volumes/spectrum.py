@@ -137,9 +137,7 @@ class SpectrumFill:
         numbers = self.holes[written]
         places = np.unravel_index(numbers, target.data.shape)
         target.data[places] = s[written]
-        target.errors[places] = self._errors_of(
-            target.errors[places], numbers, target.code[places]
-        )
+        target.errors[places] = self._errors_of(target.errors[places], numbers, target.code[places])
         fill_kernels.average(target.data, target.errors, target.code, target.images)
         return len(numbers)
 
@@ -261,8 +259,9 @@ class SpectrumFill:
                 continue
             parts = [numbers]
             if self._tapered.gaps:
-                order = np.argsort(kriged[numbers], kind="stable")
-                parts = np.array_split(numbers[order], min(_PARTS, len(numbers)))
+                quantiles = np.quantile(kriged[numbers], np.arange(1, _PARTS) / _PARTS)
+                group = np.searchsorted(np.unique(quantiles), kriged[numbers], side="right")
+                parts = [numbers[group == i] for i in np.unique(group)]
             means, ratios = [], []
             for part in parts:
                 squares = [float(np.mean(missed[part] ** 2)) for missed in fields]
