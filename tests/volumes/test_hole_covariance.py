@@ -92,7 +92,7 @@ def test_chi_square_of_a_world_is_one() -> None:
 
 
 def test_chi_square_of_a_world_with_a_cone_and_gaps_is_near_one() -> None:
-    """With σ of the filled voxels alone, chi square is 0.7 and sums over shells have pulls of 0.3."""
+    """With σ of the filled voxels alone, sums over shells have pulls of 0.3."""
     world = hole_worlds.make_world("size effect", "monoclinic", 41, 0.1, True)
     judge = hole_judge.Judge(world, hole_judge.lattice_vectors(world, 82))
     residuals, covariances = [], []

@@ -14,13 +14,14 @@ and the error of the ΔPDF is that of the measured voxels, with the covariance N
 
 What drawn models of maxima in the holes (`tails.py`) differ by is added: an error common to all.
 Vectors that are equivalent are one: H is summed over both sets. Wide gaps are no holes that repeat.
-What is lost there is added to L as a field with the spectrum of the ΔPDF and σ of the filled voxels.
+What is lost there is taken for a field with the spectrum of the ΔPDF and σ of the filled voxels.
 This has about the right correlations, but too large variances: where the ΔPDF is strong, measured
-voxels determine the gap best. Random fields that are punched and filled (`SpectrumFill.missed`) are
-draws of L, and give its variances.
+voxels determine the gap best. Random fields that are punched and filled (`SpectrumFill.missed`)
+give the variances.
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -114,7 +115,7 @@ def prior_of(target: Target, spectrum: SpectrumFill, tails: Tails | None = None)
 
 
 def _missed_at(vectors: Floats, target: Target, spectrum: SpectrumFill) -> Floats:
-    """Return the ΔPDF (k, n) at lattice vectors (n, 3) of what the fill of k random fields misses."""
+    """Return the ΔPDF (k, n) at vectors (n, 3) of what the fills of k random fields miss."""
     most = np.abs(vectors).max(axis=0).astype(int)
     # Axes h, k, l of the grid: exp(2πi h u).
     waves = [
@@ -129,7 +130,7 @@ def _missed_at(vectors: Floats, target: Target, spectrum: SpectrumFill) -> Float
     plane = np.zeros(shape[1] * shape[2])
     for values, missed in zip(found, spectrum.missed, strict=True):
         sums = np.zeros(2 * most[::-1] + 1, np.complex128)
-        for l, (first, last) in enumerate(zip(starts, starts[1:], strict=False)):  # noqa: E741
+        for l, (first, last) in enumerate(pairwise(starts)):  # noqa: E741
             own = spectrum.holes[first:last] - l * len(plane)
             plane[own] = missed[first:last]
             part = waves[1].T @ (plane.reshape(shape[1:]) @ waves[0])
