@@ -229,18 +229,18 @@ class HoleSums:
         b = np.clip(self._prior.signal, 0.0, 1 - 1e-6)
         l = np.linalg.solve(np.eye(len(b)) - h * b, h)  # noqa: E741
         size = np.sqrt([len(s) for s in self._sets])
-        both = size[:, None] * size
         # The holes have the noise of their neighbours.
         variance = self._noise / (1 - self._share_of_holes())
         noise += variance * (h + (b[:, None] + b - 1) * (l + l.T) / 2)
-        result: Floats = noise / both
+        result: Floats = noise / size[:, None] / size
         gaps = self._of_gaps()
         if gaps.any() and len(self._prior.missed):
             # Gaps have the noise of their neighbours, and the rest of their errors.
-            noise = variance * self._between(self._even(self._in_gaps)) / self._weight / both
+            noise = self._between(self._even(self._in_gaps)) / self._weight
+            noise *= variance / (size[:, None] * size)
             result += noise
             # The drawn fields contain the noise of holes and gaps.
-            known = variance * np.diag(l) / np.diag(both) + 2 * np.diag(noise)
+            known = variance * np.diag(l) / size**2 + 2 * np.diag(noise)
             factor = self._factors(gaps, known)
             gaps *= factor[:, None] * factor
         result += gaps
