@@ -6,8 +6,10 @@ from tests.volumes.test_spectrum import target_of
 
 from hklflow.geometry.grid import Grid
 from hklflow.volumes import fill, hole_covariance, spectrum
+from hklflow.volumes.control import controls
 from hklflow.volumes.hole_covariance import HoleSums, Prior
 from hklflow.volumes.pdf_plan import plan
+from hklflow.volumes.refill import refill
 from hklflow.volumes.tapers import Taper
 
 FRIEDEL = np.stack([np.eye(3, dtype=int), -np.eye(3, dtype=int)])
@@ -116,6 +118,38 @@ def test_chi_square_of_a_world_is_one() -> None:
     residuals, covariances = hole_judge.pulls(candidate, judge, 100.0, 3)
     result = hole_judge.verdict(residuals, covariances)
     assert 0.8 < result.chi2_full < 1.25
+    assert 0.7 < result.shells < 1.3
+
+
+def test_chi_square_of_a_world_with_a_cone_and_gaps_is_near_one() -> None:
+    """With σ of the filled voxels alone, sums over shells have pulls of 0.3."""
+    world = hole_worlds.make_world("size effect", "monoclinic", 41, 0.1, True)
+    judge = hole_judge.Judge(world, hole_judge.lattice_vectors(world, 82))
+    residuals, covariances = [], []
+    for seed in range(2):
+        target = target_of(world)
+        values, sigma = world.measure(100.0, seed)
+        measured = target.code == fill.MEASURED
+        target.data[measured], target.errors[measured] = values[measured], sigma[measured]
+        holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
+        found = controls(target, holes, world.q_max)
+        fill.fill(target)
+        again = refill(target, holes, found, fill.BEST, world.q_max)[2]
+        assert again is not None
+        prior = hole_covariance.prior_of(target, again)
+        assert len(prior.missed) > 8
+        taper = Taper("tukey", world.q_max, 0.5)
+        covariance = stated(target, taper, prior, world.lattice.operations)
+        numbers = {
+            tuple(np.rint(mate).astype(int)): i
+            for i, vector in enumerate(prior.vectors)
+            for mate in vector @ world.lattice.operations
+        }
+        own = [numbers[tuple(v)] for v in judge.vectors]
+        covariances.append(covariance[np.ix_(own, own)])
+        residuals.append(judge.transform(target.data.astype(float)) - judge.truth)
+    result = hole_judge.verdict(np.array(residuals), covariances)
+    assert 0.75 < result.chi2_full < 1.3
     assert 0.7 < result.shells < 1.3
 
 

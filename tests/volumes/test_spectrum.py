@@ -199,7 +199,7 @@ def test_a_fill_that_does_not_converge_says_so(monkeypatch: pytest.MonkeyPatch) 
     target = target_of(world)
     holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
     found = controls(target, holes, world.q_max)
-    monkeypatch.setattr(spectrum, "_LAST_STEPS", 8)
+    monkeypatch.setattr(spectrum, "_STEPS", 8)
     _, (words,), _ = refill(target, holes, found, fill.BEST, world.q_max)
     assert "has not converged" in words
 
@@ -328,3 +328,40 @@ def test_holes_follow_a_change_of_the_measured_voxels() -> None:
     change = target.data[holes] - before
     np.testing.assert_allclose(found[inner], change[inner], atol=0.003)
     assert np.abs(change[inner]).max() > 0.1
+
+
+def test_errors_of_gaps_and_of_holes_next_to_them_are_right() -> None:
+    """Kriging's σ is largest for reflections in a gap, and was the scale of all reflections."""
+    world = hole_worlds.make_world("short-range order", "cubic", 41, 0.1, True)
+    target = target_of(world, 10.0)
+    holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
+    found = controls(target, holes, world.q_max)
+    fill.fill(target)
+    assert refill(target, holes, found, fill.BEST, world.q_max)[:2] == (NAME, [])
+    q = np.linalg.norm(hole_worlds.hkl_of(world.grid) @ world.lattice.reciprocal.T, axis=-1)
+    inner = hole_judge.taper(q, world.q_max) > 0.3
+    gaps = hole_worlds.holes(world.lattice, world.grid, 1e-9) == hole_worlds.UNMEASURED
+    punched = target.code == fill.PUNCHED
+    for own in (punched & ~gaps, punched & gaps, target.code == fill.UNMEASURED):
+        wrong = (target.data - world.truth)[own & inner]
+        sigma = target.errors[own & inner]
+        assert 0.15 < np.sqrt(np.mean(wrong**2) / np.mean(sigma**2)) < 1.2
+        assert np.median(np.abs(wrong) / sigma) < 1
+
+
+def test_kriging_at_the_rim_of_gaps_is_not_taken_for_measured() -> None:
+    """Values on the rim of q_max that are wrong by 1 are no data for the rest of the gap."""
+    world = hole_worlds.make_world("short-range order", "cubic", 41, 0.1, True)
+    target = target_of(world)
+    other = replace(target, data=target.data.copy())
+    q = np.linalg.norm(hole_worlds.hkl_of(world.grid) @ world.lattice.reciprocal.T, axis=-1)
+    w = hole_judge.taper(q, world.q_max)
+    other.data[(other.code == fill.UNMEASURED) & (w < 0.04) & (w > 0.002)] += 1
+    first, second = (SpectrumFill(x, world.q_max) for x in (target, other))
+    for found in (first, second):
+        found._t[:] = 0
+        found._variance = first._variance
+        found._weights = first._weights
+        found.write()
+    own = (target.code == fill.UNMEASURED) & (w > 0.3)
+    np.testing.assert_allclose(other.data[own], target.data[own], atol=1e-3)

@@ -35,6 +35,13 @@ def write_prior(entry: h5py.Group, prior: "Prior") -> None:
         "S per angstrom^3",
         description="by drawn models of the maxima in holes, one per row",
     )
+    add_array(
+        group,
+        "missed",
+        prior.missed,
+        "S per angstrom^3",
+        description="by what the fill of drawn random fields misses, one per row",
+    )
 
 
 def read_prior(volume: h5py.Group) -> "Prior | None":
@@ -44,8 +51,9 @@ def read_prior(volume: h5py.Group) -> "Prior | None":
     group = volume.parent.get(PRIOR)
     if group is None:
         return None
-    vectors, signal, shifts = (group[name][()] for name in ("vectors", "signal", "shifts"))
-    return Prior(vectors, signal, float(group["width"][()]), shifts)
+    names = ("vectors", "signal", "shifts", "missed")
+    vectors, signal, shifts, missed = (group[name][()] for name in names)
+    return Prior(vectors, signal, float(group["width"][()]), shifts, missed)
 
 
 def write_covariance(entry: h5py.Group, vectors: Floats, covariance: Floats) -> None:

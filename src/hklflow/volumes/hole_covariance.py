@@ -15,9 +15,13 @@ and the error of the ΔPDF is that of the measured voxels, with the covariance N
 What drawn models of maxima in the holes (`tails.py`) differ by is added: an error common to all.
 Vectors that are equivalent are one: H is summed over both sets. Wide gaps are no holes that repeat.
 What is lost there is taken for a field with the spectrum of the ΔPDF and σ of the filled voxels.
+This has about the right correlations, but too large variances: where the ΔPDF is strong, measured
+voxels determine the gap best. Random fields that are punched and filled (`SpectrumFill.missed`)
+give the variances.
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -39,6 +43,8 @@ MOST = 300
 # measured voxels and what the holes lost are added as if noise were the same everywhere, which can
 # make less than nothing of a sum that is known well; the least of right ones are 0.016 to 0.2.
 _LEAST = 0.01
+# Vectors of about the same length that get one factor from the drawn fields.
+_ALIKE = 8
 # Largest number of vectors whose waves cross the gaps.
 _SOURCES = 1000
 
@@ -57,12 +63,16 @@ class Prior:
         Standard deviation of the neighbourhood in which the variance was learnt, Å.
     shifts : (m, n) array
         Deviations of the ΔPDF by drawn models of the maxima in holes, S per Å³; m may be 0.
+    missed : (k, n) array
+        Errors of the ΔPDF by random fields that are punched and filled, S per Å³, with the taper of
+        the fill; k is 0 without gaps.
     """
 
     vectors: Floats
     signal: Floats
     width: float
     shifts: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    missed: Floats = field(default_factory=lambda: np.zeros((0, 0)))
 
 
 def lattice_vectors(
@@ -107,7 +117,34 @@ def prior_of(target: Target, spectrum: SpectrumFill, tails: Tails | None = None)
     """Return what a fill takes the ΔPDF for at lattice vectors."""
     vectors = lattice_vectors(target.cell, target.operations, target.grid.step)
     shifts = np.zeros((0, len(vectors))) if tails is None else tails.shifts(vectors)
-    return Prior(vectors, spectrum.signal(vectors), WIDTH, shifts)
+    missed = _missed_at(vectors, target, spectrum)
+    return Prior(vectors, spectrum.signal(vectors), WIDTH, shifts, missed)
+
+
+def _missed_at(vectors: Floats, target: Target, spectrum: SpectrumFill) -> Floats:
+    """Return the ΔPDF (k, n) at vectors (n, 3) of what the fills of k random fields miss."""
+    most = np.abs(vectors).max(axis=0).astype(int)
+    # Axes h, k, l of the grid: exp(2πi h u).
+    waves = [
+        np.exp(2j * np.pi * np.outer(target.grid.axis(i), np.arange(-n, n + 1)))
+        for i, n in enumerate(most)
+    ]
+    shape = target.data.shape
+    scale = spectrum.unit * float(np.prod(target.grid.step)) / lattice.volume(target.cell)
+    x, y, z = vectors.astype(int).T + most[:, None]
+    starts = np.searchsorted(spectrum.holes, np.arange(shape[0] + 1) * shape[1] * shape[2])
+    found = np.zeros((len(spectrum.missed), len(vectors)))
+    plane = np.zeros(shape[1] * shape[2])
+    for values, missed in zip(found, spectrum.missed, strict=True):
+        sums = np.zeros(2 * most[::-1] + 1, np.complex128)
+        for l, (first, last) in enumerate(pairwise(starts)):  # noqa: E741
+            own = spectrum.holes[first:last] - l * len(plane)
+            plane[own] = missed[first:last]
+            part = waves[1].T @ (plane.reshape(shape[1:]) @ waves[0])
+            plane[own] = 0
+            sums += waves[2][l][:, None, None] * part
+        values[:] = scale * sums[z, y, x].real
+    return found
 
 
 def _positive(covariance: Floats) -> Floats:
@@ -146,6 +183,7 @@ class HoleSums:
         shape = tuple(2 * self._middle[::-1] + 1)
         self._sums = np.zeros(shape, np.complex128)
         self._gaps = np.zeros((3, *shape))
+        self._in_gaps = np.zeros(shape)
         self._weight = self._noise = 0.0
 
     def _waves_at(self, shift: Floats) -> list[NDArray[np.complex64]]:
@@ -183,6 +221,7 @@ class HoleSums:
         self._sums += transformed(variance + 1j * punched, self._waves)
         gaps = known & (own == UNMEASURED)
         if gaps.any():
+            self._in_gaps += transformed(np.where(gaps, squares, 0.0), self._waves).real
             amplitude = np.where(gaps, taper * errors, 0.0)
             for sums, waves in zip(self._gaps, self._shifted, strict=True):
                 sums += transformed(amplitude, waves).real
@@ -203,23 +242,63 @@ class HoleSums:
 
     def covariance(self) -> Floats:
         """Return the covariance (n, n) of the ΔPDF at the vectors of the prior."""
-        even = (self._sums + self._sums[::-1, ::-1, ::-1]) / 2
+        even = self._even(self._sums)
         noise, h = self._between(even.real), self._between(even.imag) / self._weight
         # B < 1 and H <= 1 keep the matrix regular.
         b = np.clip(self._prior.signal, 0.0, 1 - 1e-6)
         l = np.linalg.solve(np.eye(len(b)) - h * b, h)  # noqa: E741
-        share = float(even.imag[tuple(self._middle[::-1])]) / self._weight
-        # The holes have the noise of their neighbours.
-        noise += self._noise / (1 - share) * (h + (b[:, None] + b - 1) * (l + l.T) / 2)
         size = np.sqrt([len(s) for s in self._sets])
-        made = self._plan
-        result: Floats = noise / size[:, None] / size + self._of_gaps()
-        group = len(made.operations) if made.symmetrised else 1
-        result = made.scale**2 * group * (result + result.T) / 2
+        # The holes have the noise of their neighbours.
+        variance = self._noise / (1 - self._share_of_holes())
+        noise += variance * (h + (b[:, None] + b - 1) * (l + l.T) / 2)
+        result: Floats = noise / size[:, None] / size
+        gaps = self._of_gaps()
+        if gaps.any() and len(self._prior.missed):
+            # Gaps have the noise of their neighbours, and the rest of their errors.
+            noise = self._between(self._even(self._in_gaps)) / self._weight
+            noise *= variance / (size[:, None] * size)
+            result += noise
+            # The drawn fields contain the noise of holes and gaps.
+            known = variance * np.diag(l) / size**2 + 2 * np.diag(noise)
+            factor = self._factors(gaps, known)
+            gaps *= factor[:, None] * factor
+        result += gaps
+        result = self._scale() * (result + result.T) / 2
         shifts = self._prior.shifts
         if len(shifts):
             result += shifts.T @ shifts / len(shifts)
         return _positive(result)
+
+    def _scale(self) -> float:
+        """Return the variance of the ΔPDF for a sum of variances of 1 over sets of equivalents."""
+        made = self._plan
+        return made.scale**2 * (len(made.operations) if made.symmetrised else 1)
+
+    def _even(self, sums: NDArray[Any]) -> NDArray[Any]:
+        """Return the mean of sums at R and −R."""
+        return (sums + sums[::-1, ::-1, ::-1]) / 2
+
+    def _factors(self, gaps: Floats, known: Floats) -> Floats:
+        """Return factors (n,) of the errors by gaps that give them the variances of drawn fields.
+
+        Parameters
+        ----------
+        gaps : (n, n) array
+            Covariance by gaps without factors.
+        known : (n,) array
+            Variances of the drawn fields that other terms have.
+        """
+        rest = np.mean(self._prior.missed**2, axis=0) / self._scale() - known
+        starts = np.arange(0, max(len(rest) - _ALIKE // 2, 1), _ALIKE)
+        sums = np.add.reduceat(rest, starts) / np.add.reduceat(np.diag(gaps), starts)
+        lengths = np.diff(np.append(starts, len(rest)))
+        factors: Floats = np.repeat(np.sqrt(np.maximum(sums, 0)), lengths)
+        return factors
+
+    def _share_of_holes(self) -> float:
+        """Return the share of the squared taper in holes and gaps."""
+        sums = self._sums.imag + self._in_gaps
+        return float(sums[tuple(self._middle[::-1])]) / self._weight
 
     def _between(self, sums: Floats) -> Floats:
         """Return sums at differences of vectors, between normalised sets of equivalents."""

@@ -48,15 +48,18 @@ _SETTLED = 0.1
 
 # Of the residual of the conjugate gradients, while V is learnt and at the end.
 _LEARNING, _TOLERANCE = 1e-3, 1e-4
-# Largest number of steps while V is learnt, and at the end. Holes of reflections take some 20; wide
-# gaps, to which only long waves reach, hundreds.
-_STEPS, _LAST_STEPS = 40, 120
+# Largest number of steps. Holes of reflections take some 20; wide gaps, to which only long waves
+# reach, up to some 200 where 100 counts were measured.
+_STEPS = 600
 # Bytes that `SpectrumFill` needs, measured: per voxel of the grid, and per voxel in a box of r.
 _BYTES, _BYTES_OF_BOX = 3, 20
 # Residual that is left of what a fill misses of a cosine.
 _ROUGHLY = 3e-2
 # Least variance of a filled voxel, in variances of a measured one.
 _LEAST_ERROR = 0.02
+# In volumes with gaps: voxels of holes that are drawn for their errors, largest number of fields,
+# and groups of voxels with about the same error by kriging.
+_DRAWN, _MOST_FIELDS, _PARTS = 200_000, 16, 10
 
 
 class TooLargeError(Exception):
@@ -117,6 +120,8 @@ class SpectrumFill:
         False if the last system needed more steps than are allowed.
     settled : bool
         True if the last round of `learn` changed next to nothing.
+    missed : list of (n,) arrays
+        Errors of T with its noise, drawn with the final V; empty if there are no gaps.
     """
 
     def __init__(
@@ -140,17 +145,23 @@ class SpectrumFill:
         self._known, self._squares = self._waves_of_known(reach, memory)
         # Equivalent voxels have the same noise, so that their waves add up.
         self._noise = len(target.images) * self._tapered.noise / self._waves.size
-        self._gain: dict[int, float] = {}
+        self._gain: dict[int, tuple[Floats, Floats]] = {}
+        self.missed: list[Floats] = []
         self._power = WavePower(self._waves, target)
         self._cosines = CosineWaves(self._waves, target.grid, target.cell, q_max)
         self._white = WhiteField(self._waves, self._voxels, self._random)
         power = self._power.of(self._known + self._voxels.waves_of(self._t))
         self._set_variance(power, float(self._t @ self._t))
 
+    @property
+    def unit(self) -> float:
+        """Unit of T, in units of S."""
+        return self._tapered.unit
+
     def learn(self) -> None:
         """Fill the holes with V as it is known, and learn V from the result."""
         missed = self._missed()
-        self._gain = self._gains(missed)
+        self._gain = self._gains([missed])
         lost = self._power.of(self._voxels.waves_of(missed))
         before = self._t
         self._t = self._complete(self._voxels, self._known, self._t, _STEPS, _LEARNING)
@@ -163,14 +174,17 @@ class SpectrumFill:
     def write(self) -> int:
         """Replace S and σ in the holes of the target; return the number of voxels."""
         target = self._target
-        self._t = self._complete(self._voxels, self._known, self._t, _LAST_STEPS)
-        places = np.unravel_index(self.holes, target.data.shape)
-        target.data[places] = self._tapered.s_of(self._t, self.holes)
-        target.errors[places] = self._errors_of(
-            target.errors[places], self.holes, target.code[places]
-        )
+        self._t = self._complete(self._voxels, self._known, self._t, _STEPS)
+        self._draw()
+        s = self._tapered.s_of(self._t, self.holes)
+        # On the rim, where the taper is too small, kriging is kept.
+        written = np.isfinite(s)
+        numbers = self.holes[written]
+        places = np.unravel_index(numbers, target.data.shape)
+        target.data[places] = s[written]
+        target.errors[places] = self._errors_of(target.errors[places], numbers, target.code[places])
         fill_kernels.average(target.data, target.errors, target.code, target.images)
-        return len(self.holes)
+        return len(numbers)
 
     def read(self) -> None:
         """Read the measured voxels of the target anew; V is held."""
@@ -199,7 +213,7 @@ class SpectrumFill:
         known = self._known - Voxels(self._waves, more).waves_of(self._tapered.t_of(more))
         places = np.searchsorted(self.holes, more)
         union, start = np.insert(self.holes, places, more), np.insert(self._t, places, 0.0)
-        t = self._complete(Voxels(self._waves, union), known, start, _LAST_STEPS)
+        t = self._complete(Voxels(self._waves, union), known, start, _STEPS)
         numbers = np.ravel_multi_index(tuple(voxels.T), shape)
         place = np.minimum(np.searchsorted(union, numbers), len(union) - 1)
         found = np.where(_among(union, numbers), t[place], np.nan)
@@ -267,10 +281,24 @@ class SpectrumFill:
 
     # -------------------------------------------------------------------------- σ
 
-    def _gains(self, missed: Floats) -> dict[int, float]:
+    def _draw(self) -> None:
+        """If there are gaps, draw what the fill misses with V as it is, and set the errors."""
+        if self._tapered.gaps:
+            fields = int(np.clip(_DRAWN // max(len(self.holes), 1), 1, _MOST_FIELDS))
+            self.missed = [self._missed() for _ in range(fields)]
+            self._gain = self._gains(self.missed)
+
+    def _gains(self, fields: list[Floats]) -> dict[int, tuple[Floats, Floats]]:
         """Return the ratio of the errors of T to those of kriging, for each kind of hole.
 
-        The kriging knows where in a hole S is known least, the random field how well on average.
+        The kriging knows where in a hole S is known least, the random fields (n,) how well on
+        average. In volumes with gaps, kriging is wrong by other factors the deeper a voxel lies, so
+        that the ratio depends on the error of kriging.
+
+        Returns
+        -------
+        dict of (parts,) arrays
+            Error of kriging, ascending, and the ratio.
         """
         places = np.unravel_index(self.holes, self._target.data.shape)
         code = self._target.code[places]
@@ -283,10 +311,22 @@ class SpectrumFill:
         for kind in (PUNCHED, UNMEASURED):
             own = (code == kind) & inner
             own = own if own.any() else code == kind
-            if own.any():
-                variance = float(np.mean(missed[own] ** 2)) - noise
-                mean = float(np.mean(kriged[own].astype(np.float64) ** 2))
-                gains[kind] = float(np.sqrt(max(variance, _LEAST_ERROR * noise) / mean))
+            numbers = np.flatnonzero(own)
+            if not len(numbers):
+                continue
+            parts = [numbers]
+            if self._tapered.gaps:
+                quantiles = np.quantile(kriged[numbers], np.arange(1, _PARTS) / _PARTS)
+                group = np.searchsorted(np.unique(quantiles), kriged[numbers], side="right")
+                parts = [numbers[group == i] for i in np.unique(group)]
+            means, ratios = [], []
+            for part in parts:
+                squares = [float(np.mean(missed[part] ** 2)) for missed in fields]
+                variance = sum(squares) / len(squares) - noise
+                mean = float(np.mean(kriged[part].astype(np.float64) ** 2))
+                means.append(np.sqrt(mean))
+                ratios.append(np.sqrt(max(variance, _LEAST_ERROR * noise) / mean))
+            gains[kind] = np.array(means), np.array(ratios)
         return gains
 
     def _errors_of(self, kriged: Reals, numbers: Indices, code: NDArray[np.uint8]) -> Floats:
@@ -295,11 +335,14 @@ class SpectrumFill:
         The error of T is that of a random field, whose noise is the mean noise of T, or larger if
         the noise of T is: where the taper is larger than its rms.
         """
-        w = self._tapered.weights(numbers)
-        gain = np.array([self._gain.get(kind, np.nan) for kind in range(4)])[code]
+        w, least = self._tapered.weights(numbers), self._tapered.least
+        gain = np.full(len(kriged), np.nan)
+        for kind, of_kriged in self._gain.items():
+            own = code == kind
+            gain[own] = np.interp(kriged[own] / self._tapered.unit, *of_kriged)
         rms_taper = float(np.sqrt(self._tapered.taper / self._waves.size))
-        errors = np.asarray(gain * kriged / np.clip(w, LEAST, rms_taper), dtype=np.float64)
-        errors[w < LEAST] = np.nan
+        errors = np.asarray(gain * kriged / np.clip(w, least, rms_taper), dtype=np.float64)
+        errors[w < least] = np.nan
         return errors
 
     # -------------------------------------------------------------------------- V

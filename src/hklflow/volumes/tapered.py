@@ -17,6 +17,9 @@ Indices = NDArray[np.int64]
 
 #: T/w is not used where the taper is smaller, because the taper would be divided out of its noise.
 LEAST = 0.05
+#: The same in volumes with gaps, and the least taper of voxels that are no holes: kriging misses so
+#: much in a gap that T with its values would count as measured, wrong by many σ, all along the rim.
+LEAST_WITH_GAPS, RIM = 0.01, 0.001
 
 _ORDER = 4  # of the mean of S, a polynomial of |Q|²
 _TABLE = 1 << 16  # entries of the tables of w and μ over |Q|²
@@ -41,10 +44,17 @@ class Tapered:
         Squares of S in this unit keep all digits in float32, whatever the monitor counts.
     noise, taper : float
         Sums over voxels: variance of T where it was measured, and w².
+    gaps : bool
+        True if voxels that were not measured are filled.
+    least : float
+        T/w is not used where the taper is smaller.
     """
 
     def __init__(self, target: Target, q_max: float) -> None:
         self._target = target
+        self.gaps = any((plane == UNMEASURED).any() for plane in target.code)
+        self.least = LEAST_WITH_GAPS if self.gaps else LEAST
+        self._rim = RIM if self.gaps else LEAST
         self._axes = [target.grid.axis(i).astype(np.float32) for i in range(3)]
         self._b = (lattice.b_matrix(target.cell) / q_max).astype(np.float32)
         squares = np.arange(_TABLE + 1) / _TABLE
@@ -62,7 +72,7 @@ class Tapered:
         t = target.data[l] / np.float32(self.unit)
         t -= self._mean[place]
         code = target.code[l]
-        hidden = ((code == PUNCHED) | (code == UNMEASURED)) & (w >= LEAST)
+        hidden = ((code == PUNCHED) | (code == UNMEASURED)) & (w >= self._rim)
         hidden |= ~np.isfinite(t)
         t *= w
         t[hidden] = 0
@@ -72,7 +82,7 @@ class Tapered:
         """Return the flat numbers of the voxels of holes where the taper is large enough."""
         numbers = fill_kernels.numbers_of(self._target.code, PUNCHED, UNMEASURED)
         data = self._target.data.reshape(-1)[numbers]
-        return numbers[np.isfinite(data) & (self.weights(numbers) >= LEAST)]
+        return numbers[np.isfinite(data) & (self.weights(numbers) >= self._rim)]
 
     def weights(self, numbers: Indices) -> Singles:
         """Return w of voxels."""
@@ -91,7 +101,7 @@ class Tapered:
         place = self._places(numbers)
         w = self._w[place]
         s = np.full(len(w), np.nan)
-        np.divide(t, w, out=s, where=w >= LEAST)
+        np.divide(t, w, out=s, where=w >= self.least)
         s += self._mean[place]
         return s * self.unit
 
