@@ -23,9 +23,10 @@ _BOUNDS = ((0.005, 3.0), (0.1, 5.0))
 # Standard deviations of what is expected of ln κ, ln c, the elastic constants and b. The data
 # determine most of them; these keep the others near an isotropic crystal.
 _USUAL = (0.2, 1.0)
-_WIDTHS = (2.0, 2.0, 1.0, 1.0)
-# ln κ of elastic waves: as good as 0, and its standard deviation, so that it stays there.
-_NO_KAPPA, _FIXED = np.log(0.006), 0.05
+_WIDTHS = (2.0, 2.0, 1.0, 2.0)
+# ln κ of elastic waves, in 1/Å, and its standard deviation, so that it stays there. κ reduces the
+# mean over a voxel by some 2 κ/(edge of the voxel): 0.006 took a fifth of the middle of the holes.
+_NO_KAPPA, _FIXED = np.log(1e-5), 0.05
 # What other powers than 1 cost in χ², odds of 1 to 7: elastic waves are in every crystal.
 _UNUSUAL = 4.0
 _SEVERAL = 3.6  # what a kind that is not elastic costs in χ²: 2 ln of their number
@@ -159,6 +160,8 @@ class Family:
         if kind is not None and kind.power > 1:
             # Only 1/q² can be integrated: other maxima must end within the hole.
             lower[0] = np.log(0.5 * self.unit)
+        if kind is not None and kind.elastic:
+            lower[0], upper[0] = _NO_KAPPA - 0.1, _NO_KAPPA + 0.1
         return lower, upper
 
     @property
