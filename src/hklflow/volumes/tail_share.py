@@ -2,8 +2,10 @@
 
 A model of `tails` may be right in the tails and wrong inside of a hole, and the spectrum alone may
 recover what is as wide as a hole. Therefore the holes are widened by a rim of measured voxels. The
-spectrum predicts the rim, with a model that is fitted beyond it, and without. Its share is the one
-that fits the rim best: 1 if the model is right, 0 if the spectrum needs none.
+spectrum predicts the rim, with a model that is fitted beyond it, and without. The share of a model
+is the one that fits the rim best: 1 if the model is right, 0 if the spectrum needs none. Elastic
+waves have the share 1, because 1/q² does not end inside of a hole; the rim tells how likely they
+are, compared with other models.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,8 +27,7 @@ Progress = Callable[[Iterable[int], int, str], Iterable[int]]
 _SPREAD = 1.0
 # Error of the share inside of a hole, where the rim determines it: part of 1, and of the share.
 _FLOOR, _PART = 0.15, 0.15
-# Error of elastic waves in the rim and in the hole, if the fit beyond or around it is right: dispersion
-# and steps of the grid.
+# Error of elastic waves in the rim, and in the hole, if the fit around it is right: dispersion.
 _OF_RIM, _OF_WAVES = 0.25, 0.03
 # Error of the share if the rim cannot tell.
 _UNKNOWN = 0.25

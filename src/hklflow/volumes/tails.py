@@ -236,7 +236,10 @@ class Tails:
         from scipy.special import ndtri
 
         are = self._are_elastic()
-        prior = {own: sum(x for kind, x in self.shares.items() if kind.elastic == own) for own in (True, False)}
+        prior = {
+            own: sum(x for kind, x in self.shares.items() if kind.elastic == own)
+            for own in (True, False)
+        }
         evidence = np.array([elastic.evidence, others.evidence])
         odds = np.exp(evidence - evidence.max()) * [prior[True], prior[False]]
         odds /= odds.sum()
@@ -249,7 +252,8 @@ class Tails:
             for i, factor in zip(at, shares, strict=True):
                 kind, values, amplitude = self._samples[i]
                 scaled[i] = kind, values, amplitude * factor
-            self.shares |= {k: x * part / max(prior[own], 1e-300) for k, x in self.shares.items() if k.elastic == own}
+            scale = float(part) / max(prior[own], 1e-300)
+            self.shares |= {k: x * scale for k, x in self.shares.items() if k.elastic == own}
         self._samples = scaled
         self.share = float(odds @ [elastic.mean, others.mean])
         self._give(weights)
@@ -437,6 +441,7 @@ def _per_degree(fit: Fit, data: Problem) -> float:
 
 
 def _median(values: Floats, weights: Floats) -> float:
+    """Return the weighted median of values (n,)."""
     order = np.argsort(values)
     half = np.searchsorted(np.cumsum(weights[order]), 0.5 * weights.sum())
     return float(values[order][min(half, len(values) - 1)])
