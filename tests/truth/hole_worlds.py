@@ -28,6 +28,7 @@ Array = np.ndarray
 RADIUS = 0.2  # documented radius of a hole if none can be measured, 1/Å
 MEASURED, PUNCHED, UNMEASURED = 0, 1, 2  # codes of `punched` in docs/pdf.md
 UNMEASURED_KINDS = ("cone", "gaps")
+_AVERAGED = 5.0  # voxels from a reflection within which thermal diffuse scattering is averaged
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,8 @@ class Thermal:
     cutoff : float
         q_c, 1/Å.
     voxel : (3,) array
-        Step of the grid. Near a reflection S is averaged over the voxel, because it diverges.
+        Step of the grid. Near a reflection S is averaged over the voxel, because it diverges;
+        reflections lie at voxel centres.
     """
 
     lattice: Lattice
@@ -244,10 +246,12 @@ class Thermal:
     def __call__(self, hkl: Array) -> Array:
         points = np.reshape(np.asarray(hkl, dtype=np.float64), (-1, 3))
         total = self._of(points)
-        near = np.all(np.abs(points - np.rint(points)) < 1.5 * self.voxel, axis=1)
-        parts = (np.arange(6) + 0.5) / 6 - 0.5
-        fine = np.array(list(product(parts, repeat=3))) * self.voxel
-        total[near] = np.mean([self._of(points[near] + shift) for shift in fine], axis=0)
+        away = np.max(np.abs(points - np.rint(points)) / self.voxel, axis=1)
+        for own, (shifts, weights) in ((away < 0.5, _around()), (away > 0.5, _within())):
+            near = np.flatnonzero(own & (away < _AVERAGED))
+            for part in np.array_split(near, len(near) * len(shifts) // 500_000 + 1):
+                many = points[part, None] + shifts * self.voxel
+                total[part] = self._of(many.reshape(-1, 3)).reshape(-1, len(shifts)) @ weights
         return total.reshape(np.shape(hkl)[:-1])
 
     def _of(self, hkl: Array) -> Array:
@@ -264,6 +268,26 @@ class Thermal:
             answer = np.einsum("ni,ni->n", force, np.linalg.solve(gamma, force[..., None])[..., 0])
             total[close] += answer * np.exp(-0.5 * squares[close] / self.cutoff**2)
         return self.strength * total
+
+
+def _within(order: int = 3) -> tuple[Array, Array]:
+    """Return points of a unit cube around 0, and their weights (Gauss and Legendre)."""
+    x, w = np.polynomial.legendre.leggauss(order)
+    return np.array(list(product(x / 2, repeat=3))), np.prod(list(product(w / 2, repeat=3)), axis=1)
+
+
+def _around(levels: int = 4) -> tuple[Array, Array]:
+    """Return points as `_within`, finer towards 0, for what diverges there as 1/q².
+
+    The cube is divided into 27, and the inner one again, so that 3^(−levels) of the integral is
+    coarse.
+    """
+    points, weights = _within(2)
+    cells = np.array([cell for cell in product((-1, 0, 1), repeat=3) if any(cell)])
+    sizes = 3.0 ** -np.arange(1, levels + 1)
+    made = [((cells[:, None] + points) * size).reshape(-1, 3) for size in sizes]
+    shares = [np.tile(weights, len(cells)) * size**3 for size in sizes]
+    return np.concatenate([*made, points * sizes[-1]]), np.r_[*shares, weights * sizes[-1] ** 3]
 
 
 def thermal(lattice: Lattice, voxel: Array, anisotropic: bool) -> Thermal:

@@ -7,8 +7,11 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-# α, β and the spread describe three A_G however they grow.
-_FEWEST = 4
+# α, β and the spread describe three A_G however they grow, α and β two.
+_FEWEST, _MANY = 3, 4
+_FEW_SPREAD = 0.15  # of three A_G
+# ln of the odds against three A_G that grow: rods through reflections may look alike.
+_FEW_COST = 4.0
 
 
 class Growth(NamedTuple):
@@ -32,19 +35,29 @@ class Growth(NamedTuple):
 def expected(amplitude: Floats, error: Floats, squares: Floats) -> Growth | None:
     """Return how A_G grows; None if A_G is negative, or if there are too few to tell.
 
-    What does not grow with G² does not come from displacements.
+    What does not grow with G² does not come from displacements. If there are few, their spread is
+    taken for small.
     """
     known = np.isfinite(error)
     if np.count_nonzero(known) < _FEWEST:
         return None
-    grow, keep = (_profile(amplitude[known], error[known], squares[known], n) for n in (1, 0))
+    given = np.log(_FEW_SPREAD) if np.count_nonzero(known) < _MANY else None
+    grow, keep = (
+        _profile(amplitude[known], error[known], squares[known], n, given) for n in (1, 0)
+    )
     if grow is None or keep is None:
         return None
-    return Growth(keep[0] - grow[0], *grow[1:])
+    cost = 0.0 if given is None else _FEW_COST
+    return Growth(keep[0] - grow[0] - cost, *grow[1:])
 
 
-def _profile(a: Floats, error: Floats, g: Floats, n: int) -> tuple[float, float, float] | None:
-    """Fit A = α G²ⁿ exp(−β G²); return −ln of the likelihood, β and the relative spread."""
+def _profile(
+    a: Floats, error: Floats, g: Floats, n: int, given: float | None
+) -> tuple[float, float, float] | None:
+    """Fit A = α G²ⁿ exp(−β G²); return −ln of the likelihood, β and the relative spread.
+
+    ``given`` is the ln of the spread, if it is not fitted.
+    """
     from scipy.optimize import minimize
 
     power = (g / g.mean()) ** n
@@ -54,7 +67,8 @@ def _profile(a: Floats, error: Floats, g: Floats, n: int) -> tuple[float, float,
 
     def unlikely(x: Floats) -> float:
         mean = start * power * np.exp(np.clip(x[0], -20, 20) - x[1] ** 2 * g)
-        total = error**2 + np.exp(np.clip(2 * x[2], -12, 4)) * mean**2
+        spread = x[2] if given is None else given
+        total = error**2 + np.exp(np.clip(2 * spread, -12, 4)) * mean**2
         return 0.5 * float(np.sum((a - mean) ** 2 / total + np.log(total)))
 
     tried = [
@@ -62,4 +76,5 @@ def _profile(a: Floats, error: Floats, g: Floats, n: int) -> tuple[float, float,
         for s in (0.1, 0.7)
     ]
     best = min(tried, key=lambda item: float(item.fun))
-    return float(best.fun), float(best.x[1] ** 2), float(np.exp(np.clip(best.x[2], -6, 2)))
+    spread = best.x[2] if given is None else given
+    return float(best.fun), float(best.x[1] ** 2), float(np.exp(np.clip(spread, -6, 2)))

@@ -23,15 +23,21 @@ _BOUNDS = ((0.005, 3.0), (0.1, 5.0))
 # Standard deviations of what is expected of ln κ, ln c, the elastic constants and b. The data
 # determine most of them; these keep the others near an isotropic crystal.
 _USUAL = (0.2, 1.0)
-_WIDTHS = (2.0, 2.0, 1.0, 1.0)
-# ln κ of elastic waves: as good as 0, and its standard deviation, so that it stays there.
-_NO_KAPPA, _FIXED = np.log(0.006), 0.05
+_WIDTHS = (2.0, 2.0, 1.0, 2.0)
+# ln κ of elastic waves, in 1/Å, and its standard deviation, so that it stays there. κ reduces the
+# mean over a voxel by some 2 κ/(edge of the voxel): 0.006 took a fifth of the middle of the holes.
+_NO_KAPPA, _FIXED = np.log(1e-5), 0.05
 # What other powers than 1 cost in χ², odds of 1 to 7: elastic waves are in every crystal.
 _UNUSUAL = 4.0
+_SEVERAL = 3.6  # what a kind that is not elastic costs in χ²: 2 ln of their number
 _SHAPE = 3.0  # what a parameter of the shape costs in χ²
 _SOFTEST = 0.02  # least eigenvalue of Γ in units of C_11 q²: a crystal is stable
 
 
+# Points in a voxel whose mean is that of a parabola, in edges.
+_FOUR = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(12)
+# Orders of Gauss's integration over a voxel, and over one that contains the reflection.
+_ORDER, _FINER = 3, 6
 _PAIRS = [(i, j) for i in range(3) for j in range(i, 3)]
 
 
@@ -46,7 +52,8 @@ class Kind:
     @property
     def cost(self) -> float:
         """What κ, the end and an unusual p cost, in χ²; other parameters are those of all kinds."""
-        return _SHAPE * (self.cut + (not self.elastic)) + _UNUSUAL * (self.power > 1)
+        cost = _SHAPE * self.cut + _UNUSUAL * (self.power > 1)
+        return cost if self.elastic else cost + _SHAPE + _SEVERAL
 
 
 #: Models that are compared.
@@ -67,6 +74,38 @@ def products(big: Floats) -> Floats:
     return np.stack([big[..., i] * big[..., j] for i, j in _PAIRS], axis=-1)
 
 
+def points_of_voxel(q: Floats, edges: Floats) -> tuple[Floats, Floats]:
+    """Return points (n, 3), 1/Å, and weights (n,) for the mean of M over a voxel.
+
+    M diverges as 1/q² at the reflection. A voxel that contains it is divided into pyramids from the
+    reflection to the faces; along them, q² dq removes 1/q² (Duffy, SIAM J. Numer. Anal. 19, 1260,
+    1982).
+
+    Parameters
+    ----------
+    q : (3,) array
+        Centre of the voxel, from the reflection, 1/Å.
+    edges : (3, 3) array
+        Edges of the voxel as columns, 1/Å.
+    """
+    centre = np.linalg.solve(edges, q)
+    if np.abs(centre).max() > 0.5 + 1e-9:
+        x, w = np.polynomial.legendre.leggauss(_ORDER)
+        points = np.array(list(product(x / 2, repeat=3))) + centre
+        weights = np.prod(list(product(w / 2, repeat=3)), axis=1)
+        return points @ edges.T, weights
+    x, w = np.polynomial.legendre.leggauss(_FINER)
+    x, w = x / 2, w / 2
+    u, v, t = np.array(list(product(x, x, x + 0.5))).T
+    shares = np.prod(list(product(w, repeat=3)), axis=1) * t**2
+    parts = []
+    for axis, side in product(range(3), (-0.5, 0.5)):
+        face = np.insert(np.stack([u, v], axis=1), axis, side, axis=1) + centre
+        parts.append((t[:, None] * face, shares * 2 * side * face[:, axis]))
+    points, weights = (np.concatenate(x) for x in zip(*parts, strict=True))
+    return points @ edges.T, weights
+
+
 @dataclass(frozen=True)
 class Family:
     """Models of one Laue group.
@@ -79,14 +118,19 @@ class Family:
         Sets of equivalent lattice vectors R, Å.
     unit : float
         Size of q, 1/Å. A is in the units of S there.
+    edges : (3, 3) array
+        Edges of a voxel as columns, 1/Å.
     """
 
     elastic: Floats
     stars: list[Floats]
     unit: float
+    edges: Floats
 
     @classmethod
-    def of(cls, rotations: Floats, b: Floats, longest: float, unit: float) -> "Family":
+    def of(
+        cls, rotations: Floats, b: Floats, longest: float, unit: float, edges: Floats
+    ) -> "Family":
         """Return the models of a group of rotations (n, 3, 3).
 
         Parameters
@@ -97,8 +141,10 @@ class Family:
             Length of the longest R, Å.
         unit : float
             1/Å.
+        edges : (3, 3) array
+            1/Å.
         """
-        return cls(_elastic(rotations), _stars(rotations, b, longest), unit)
+        return cls(_elastic(rotations), _stars(rotations, b, longest), unit, edges)
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -114,6 +160,8 @@ class Family:
         if kind is not None and kind.power > 1:
             # Only 1/q² can be integrated: other maxima must end within the hole.
             lower[0] = np.log(0.5 * self.unit)
+        if kind is not None and kind.elastic:
+            lower[0], upper[0] = _NO_KAPPA - 0.1, _NO_KAPPA + 0.1
         return lower, upper
 
     @property
@@ -149,12 +197,41 @@ class Family:
         return (values - usual) / self.widths(kind)
 
     def stiffness(self, q: Floats) -> Floats:
-        """Return Γ (m + 1, n, 3, 3) of each elastic constant at q (n, 3), 1/Å."""
+        """Return Γ (m + 1, 4n, 3, 3) of each elastic constant, in four points of n voxels.
+
+        Parameters
+        ----------
+        q : (n, 3) array
+            Centres of the voxels, 1/Å.
+        """
+        q = self._points(q)
         return np.einsum("mikjl,nk,nl->mnij", self.elastic, q, q, optimize=True)
 
     def maximum(self, values: Floats, kind: Kind, q: Floats) -> Floats:
-        """Return M (n, 6) at q (n, 3), 1/Å: coefficients of Q_i Q_j, in the order of `products`."""
-        _, axes, inner, _ = self._eigen(values, kind, q, self.stiffness(q))
+        """Return M (n, 6) at q (n, 3), 1/Å: coefficients of Q_i Q_j, in the order of `products`.
+
+        It is the mean over a voxel around q, if M is a parabola there: not next to a reflection.
+        """
+        return self._at(values, kind, self._points(q)).reshape(-1, len(_FOUR), 6).mean(axis=1)
+
+    def integrated(self, values: Floats, kind: Kind, q: Floats) -> Floats:
+        """Return M as `maximum`, next to a reflection and at it, too."""
+        if not len(q):
+            return np.zeros((0, 6))
+        parts = [points_of_voxel(place, self.edges) for place in q]
+        points, weights = (np.concatenate(x) for x in zip(*parts, strict=True))
+        starts = np.cumsum([0] + [len(own) for _, own in parts[:-1]])
+        weighted = weights[:, None] * self._at(values, kind, points)
+        total: Floats = np.add.reduceat(weighted, starts, axis=0)
+        return total
+
+    def _points(self, q: Floats) -> Floats:
+        return (q[:, None] + _FOUR @ self.edges.T).reshape(-1, 3)
+
+    def _at(self, values: Floats, kind: Kind, q: Floats) -> Floats:
+        """Return M (n, 6) in points (n, 3)."""
+        parts = np.einsum("mikjl,nk,nl->mnij", self.elastic, q, q, optimize=True)
+        _, axes, inner, _ = self._eigen(values, kind, q, parts)
         return _six(np.einsum("nia,na,nja->nij", axes, inner, axes))
 
     def slopes(self, values: Floats, kind: Kind, q: Floats, parts: Floats) -> Floats:
@@ -163,6 +240,7 @@ class Family:
         The derivative of a function of a matrix has divided differences in the basis of its
         eigenvectors (Daleckii and Krein, 1951). ``parts`` are from `stiffness`.
         """
+        q = self._points(q)
         raw, axes, inner, slope = self._eigen(values, kind, q, parts)
         kappa, end = np.exp(values[:2])
         apart = raw[:, :, None] - raw[:, None]
@@ -179,7 +257,9 @@ class Family:
         by_kappa = 2 * kappa**2 * (by_kappa + kind.power * inner / (kappa**2 + self.unit**2))
         by_end = inner * np.sum(q**2, axis=1)[:, None] / end**2 * kind.cut
         both = [np.einsum("nia,na,nja->nij", axes, x, axes) for x in (by_kappa, by_end)]
-        return np.stack([_six(x) for x in (*both, *elastic)], axis=2)
+        slopes = np.stack([_six(x) for x in (*both, *elastic)], axis=2)
+        mean: Floats = slopes.reshape(-1, len(_FOUR), *slopes.shape[1:]).mean(axis=1)
+        return mean
 
     def _eigen(
         self, values: Floats, kind: Kind, q: Floats, parts: Floats

@@ -2,8 +2,10 @@
 
 A model of `tails` may be right in the tails and wrong inside of a hole, and the spectrum alone may
 recover what is as wide as a hole. Therefore the holes are widened by a rim of measured voxels. The
-spectrum predicts the rim, with a model that is fitted beyond it, and without. Its share is the one
-that fits the rim best: 1 if the model is right, 0 if the spectrum needs none.
+spectrum predicts the rim, with a model that is fitted beyond it, and without. The share of a model
+is the one that fits the rim best: 1 if the model is right, 0 if the spectrum needs none. Elastic
+waves have the share 1, because 1/q² does not end inside of a hole; the rim tells how likely they
+are, compared with other models.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,7 +17,7 @@ from hklflow.volumes import control
 from hklflow.volumes.fill import BEST, PUNCHED, Target, fill, find_holes
 from hklflow.volumes.refill import is_judged, refill
 from hklflow.volumes.spectrum import SpectrumFill
-from hklflow.volumes.tails import Tails
+from hklflow.volumes.tails import Share, Tails
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -25,6 +27,8 @@ Progress = Callable[[Iterable[int], int, str], Iterable[int]]
 _SPREAD = 1.0
 # Error of the share inside of a hole, where the rim determines it: part of 1, and of the share.
 _FLOOR, _PART = 0.15, 0.15
+# Error of elastic waves in the rim, and in the hole, if the fit around it is right: dispersion.
+_OF_RIM, _OF_WAVES = 0.25, 0.03
 # Error of the share if the rim cannot tell.
 _UNKNOWN = 0.25
 _FEWEST = 3  # sets of equivalent reflections
@@ -55,14 +59,16 @@ def weigh(
         Largest number of bytes for the spectrum.
     """
     if tails.found:
-        share = _measured(target, tails, q_max, threads, progress, memory)
-        tails.weigh(*(share or usual(tails)))
+        shares = _measured(target, tails, q_max, threads, progress, memory)
+        tails.weigh(*(shares or usual(tails)))
 
 
-def usual(tails: Tails) -> tuple[float, float]:
-    """Return the share that is expected of a model, and its error."""
+def usual(tails: Tails) -> tuple[Share, Share]:
+    """Return the shares that are expected of elastic waves, and of other models."""
     doubt = tails.likely * (1 - tails.likely)
-    return tails.likely, float(np.sqrt(_UNKNOWN**2 + doubt))
+    errors = np.sqrt(np.square([_OF_WAVES, _UNKNOWN]) + doubt)
+    waves, others = (Share(tails.likely, float(error)) for error in errors)
+    return waves, others
 
 
 def _measured(
@@ -72,8 +78,8 @@ def _measured(
     threads: int,
     progress: Progress,
     memory: float,
-) -> tuple[float, float] | None:
-    """Return the share and its error; None if the rim cannot tell."""
+) -> tuple[Share, Share] | None:
+    """Return the shares of elastic waves and of others; None if the rim cannot tell."""
     wider = tails.beyond_rim()
     if not wider.found:
         return None
@@ -86,37 +92,47 @@ def _measured(
     if again is None:
         return None
     voxels, number = tails.rim()
-    plain, modelled = _predicted(target, again, wider, voxels)
     places = tuple(voxels.T)
-    weights = 1 / target.errors[places].astype(np.float64) ** 2
+    weights = 1 / target.errors[places].astype(np.float64) ** 2 / len(target.images)
     measured = target.data[places].astype(np.float64)
-    own = np.isfinite(plain) & np.isfinite(modelled) & np.isfinite(measured * weights)
-    values = (measured - plain)[own], (modelled - plain)[own], weights[own] / len(target.images)
-    return _share(*values, number[own], tails.likely)
+    plain = again.predicted(voxels, np.zeros(len(voxels)))[0]
+    shares = []
+    for elastic, expected in ((True, 1.0), (False, tails.likely)):
+        share = Share(expected, 0.0, -np.inf)
+        if elastic in wider.classes:
+            wider.only(elastic)
+            change = _predicted(target, again, wider, voxels) - plain
+            own = np.isfinite(plain) & np.isfinite(change) & np.isfinite(measured * weights)
+            values = (measured - plain)[own], change[own], weights[own]
+            found_share = _share(*values, number[own], expected, elastic)
+            if found_share is None:
+                return None
+            share = found_share
+        shares.append(share)
+    return shares[0], shares[1]
 
 
-def _predicted(
-    target: Target, again: SpectrumFill, wider: Tails, voxels: Indices
-) -> tuple[Floats, Floats]:
-    """Return what S of voxels (n, 3) would be, without and with a model, if they were holes."""
-    places, none = tuple(voxels.T), np.zeros(len(voxels))
-    plain, _ = again.predicted(voxels, none)
+def _predicted(target: Target, again: SpectrumFill, wider: Tails, voxels: Indices) -> Floats:
+    """Return what S of voxels (n, 3) would be with a model, if they were holes."""
+    places = tuple(voxels.T)
     before = target.data[places].astype(np.float64)
     wider.subtract()
     again.read()
     added = before - target.data[places]
-    modelled = again.predicted(voxels, none)[0] + added
+    modelled: Floats = again.predicted(voxels, np.zeros(len(voxels)))[0] + added
     wider.add()
-    return plain, modelled
+    again.read()
+    return modelled
 
 
 def _share(
-    left: Floats, change: Floats, weights: Floats, number: Indices, expected: float
-) -> tuple[float, float] | None:
-    """Return the share s for which s · change is nearest to what is left, and its error.
+    left: Floats, change: Floats, weights: Floats, number: Indices, expected: float, elastic: bool
+) -> Share | None:
+    """Return the share s for which s · change is nearest to what is left.
 
     Voxels (n,) around equivalent reflections have the same number: they share the errors of the
-    fill and of the model. ``weights`` are such that equivalent voxels count as one.
+    fill and of the model. ``weights`` are such that equivalent voxels count as one. The share of
+    elastic waves, 1/q² up to the reflection, is 1: the rim tells how likely they are.
     """
     upper = np.bincount(number, weights * change * left)
     lower = np.bincount(number, weights * change**2)
@@ -127,6 +143,13 @@ def _share(
     several = np.count_nonzero(lower)
     scatter = np.sum((upper - share * lower) ** 2) * several / (several - 1) / total**2
     variance = max(scatter, 1 / total)
-    known = 1 / variance + 1 / _SPREAD**2
-    mean = max((share / variance + expected / _SPREAD**2) / known, 0.0)
-    return mean, float(np.sqrt(1 / known + _FLOOR**2 + (_PART * mean) ** 2))
+    spread = (_OF_RIM if elastic else _SPREAD) ** 2
+    chi2 = float(np.sum(weights * left**2) - share**2 * total)
+    evidence = -chi2 - (share - expected) ** 2 / (spread + variance)
+    evidence = 0.5 * (evidence + np.log(variance / (spread + variance)))
+    if elastic:
+        return Share(1.0, _OF_WAVES, evidence)
+    known = 1 / variance + 1 / spread
+    mean = max((share / variance + expected / spread) / known, 0.0)
+    error = np.sqrt(1 / known + _FLOOR**2 + (_PART * mean) ** 2)
+    return Share(mean, float(error), evidence)

@@ -10,8 +10,7 @@ Maxima that do not grow with G² do not come from displacements, and are left to
 """
 
 from collections.abc import Iterator
-from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,13 +46,22 @@ _UNLIKELY = 0.03  # probability of maxima below which none are modelled
 # Kinds that are unlike each other: if S has minima by all of them, no other has maxima. And the
 # reduction of χ², in its standard deviations by noise, that is no noise.
 _UNLIKE, _CERTAIN = (KINDS[0], KINDS[5], KINDS[7]), 5.0
-_SAMPLES = 16  # drawn models
+_SAMPLES = 12  # drawn models of elastic waves, and of others
+_IGNORED = 0.003  # weight of elastic waves, or of all others, below which none are drawn
 _SMALL = 0.1  # variance of a mode of their scatter that is left out, in that of the noise
 _TRIES = 4  # lengths of a step that are tried
 # Difference of χ², relative to it, that does not choose between models: the other diffuse
 # scattering is not exactly b.
 _ALIKE = 0.0005
-_FINE = 4  # parts of a voxel along each edge, near a reflection, where M varies within a voxel
+_NEAR = 2.0  # voxels from a reflection within which M is no parabola within a voxel
+
+
+class Share(NamedTuple):
+    """Share of models of a class, its error, and the ln of the evidence for the class."""
+
+    mean: float
+    error: float
+    evidence: float = 0.0
 
 
 class Tails:
@@ -88,6 +96,8 @@ class Tails:
         Part of the model that is used.
     shares : dict
         Weight of each kind of model.
+    classes : tuple of bool
+        Of the drawn models: elastic waves (True), others (False), or both.
     """
 
     def __init__(
@@ -105,9 +115,10 @@ class Tails:
         apart = nearest(positions, self._b)
         self._outer = min(_REACH * radius, 0.5 * apart)
         self._end = min(_FADE * self._outer, apart - radius)
-        self._family = Family.of(rotations, self._b, _LONGEST / radius, radius)
+        edges = self._b * target.grid.step
+        self._family = Family.of(rotations, self._b, _LONGEST / radius, radius, edges)
         length = np.linalg.norm(positions @ self._b.T, axis=1)
-        edge = np.linalg.norm(self._b * target.grid.step, axis=0).max()
+        edge = np.linalg.norm(edges, axis=0).max()
         self._rim = radius + max(_RIM * radius, 0.5 * float(edge))
         self._positions = positions[(length > 0.5 * apart) & (length < q_max)]
         self._orbit, first = orbits(self._positions, target.operations)
@@ -117,6 +128,7 @@ class Tails:
         self.found, self.rises, self.chi2 = False, False, float("nan")
         self.likely, self.share, self.shares = 0.0, 1.0, dict[Kind, float]()
         self._samples: list[tuple[Kind, Floats, Floats]] = []
+        self._mean, self.classes = np.zeros(0), tuple[bool, ...]()
         self._holes, self._lost = np.zeros(0, np.int64), np.zeros((0, 0))
         self.narrow = self._outer < narrowest * radius
         if self.narrow:
@@ -135,7 +147,8 @@ class Tails:
         """Return what was found, for the metrics of the fill."""
         if not self.found:
             return {"found": False, "chi-squared per degree of freedom": self.chi2}
-        kappa, end = np.exp(np.median([values[:2] for _, values, _ in self._samples], axis=0))
+        kinds = np.array([values[:2] for _, values, _ in self._samples])
+        kappa, end = np.exp([_median(column, self._mean) for column in kinds.T])
         return {
             "found": True,
             "chi-squared per degree of freedom": self.chi2,
@@ -217,17 +230,46 @@ class Tails:
                 numbers.append(np.full(len(voxels), self._orbit[number]))
         return np.concatenate(found), np.concatenate(numbers)
 
-    def weigh(self, share: float, error: float) -> None:
-        """Give the model a share, which has an error."""
+    def only(self, elastic: bool) -> None:
+        """Let the model be the mean of the drawn elastic waves, or of the other drawn models."""
+        self._give(self._are_elastic() == elastic)
+
+    def weigh(self, elastic: Share, others: Share) -> None:
+        """Give elastic waves and other models a share, which has an error, and their evidence."""
         from scipy.special import ndtri
 
-        strata = ndtri((np.arange(len(self._samples)) + 0.5) / len(self._samples))
-        shares = np.maximum(share + error * self._random.permutation(strata), 0.0)
-        self.share = share
-        self._samples = [
-            (kind, values, amplitude * own)
-            for (kind, values, amplitude), own in zip(self._samples, shares, strict=True)
-        ]
+        are = self._are_elastic()
+        prior = {
+            own: sum(x for kind, x in self.shares.items() if kind.elastic == own)
+            for own in (True, False)
+        }
+        evidence = np.array([elastic.evidence, others.evidence])
+        odds = np.exp(evidence - evidence.max()) * [prior[True], prior[False]]
+        odds /= odds.sum()
+        weights, scaled = np.zeros(len(are)), list(self._samples)
+        for own, part, share in zip((True, False), odds, (elastic, others), strict=True):
+            at = np.flatnonzero(are == own)
+            strata = ndtri((np.arange(len(at)) + 0.5) / max(len(at), 1))
+            shares = np.maximum(share.mean + share.error * self._random.permutation(strata), 0.0)
+            weights[at] = part
+            for i, factor in zip(at, shares, strict=True):
+                kind, values, amplitude = self._samples[i]
+                scaled[i] = kind, values, amplitude * factor
+            scale = float(part) / max(prior[own], 1e-300)
+            self.shares |= {k: x * scale for k, x in self.shares.items() if k.elastic == own}
+        self._samples = scaled
+        self.share = float(odds @ [elastic.mean, others.mean])
+        self._give(weights)
+
+    def _are_elastic(self) -> NDArray[np.bool_]:
+        return np.array([kind.elastic for kind, _, _ in self._samples], dtype=bool)
+
+    def _give(self, weights: NDArray[Any]) -> None:
+        """Set the weights of classes of drawn models, the same for each model of a class."""
+        are = self._are_elastic()
+        number = np.where(are, are.sum(), (~are).sum())
+        self._mean = weights / number
+        self._mean /= self._mean.sum()
 
     # -------------------------------------------------------------------------- fit
 
@@ -288,22 +330,35 @@ class Tails:
         shares = np.exp(-0.5 * (np.array(likely) - min(likely)))
         shares /= shares.sum()
         self.shares = dict(zip(kinds, shares.tolist(), strict=True))
-        # Strata instead of random numbers: the shares are kept, whatever the number of samples.
-        which = np.searchsorted(np.cumsum(shares), (np.arange(_SAMPLES) + 0.5) / _SAMPLES)
+        are = np.array([kind.elastic for kind in kinds])
         profile = self._squares * np.exp(-growth.decay * self._squares)
-        for i in np.minimum(which, len(fits) - 1):
-            fit, kind = fits[i], kinds[i]
-            values = self._shape(fit, kind, scale, data)
-            amplitude, error = whole.amplitudes(fit, values)
-            error = error * np.sqrt(self.chi2)
-            alpha = np.nansum(amplitude * profile / error**2) / np.nansum(profile**2 / error**2)
-            mean, width = alpha * profile, growth.spread * abs(alpha) * profile
-            known = np.where(np.isfinite(error), 1 / error**2, 0.0)
-            variance = 1 / (known + 1 / width**2)
-            mean = variance * (known * np.nan_to_num(amplitude) + mean / width**2)
-            mean += np.sqrt(variance) * self._random.normal(size=len(mean))
-            self._samples.append((kind, values, mean))
+        parts = {elastic: float(shares[are == elastic].sum()) for elastic in (True, False)}
+        self.classes = tuple(elastic for elastic, part in parts.items() if part > _IGNORED)
+        for elastic in self.classes:
+            own = np.flatnonzero(are == elastic)
+            # Strata instead of random numbers: the shares are kept, whatever the number of samples.
+            steps = np.cumsum(shares[own]) / parts[elastic]
+            which = np.searchsorted(steps, (np.arange(_SAMPLES) + 0.5) / _SAMPLES)
+            for i in own[np.minimum(which, len(own) - 1)]:
+                values = self._shape(fits[i], kinds[i], scale, data)
+                mean = self._amplitudes(fits[i], values, profile, growth, whole)
+                self._samples.append((kinds[i], values, mean))
+        self._give(np.array([parts[kind.elastic] for kind, _, _ in self._samples]))
         self.found = True
+
+    def _amplitudes(
+        self, fit: Fit, values: Floats, profile: Floats, growth: Growth, whole: Problem
+    ) -> Floats:
+        """Draw A_G of all sets of equivalents."""
+        amplitude, error = whole.amplitudes(fit, values)
+        error = error * np.sqrt(self.chi2)
+        alpha = np.nansum(amplitude * profile / error**2) / np.nansum(profile**2 / error**2)
+        mean, width = alpha * profile, growth.spread * abs(alpha) * profile
+        known = np.where(np.isfinite(error), 1 / error**2, 0.0)
+        variance = 1 / (known + 1 / width**2)
+        mean = variance * (known * np.nan_to_num(amplitude) + mean / width**2)
+        drawn: Floats = mean + np.sqrt(variance) * self._random.normal(size=len(mean))
+        return drawn
 
     def _shape(self, fit: Fit, kind: Kind, scale: float, data: Problem) -> Floats:
         """Return parameters near a fit, as unlikely as Gaussian ones.
@@ -356,30 +411,23 @@ class Tails:
     # -------------------------------------------------------------------------- model in a volume
 
     def _maxima(self, kind: Kind, values: Floats, q: Floats) -> Floats:
-        """Return M (n, 6) at q (n, 3), as mean over a voxel where it varies within it."""
-        edges = self._b * self._target.grid.step
-        near = np.linalg.norm(q, axis=1) < 1.5 * np.linalg.norm(edges, axis=0).max()
-        parts = (np.arange(_FINE) + 0.5) / _FINE - 0.5
-        fine = np.array(list(product(parts, repeat=3))) @ edges.T
+        """Return M (n, 6) at q (n, 3), as mean over a voxel."""
+        edge = np.linalg.norm(self._family.edges, axis=0).max()
+        near = np.linalg.norm(q, axis=1) < _NEAR * edge
         maxima = self._family.maximum(values, kind, q)
-        many = self._family.maximum(values, kind, (q[near][:, None] + fine).reshape(-1, 3))
-        maxima[near] = many.reshape(-1, len(fine), 6).mean(axis=1)
+        maxima[near] = self._family.integrated(values, kind, q[near])
         return maxima
-
-    @property
-    def _mean(self) -> Floats:
-        return np.full(len(self._samples), 1 / len(self._samples))
 
     def _modes(self) -> list[Floats]:
         """Return sums over the drawn models that have their scatter in the holes, but for noise."""
-        apart = np.eye(len(self._samples)) - self._mean
+        apart = np.sqrt(self._mean)[:, None] * (np.eye(len(self._mean)) - self._mean)
         scatter = np.zeros_like(apart)
         for ring in rings(self._target, self._positions, -1.0, self._radius * (1 + 1e-9)):
             for member, (_, models) in zip(ring.members, self._modelled(ring, apart), strict=True):
                 big = self._positions[member] @ self._b.T + ring.q
                 weighted = models * self._taper(np.linalg.norm(big, axis=1))
                 scatter += weighted @ weighted.T
-        values, vectors = np.linalg.eigh(scatter / len(apart))
+        values, vectors = np.linalg.eigh(scatter)
         # What all holes share adds up at a lattice vector, and noise of all voxels does not.
         code = self._target.code
         some = tuple(slice(None, None, n // 50 + 1) for n in code.shape)
@@ -388,7 +436,7 @@ class Tails:
         least = _SMALL * noise * np.count_nonzero(known)
         least /= max(np.count_nonzero(code[some] == PUNCHED), 1)
         kept = np.flatnonzero(values > least)
-        return [vectors[:, i] @ apart / np.sqrt(len(apart)) for i in kept]
+        return [vectors[:, i] @ apart for i in kept]
 
     def _modelled(self, ring: Ring, weights: Floats) -> Iterator[tuple[Indices, Floats]]:
         """Return the voxel of each reflection, and weighted sums (m, n) of the models around it."""
@@ -413,3 +461,10 @@ def _per_degree(fit: Fit, data: Problem) -> float:
     """Return χ² per degree of freedom, at least 1."""
     free = data.number - 5 * data.reflections - len(fit.values)
     return float(max(fit.chi2 / max(free, 1.0), 1.0))
+
+
+def _median(values: Floats, weights: Floats) -> float:
+    """Return the weighted median of values (n,)."""
+    order = np.argsort(values)
+    half = np.searchsorted(np.cumsum(weights[order]), 0.5 * weights.sum())
+    return float(values[order][min(half, len(values) - 1)])
