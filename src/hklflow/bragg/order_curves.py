@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 # Nodes and weights of a normal distribution, for errors of temperatures and the smearing of T_c.
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
-
+_CRITICAL = 0.24  # standard deviation of critical scattering at T_c over the intensity at 0 K
 # x and m² of Weiss's equation, in equal steps of atanh m.
 _FIELD = np.linspace(12, 1e-4, 4000)
 _WEISS_X, _WEISS_SQUARE = np.tanh(_FIELD) / _FIELD, np.tanh(_FIELD) ** 2
@@ -87,6 +87,17 @@ def below(temperature: Floats, t_c: Floats, exponent: Floats, shape: Shape) -> F
     ordered = g > 0
     power = np.where(ordered, g, 1.0) ** exponent
     return np.where(ordered, shape.jump + (1 - shape.jump) * power, 0.0)
+
+
+def widths(shape: Shape) -> Floats:
+    """Return what `order_counts.best` knows of the amplitudes of `terms` before the data.
+
+    Critical scattering in the box is a part of the intensity at 0 K. If the sum of all squares
+    over the zone is constant (order and disorder), the part is the size of the box over the size of
+    the zone, 0.24 for the usual box, because the scattering at T_c goes with 1/q².
+    """
+    free = np.full(2 + shape.slope, np.inf)
+    return np.append(free, _CRITICAL) if shape.critical > 0 else free
 
 
 def about(temperature: Floats, t_c: Floats, shape: Shape) -> Floats:

@@ -30,9 +30,9 @@ _EXPONENTS = (0.25, 3.0)  # range of exponents; the two-dimensional Ising model 
 _ABOVE = 0.25  # T_c is searched up to this part of the range above the highest temperature
 _WIDEST = 0.15  # largest σ of T_c over the range of temperatures that is an answer
 _WORST = 0.5  # largest relative σ of an exponent that is an answer
-_FAR = 12.0  # shapes and grid points whose log-likelihood is lower by more do not count
+_FAR = 9.0  # shapes and grid points whose log-likelihood is lower by more do not count
 _LEVELS = 6  # of finer grids
-_RESOLVED = 25  # points of a fine grid within two units of the highest log-likelihood
+_RESOLVED = 16  # points of a fine grid within two units of the highest log-likelihood
 _STATIC = (0, 1, 2)  # degrees of the smooth curves without a transition
 
 # Saturation, with its probability: ln θ is uniform, and a small θ is as none.
@@ -46,7 +46,7 @@ _SATURATED = (
 # Critical scattering, the smearing of T_c, a static intensity that changes.
 _PLAIN: tuple[tuple[dict[str, Any], float], ...] = (
     ({}, 0.4),
-    *(({"critical": w, "ising": True}, 0.15) for w in (0.01, 0.03, 0.1)),
+    *(({"critical": w, "ising": True}, 0.15) for w in (0.03, 0.1, 0.3)),
     ({"smearing": 0.02}, 0.1),
     ({"slope": True}, 0.05),
 )
@@ -168,7 +168,7 @@ def _patch(data: Counts, shape: Shape, prior: float, t_c: Floats, exponent: Floa
         exponent = exponent[:1]
     place, power = (x.ravel() for x in np.meshgrid(t_c, exponent, indexing="ij"))
     curves = order_curves.terms(data.temperature, data.temperature_sigma, place, power, shape)
-    likelihood = best(data, *curves)[1].reshape(len(t_c), len(exponent))
+    likelihood = best(data, *curves, order_curves.widths(shape))[1].reshape(len(t_c), len(exponent))
     # Critical scattering costs nothing: most continuous transitions have it.
     return _Patch(shape, prior, t_c, exponent, likelihood - _cost(data, 2 + shape.slope))
 
@@ -192,18 +192,28 @@ def _reach(patch: _Patch) -> Floats:
     return reach
 
 
+def _resolved(patch: _Patch) -> bool:
+    return bool((patch.value > patch.value.max() - 2).sum() >= _RESOLVED)
+
+
 def _closer(data: Counts, patch: _Patch) -> _Patch:
-    """Return a grid that resolves the likelihood where it is high."""
-    for _ in range(_LEVELS):
-        if (patch.value > patch.value.max() - 2).sum() >= _RESOLVED:
-            break
-        near = _reach(patch) > patch.value.max() - _FAR
-        t_c = np.linspace(*_between(patch.t_c, near.any(axis=1)), 33)
-        exponent = patch.exponent
-        if len(exponent) > 1:
-            exponent = np.geomspace(*_between(exponent, near.any(axis=0)), 13)
-        patch = _patch(data, patch.shape, patch.prior, t_c, exponent)
-    return patch
+    """Return a finer grid where the likelihood is high."""
+    near = _reach(patch) > patch.value.max() - _FAR
+    t_c = np.linspace(*_between(patch.t_c, near.any(axis=1)), 25)
+    exponent = patch.exponent
+    if len(exponent) > 1:
+        exponent = np.geomspace(*_between(exponent, near.any(axis=0)), 9)
+    return _patch(data, patch.shape, patch.prior, t_c, exponent)
+
+
+def _likely(patches: Sequence[_Patch]) -> list[_Patch]:
+    """Return the patches that may have a part of the posterior."""
+    heights = [float(patch.value.max()) + np.log(patch.prior) for patch in patches]
+    return [
+        patch
+        for patch in patches
+        if _reach(patch).max() + np.log(patch.prior) > max(heights) - _FAR
+    ]
 
 
 def _between(axis: Floats, use: NDArray[np.bool_]) -> tuple[float, float]:
@@ -215,15 +225,17 @@ def fit(data: Counts) -> Order:
     """Return what the counts of one vector say; scans from cold to warm."""
     coldest, hottest = float(data.temperature[0]), float(data.temperature[-1])
     smooth = max(_smooth(data, degree) for degree in _STATIC)
-    t_c = np.linspace(coldest, hottest + _ABOVE * _span(data), 3 * len(data) + 1)[1:]
-    exponent = np.geomspace(*_EXPONENTS, 9)
-    coarse = [_patch(data, shape, prior, t_c, exponent) for shape, prior in _shapes().items()]
-    highest = max(float(patch.value.max()) for patch in coarse)
-    likely = [patch for patch in coarse if _reach(patch).max() > highest - _FAR]
-    highest_ratio = _evidence(data, [replace(patch, value=_reach(patch)) for patch in coarse])
-    if highest_ratio - smooth > _CLAIM:
-        likely = [_closer(data, patch) for patch in likely]
-    return _posterior(data, likely, smooth)
+    t_c = np.linspace(coldest, hottest + _ABOVE * _span(data), 2 * len(data) + 1)[1:]
+    exponent = np.geomspace(*_EXPONENTS, 7)
+    patches = [_patch(data, shape, prior, t_c, exponent) for shape, prior in _shapes().items()]
+    highest = _evidence(data, [replace(patch, value=_reach(patch)) for patch in patches])
+    if highest - smooth > _CLAIM:
+        for _ in range(_LEVELS):
+            patches = _likely(patches)
+            if all(_resolved(patch) for patch in patches):
+                break
+            patches = [x if _resolved(x) else _closer(data, x) for x in patches]
+    return _posterior(data, patches, smooth)
 
 
 def _evidence(data: Counts, patches: Sequence[_Patch]) -> float:
@@ -337,9 +349,8 @@ def _curve(
 ) -> tuple[Floats, tuple[int, ...]]:
     """Return the curve at 200 temperatures, and the scans that disagree with it."""
     at = (np.array([t_c]), np.array([exponent]), shape)
-    amplitudes, _, good = best(
-        data, *order_curves.terms(data.temperature, data.temperature_sigma, *at)
-    )
+    terms = order_curves.terms(data.temperature, data.temperature_sigma, *at)
+    amplitudes, _, good = best(data, *terms, order_curves.widths(shape))
     places = np.linspace(data.temperature[0], data.temperature[-1], 200)
     curves = order_curves.terms(places, np.zeros(200), *at)[0]
     bad = tuple(np.flatnonzero(good[0] < 0.1).tolist())
