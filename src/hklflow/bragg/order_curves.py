@@ -42,6 +42,8 @@ class Shape:
         s = θ / T_c; 0 for none.
     two_states : bool
         Saturation of order and disorder instead.
+    power : float
+        Exponent p of T of the empirical saturation; 1 for none.
     smearing : float
         Standard deviation of T_c in the crystal over T_c.
     critical : float
@@ -57,6 +59,7 @@ class Shape:
     jump: float = 0.0
     saturation: float = 0.0
     two_states: bool = False
+    power: float = 1.0
     smearing: float = 0.0
     critical: float = 0.0
     ising: bool = False
@@ -83,7 +86,7 @@ def below(temperature: Floats, t_c: Floats, exponent: Floats, shape: Shape) -> F
         flat = np.tanh(shape.saturation)
         g = (1 - flat / np.tanh(shape.saturation / x)) / (1 - flat)
     else:
-        g = 1 - x
+        g = 1 - x**shape.power
     ordered = g > 0
     power = np.where(ordered, g, 1.0) ** exponent
     return np.where(ordered, shape.jump + (1 - shape.jump) * power, 0.0)

@@ -37,11 +37,10 @@ _STATIC = (0, 1, 2)  # degrees of the smooth curves without a transition
 
 # Saturation, with its probability: ln θ is uniform, and a small θ is as none.
 _SATURATED = (
-    (Shape(), 0.4),
-    (Shape(saturation=0.5), 0.15),
-    (Shape(saturation=1.0), 0.15),
-    (Shape(saturation=1.5), 0.15),
-    (Shape(two_states=True), 0.15),
+    (Shape(), 0.3),
+    *((Shape(saturation=s), 0.14) for s in (0.6, 1.3)),
+    (Shape(two_states=True), 0.14),
+    *((Shape(power=p), 0.14) for p in (2.0, 4.0)),
 )
 # Critical scattering, the smearing of T_c, a static intensity that changes.
 _PLAIN: tuple[tuple[dict[str, Any], float], ...] = (
