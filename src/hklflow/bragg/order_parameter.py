@@ -33,6 +33,7 @@ _WORST = 0.5  # largest relative σ of an exponent that is an answer
 _FAR = 9.0  # shapes and grid points whose log-likelihood is lower by more do not count
 _LEVELS = 6  # of finer grids
 _RESOLVED = 16  # points of a fine grid within two units of the highest log-likelihood
+_BLUR = (0.1, 0.02)  # errors over the change of the intensity, for the first searches
 _STATIC = (0, 1, 2)  # degrees of the smooth curves without a transition
 
 # Saturation, with its probability: ln θ is uniform, and a small θ is as none.
@@ -226,15 +227,41 @@ def fit(data: Counts) -> Order:
     smooth = max(_smooth(data, degree) for degree in _STATIC)
     t_c = np.linspace(coldest, hottest + _ABOVE * _span(data), 2 * len(data) + 1)[1:]
     exponent = np.geomspace(*_EXPONENTS, 7)
-    patches = [_patch(data, shape, prior, t_c, exponent) for shape, prior in _shapes().items()]
+    first, *sharper = _blurred(data)
+    patches = [_patch(first, shape, prior, t_c, exponent) for shape, prior in _shapes().items()]
     highest = _evidence(data, [replace(patch, value=_reach(patch)) for patch in patches])
-    if highest - smooth > _CLAIM:
-        for _ in range(_LEVELS):
-            patches = _likely(patches)
-            if all(_resolved(patch) for patch in patches):
-                break
-            patches = [x if _resolved(x) else _closer(data, x) for x in patches]
+    if sharper or highest - smooth > _CLAIM:
+        patches = _fine(first, patches)
+        for counts in sharper:
+            patches = _fine(counts, [_closer(counts, patch) for patch in patches])
     return _posterior(data, patches, smooth)
+
+
+def _blurred(data: Counts) -> list[Counts]:
+    """Return the counts with larger errors first, so that a coarse grid finds a narrow maximum.
+
+    The last ones have their own errors; larger ones are left out if noise is larger.
+    """
+    change = float(np.ptp(data.intensity)) * data.factor
+    noise = float(np.min(data.sigma * data.factor / np.maximum(change, 1e-9)))
+    return [
+        *(
+            replace(data, background_var=data.background_var + (blur * change) ** 2)
+            for blur in _BLUR
+            if blur > noise
+        ),
+        data,
+    ]
+
+
+def _fine(data: Counts, patches: Sequence[_Patch]) -> list[_Patch]:
+    """Return the likely patches on grids that resolve them."""
+    likely = _likely(patches)
+    for _ in range(_LEVELS):
+        if all(_resolved(patch) for patch in likely):
+            break
+        likely = _likely([x if _resolved(x) else _closer(data, x) for x in likely])
+    return likely
 
 
 def _evidence(data: Counts, patches: Sequence[_Patch]) -> float:
