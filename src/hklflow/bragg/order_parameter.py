@@ -32,7 +32,7 @@ _WIDEST = 0.15  # largest σ of T_c over the range of temperatures that is an an
 _WORST = 0.5  # largest relative σ of an exponent that is an answer
 _FAR = 9.0  # shapes and grid points whose log-likelihood is lower by more do not count
 _LEVELS = 6  # of finer grids
-_RESOLVED = 16  # points of a fine grid within two units of the highest log-likelihood
+_RESOLVED = 24  # points of a fine grid within two units of the highest log-likelihood
 _BLUR = (0.1, 0.02)  # errors over the change of the intensity, for the first searches
 _STATIC = (0, 1, 2)  # degrees of the smooth curves without a transition
 
@@ -199,10 +199,10 @@ def _resolved(patch: _Patch) -> bool:
 def _closer(data: Counts, patch: _Patch) -> _Patch:
     """Return a finer grid where the likelihood is high."""
     near = _reach(patch) > patch.value.max() - _FAR
-    t_c = np.linspace(*_between(patch.t_c, near.any(axis=1)), 25)
+    t_c = np.linspace(*_between(patch.t_c, near.any(axis=1)), 31)
     exponent = patch.exponent
     if len(exponent) > 1:
-        exponent = np.geomspace(*_between(exponent, near.any(axis=0)), 9)
+        exponent = np.geomspace(*_between(exponent, near.any(axis=0)), 11)
     return _patch(data, patch.shape, patch.prior, t_c, exponent)
 
 
@@ -227,13 +227,14 @@ def fit(data: Counts) -> Order:
     smooth = max(_smooth(data, degree) for degree in _STATIC)
     t_c = np.linspace(coldest, hottest + _ABOVE * _span(data), 2 * len(data) + 1)[1:]
     exponent = np.geomspace(*_EXPONENTS, 7)
-    first, *sharper = _blurred(data)
+    first, *sharper = stages = _blurred(data)
     patches = [_patch(first, shape, prior, t_c, exponent) for shape, prior in _shapes().items()]
     highest = _evidence(data, [replace(patch, value=_reach(patch)) for patch in patches])
     if sharper or highest - smooth > _CLAIM:
-        patches = _fine(first, patches)
-        for counts in sharper:
-            patches = _fine(counts, [_closer(counts, patch) for patch in patches])
+        for counts in stages:
+            if counts is not first:
+                patches = [_closer(counts, patch) for patch in patches]
+            patches = _fine(counts, patches, _LEVELS if counts is data else 1)
     return _posterior(data, patches, smooth)
 
 
@@ -254,10 +255,10 @@ def _blurred(data: Counts) -> list[Counts]:
     ]
 
 
-def _fine(data: Counts, patches: Sequence[_Patch]) -> list[_Patch]:
+def _fine(data: Counts, patches: Sequence[_Patch], levels: int) -> list[_Patch]:
     """Return the likely patches on grids that resolve them."""
     likely = _likely(patches)
-    for _ in range(_LEVELS):
+    for _ in range(levels):
         if all(_resolved(patch) for patch in likely):
             break
         likely = _likely([x if _resolved(x) else _closer(data, x) for x in likely])
