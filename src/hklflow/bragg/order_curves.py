@@ -14,9 +14,9 @@ A transition of first order has a jump *j* at :math:`T_c`: :math:`A\,(j + (1 - j
 
 Critical scattering in the box of the reflection is that of Ornstein and Zernike, q² + κ² in the
 denominator, integrated in a sphere: :math:`1 - κ \arctan(1/κ)` with κ in units of the radius.
-:math:`κ = r\,(|1 - x|/w)^ν`, where *r* is 1 above :math:`T_c`, and below it the ratio of the two
-correlation lengths: ν = 1/2, r = √2 in Landau's theory; ν = 0.630, r = 1.96 in the
-three-dimensional Ising model (Pelissetto & Vicari, Phys. Rep. 368, 549, 2002).
+:math:`κ = r\,(|1 - x|/w)^ν` with the exponent ν = 0.63 of the three-dimensional Ising model; *r*
+is 1 above :math:`T_c`, and below it 1.96, the ratio of the correlation lengths of this model
+(Pelissetto & Vicari, Phys. Rep. 368, 549, 2002). Landau's theory has 1/2 and √2.
 """
 
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ Floats = NDArray[np.float64]
 # Nodes and weights of a normal distribution, for errors of temperatures and the smearing of T_c.
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+_NU, _RATIO = 0.63, 1.96  # of the correlation lengths of the three-dimensional Ising model
 _CRITICAL = 0.24  # standard deviation of critical scattering at T_c over the intensity at 0 K
 # x and m² of Weiss's equation, in equal steps of atanh m.
 _FIELD = np.linspace(12, 1e-4, 4000)
@@ -54,9 +55,6 @@ class Shape:
     critical : float
         Distance from T_c, over T_c, at which κ of the critical scattering is the radius of the
         box; 0 for no critical scattering.
-    ising : bool
-        Critical scattering has ν and r of the three-dimensional Ising model, not of Landau's
-        theory.
     slope : bool
         The static intensity may change linearly with temperature.
     """
@@ -67,7 +65,6 @@ class Shape:
     power: float = 1.0
     smearing: float = 0.0
     critical: float = 0.0
-    ising: bool = False
     slope: bool = False
 
 
@@ -110,9 +107,8 @@ def widths(shape: Shape) -> Floats:
 
 def about(temperature: Floats, t_c: Floats, shape: Shape) -> Floats:
     """Return the critical scattering, 1 at T_c; T and T_c broadcast."""
-    nu, ratio = (0.63, 1.96) if shape.ising else (0.5, np.sqrt(2))
     away = 1 - temperature / t_c
-    kappa = (np.abs(away) / shape.critical) ** nu * np.where(away > 0, ratio, 1.0) + 1e-9
+    kappa = (np.abs(away) / shape.critical) ** _NU * np.where(away > 0, _RATIO, 1.0) + 1e-9
     value: Floats = 1 - kappa * np.arctan(1 / kappa)
     return value
 

@@ -43,10 +43,12 @@ _SATURATED = (
     (Shape(two_states=True), 0.14),
     *((Shape(power=p), 0.14) for p in (2.0, 4.0)),
 )
-# Critical scattering, the smearing of T_c, a static intensity that changes.
+# Critical scattering, the smearing of T_c, a static intensity that changes. For the usual box the
+# width is (0.75 ξ / a)^(1/ν) with the correlation length ξ |1 - x|^-ν: 0.2 for ξ = a/2, as in the
+# Ising model on a simple cubic lattice of edge a.
 _PLAIN: tuple[tuple[dict[str, Any], float], ...] = (
     ({}, 0.4),
-    *(({"critical": w, "ising": True}, 0.15) for w in (0.03, 0.1, 0.3)),
+    *(({"critical": w}, 0.15) for w in (0.03, 0.1, 0.3)),
     ({"smearing": 0.02}, 0.1),
     ({"slope": True}, 0.05),
 )
