@@ -180,8 +180,8 @@ def _cost(data: Counts, terms: int) -> float:
 
 
 def _log_sum(value: Floats) -> float:
-    highest = float(value.max(initial=-np.inf))
-    return highest + float(np.log(np.exp(value - highest).sum())) if value.size else -np.inf
+    highest = float(value.max())
+    return highest + float(np.log(np.exp(value - highest).sum()))
 
 
 def _reach(patch: _Patch) -> Floats:
@@ -209,13 +209,12 @@ def _closer(data: Counts, patch: _Patch) -> _Patch:
 
 
 def _likely(patches: Sequence[_Patch]) -> list[_Patch]:
-    """Return the patches that may have a part of the posterior."""
-    heights = [float(patch.value.max()) + np.log(patch.prior) for patch in patches]
-    return [
-        patch
-        for patch in patches
-        if _reach(patch).max() + np.log(patch.prior) > max(heights) - _FAR
-    ]
+    """Return the patches that may have a part of the posterior of their kind of transition."""
+    heights = np.array([float(patch.value.max()) + np.log(patch.prior) for patch in patches])
+    reach = np.array([float(_reach(patch).max()) + np.log(patch.prior) for patch in patches])
+    jumps = np.array([patch.shape.jump > 0 for patch in patches])
+    least = np.where(jumps, heights[jumps].max(), heights[~jumps].max()) - _FAR
+    return [patch for patch, use in zip(patches, reach > least, strict=True) if use]
 
 
 def _between(axis: Floats, use: NDArray[np.bool_]) -> tuple[float, float]:
@@ -315,11 +314,7 @@ def _posterior(data: Counts, patches: Sequence[_Patch], smooth: float) -> Order:
         return _without(data, "none" if ratio < _NONE else "not determined", ratio)
     jumps = np.array([patch.shape.jump for patch in patches])
     first, continuous = (
-        _log_sum(
-            np.concatenate(
-                [w.ravel() for w, use in zip(weights, rows, strict=True) if use] or [np.zeros(0)]
-            )
-        )
+        _log_sum(np.concatenate([w.ravel() for w, use in zip(weights, rows, strict=True) if use]))
         for rows in (jumps > 0, jumps == 0)
     )
     kind_ratio = float(np.clip(first - continuous, -99, 99))
@@ -362,8 +357,6 @@ def _posterior(data: Counts, patches: Sequence[_Patch], smooth: float) -> Order:
 
 def _exponent(parts: Sequence[tuple[_Patch, Floats]]) -> tuple[Interval | None, float]:
     """Return the exponent, and its covariance with T_c, from the continuous shapes."""
-    if not parts:
-        return None, 0.0
     exponent = _interval([p.exponent for p, _ in parts], [m.sum(axis=0) for _, m in parts])
     if exponent.sigma > _WORST * exponent.value:
         return None, 0.0
