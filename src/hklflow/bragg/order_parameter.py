@@ -180,6 +180,8 @@ def _cost(data: Counts, terms: int) -> float:
 
 
 def _log_sum(value: Floats) -> float:
+    if not value.size:  # all scans have the same temperature
+        return -np.inf
     highest = float(value.max())
     return highest + float(np.log(np.exp(value - highest).sum()))
 
