@@ -1,12 +1,13 @@
 """Order parameters of simulated temperature series: coverage, pulls, answers, false claims.
 
-python -m benchmarks.order_truth [develop|held] [TRANSITIONS NULLS]
+python -m benchmarks.order_truth [develop|held] [TRANSITIONS NULLS] [others]
 
 `develop` has seeds with which the fit was chosen (from 0), `held` others, run once at the end. A
 transition counts as determined by the data if the counts expected on the true curve differ from
 those of the best parabola by a log-likelihood ratio of 12.5 (five standard deviations), if two
 scans are below T_c and two above, and if the Fisher matrix of T_c, exponent, amplitude and
-background gives T_c to 10 % of the range (not for a jump).
+background gives T_c to 10 % of the range (not for a jump). `others` draws the transitions from
+curves of other models (`order_series.OTHERS`); only the soft mode is one of the fit.
 """
 
 import sys
@@ -14,7 +15,7 @@ import time
 from collections import Counter
 
 import numpy as np
-from tests.truth.order_series import FIRST, NULLS, TRANSITIONS, Series, draw
+from tests.truth.order_series import FIRST, NULLS, OTHERS, TRANSITIONS, Series, draw
 
 from hklflow.bragg import order_counts, order_parameter
 
@@ -75,11 +76,12 @@ def is_determined(series: Series) -> bool:
 def main() -> None:
     """Print the figures of all kinds."""
     part = HELD if "held" in sys.argv else 0
+    kinds = OTHERS if "others" in sys.argv else TRANSITIONS
     n, n_null = (int(x) for x in sys.argv[2:4]) if len(sys.argv) > 3 else (100, 150)
     start = time.process_time()
     rows, tally = [], Counter()
     for i in range(n):
-        series = draw(part + i // len(TRANSITIONS), TRANSITIONS[i % len(TRANSITIONS)])
+        series = draw(part + i // len(kinds), kinds[i % len(kinds)])
         order, known = fitted(series), is_determined(series)
         tally["determined"] += known
         tally["determined and answered"] += known and order.t_c is not None
@@ -98,7 +100,7 @@ def main() -> None:
     for name, select in {
         "all": lambda s: True,
         "12 temperatures or more": lambda s: len(s.read) >= 12,
-        **{kind: (lambda s, kind=kind: s.kind == kind) for kind in TRANSITIONS},
+        **{kind: (lambda s, kind=kind: s.kind == kind) for kind in kinds},
     }.items():
         these = [(s, order) for s, order in rows if select(s)]
         if these:

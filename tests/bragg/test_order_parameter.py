@@ -5,9 +5,9 @@ import pytest
 
 from hklflow.bragg import order_counts, order_parameter
 from hklflow.bragg.order_counts import Counts
-from hklflow.bragg.order_curves import Shape, below, terms
+from hklflow.bragg.order_curves import Shape, about, below, terms
 from hklflow.quality.order_words import sentence
-from tests.truth.order_series import Series, draw
+from tests.truth.order_series import Series, draw, lattice, two_level
 
 NAMES = [f"s{i}" for i in range(16)]
 
@@ -102,6 +102,49 @@ def test_curves_are_those_of_their_equations() -> None:
     assert abs(flat[1] / flat[0] - 1) < 1e-6
     near = below(np.array([99.0, 99.5]), t_c, np.array([[1.0]]), Shape(saturation=1.0))[0]
     assert abs(near[0] / near[1] - 2) < 0.02
+
+
+def test_other_saturations_are_those_of_their_models() -> None:
+    x = np.linspace(0.1, 1.1, 40)
+    t, t_c, n = 100 * x, np.array([[100.0]]), np.array([[1.0]])
+    states = below(t, t_c, n, Shape(two_states=True))[0]
+    np.testing.assert_allclose(states, two_level(x) ** 2, atol=2e-3)
+    # The Ising model on a lattice is not in the fit; the empirical curve follows it.
+    ising = below(t, t_c, np.array([[0.66]]), Shape(power=4.5))[0]
+    np.testing.assert_allclose(ising, lattice(x), atol=0.03)
+
+
+def test_critical_scattering_is_the_integral_in_a_sphere() -> None:
+    q, w = (np.arange(2000) + 0.5) / 2000, 0.1
+    for x, ratio in ((0.95, 1.96), (1.0, 1.0), (1.02, 1.0), (1.3, 1.0)):
+        kappa = ratio * (abs(1 - x) / w) ** 0.63
+        integral = np.mean(q**2 / (q**2 + kappa**2 + 1e-12))
+        value = about(np.array([100 * x]), np.array([[100.0]]), Shape(critical=w))[0, 0]
+        assert abs(value - integral) < 1e-3
+
+
+@pytest.mark.parametrize("exponent", [0.5, 0.66, 1.0, 2.0])
+@pytest.mark.parametrize("strongest", [300, 3000, 30_000])
+def test_a_narrow_maximum_is_found(exponent: float, strongest: int) -> None:
+    """Expected counts, without noise: with many counts the likelihood is narrow."""
+    t = np.linspace(20, 300, 25)
+    expected = 5 + strongest * np.clip(1 - t / 170, 0, None) ** exponent
+    order = order_parameter.fit(order_counts.from_boxes(t, 0.0, expected, 1.0, 30.0, 6.0, 0.01))
+    assert order.kind != "first order"
+    assert order.t_c is not None
+    assert order.exponent is not None
+    assert abs(order.t_c.value - 170) < 1.5 * order.t_c.sigma < 25
+    assert abs(order.exponent.value - exponent) < 1.5 * order.exponent.sigma
+
+
+def test_an_amplitude_that_is_small_before_the_data_has_its_most_likely_value() -> None:
+    """The maximum of Poisson's likelihood with a normal prior: a + a²/σ² = n."""
+    n, none = np.array([10_000.0, 400.0]), np.zeros(2)
+    data = Counts(np.arange(2.0), none, n, none + 1, none + 1e-9, none, none)
+    widths = np.array([np.inf, 0.006])
+    (amplitudes,), _, _ = order_counts.best(data, np.eye(2)[None], np.zeros((1, 2)), widths)
+    assert abs(amplitudes[0] - 10_000) < 1
+    assert abs(amplitudes[1] - 60**2 / 2 * (np.sqrt(1 + 4 * 400 / 60**2) - 1)) < 1
 
 
 def test_errors_of_temperatures_are_those_of_many_draws() -> None:

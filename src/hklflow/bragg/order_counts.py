@@ -96,7 +96,9 @@ def from_boxes(
     return Counts(*(np.ascontiguousarray(x[order]) for x in columns))
 
 
-def best(data: Counts, curves: Floats, variance: Floats) -> tuple[Floats, Floats, Floats]:
+def best(
+    data: Counts, curves: Floats, variance: Floats, widths: Floats | None = None
+) -> tuple[Floats, Floats, Floats]:
     """Return amplitudes, log-likelihood and intensities of the best sum of curves.
 
     Parameters
@@ -105,6 +107,9 @@ def best(data: Counts, curves: Floats, variance: Floats) -> tuple[Floats, Floats
         Curves whose amplitudes are fitted, all ≥ 0.
     variance : (g, n) array
         Variance of the first curve, for an amplitude of 1.
+    widths : (p,) array, optional
+        Standard deviations of the amplitudes over the first one before the data, normal about 0
+        and infinite where nothing is known; the likelihood has their factor.
 
     Returns
     -------
@@ -124,8 +129,10 @@ def best(data: Counts, curves: Floats, variance: Floats) -> tuple[Floats, Floats
     )
     amplitudes = np.zeros((len(curves), curves.shape[2]))
     parts = np.ones(curves.shape[:2])
+    inverse = np.zeros(curves.shape[2]) if widths is None else 1 / widths
     for step in range(_STEPS):
-        amplitudes = _positive(rows, signal, weight * parts)
+        ridge = (inverse / np.maximum(amplitudes[:, :1], 1e-12)) ** 2 if step else 0 * amplitudes
+        amplitudes = _positive(rows, signal, weight * parts, ridge)
         expected, extra = _moments(data, rows, spread, amplitudes)
         var = expected + extra
         weight = 1 / var
@@ -135,7 +142,9 @@ def best(data: Counts, curves: Floats, variance: Floats) -> tuple[Floats, Floats
     expected, extra = _moments(data, rows, spread, amplitudes)
     good = np.log1p(-_BAD) + _negative_binomial(data.counts, expected, extra)
     each = np.logaddexp(good, np.log(bad))
-    return amplitudes, each.sum(axis=1), np.exp(good - each)
+    ratios = amplitudes * inverse / np.maximum(amplitudes[:, :1], 1e-12)
+    before = -0.5 * np.sum(ratios**2, axis=1)
+    return amplitudes, each.sum(axis=1) + before, np.exp(good - each)
 
 
 def _moments(
@@ -159,12 +168,13 @@ def _negative_binomial(counts: Floats, mean: Floats, extra: Floats) -> Floats:
     return value
 
 
-def _positive(rows: Floats, y: Floats, weight: Floats) -> Floats:
+def _positive(rows: Floats, y: Floats, weight: Floats, ridge: Floats) -> Floats:
     """Return the amplitudes ≥ 0 of weighted least squares; the worst negative one is left out."""
     weighted = rows * weight[:, :, None]
     normal = weighted.transpose(0, 2, 1) @ rows
     right = (weighted.transpose(0, 2, 1) @ y[:, None])[:, :, 0]
     p = rows.shape[2]
+    normal += ridge[:, :, None] * np.eye(p)
     size = np.maximum(np.einsum("gpp->gp", normal), 1e-30)
     scale = np.sqrt(size)
     normal = normal / (scale[:, :, None] * scale[:, None, :]) + 1e-9 * np.eye(p)

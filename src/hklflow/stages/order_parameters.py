@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hklflow.nexus import OpenVolume
     from hklflow.orientation.product import Orientation
 
-VERSION = 2
+VERSION = 3
 
 Hkl = tuple[float, float, float]
 
