@@ -48,6 +48,8 @@ _UNLIKELY = 0.03  # probability of maxima below which none are modelled
 _UNLIKE, _CERTAIN = (KINDS[0], KINDS[5], KINDS[7]), 5.0
 _SAMPLES = 12  # drawn models of elastic waves, and of others
 _IGNORED = 0.003  # weight of elastic waves, or of all others, below which none are drawn
+_UNLIKELIEST = 600.0  # difference of χ² beyond which a weight is as good as 0
+_ELASTIC = 0.1  # least weight of elastic waves before the rim is asked
 _SMALL = 0.1  # variance of a mode of their scatter that is left out, in that of the noise
 _TRIES = 4  # lengths of a step that are tried
 # Difference of χ², relative to it, that does not choose between models: the other diffuse
@@ -327,10 +329,15 @@ class Tails:
         kinds = [fit.kind for fit in fits if fit.kind]
         scale = self.chi2 * (1 + _ALIKE * data.number)
         likely = [fit.chi2 / scale + kind.cost for fit, kind in zip(fits, kinds, strict=True)]
-        shares = np.exp(-0.5 * (np.array(likely) - min(likely)))
+        shares = np.exp(-0.5 * np.minimum(np.array(likely) - min(likely), _UNLIKELIEST))
         shares /= shares.sum()
-        self.shares = dict(zip(kinds, shares.tolist(), strict=True))
         are = np.array([kind.elastic for kind in kinds])
+        # Elastic waves are in every crystal, and a fit of the tails does not exclude them: the rim
+        # can.
+        waves = float(shares[are].sum())
+        if waves < _ELASTIC:
+            shares *= np.where(are, _ELASTIC / waves, (1 - _ELASTIC) / (1 - waves))
+        self.shares = dict(zip(kinds, shares.tolist(), strict=True))
         profile = self._squares * np.exp(-growth.decay * self._squares)
         parts = {elastic: float(shares[are == elastic].sum()) for elastic in (True, False)}
         self.classes = tuple(elastic for elastic, part in parts.items() if part > _IGNORED)
