@@ -199,7 +199,7 @@ def test_a_fill_that_does_not_converge_says_so(monkeypatch: pytest.MonkeyPatch) 
     target = target_of(world)
     holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
     found = controls(target, holes, world.q_max)
-    monkeypatch.setattr(spectrum, "_STEPS", 8)
+    monkeypatch.setattr(spectrum, "_STEPS_IN_GAPS", 8)
     _, (words,), _ = refill(target, holes, found, fill.BEST, world.q_max)
     assert "has not converged" in words
 

@@ -48,9 +48,9 @@ _SETTLED = 0.1
 
 # Of the residual of the conjugate gradients, while V is learnt and at the end.
 _LEARNING, _TOLERANCE = 1e-3, 1e-4
-# Largest number of steps. Holes of reflections take some 20; wide gaps, to which only long waves
-# reach, up to some 200 where 100 counts were measured.
-_STEPS = 600
+# Largest number of steps while V is learnt, and at the end. Holes of reflections take some 20; wide
+# gaps, to which only long waves reach, up to some 200 where 100 counts were measured.
+_STEPS, _LAST_STEPS, _STEPS_IN_GAPS = 40, 120, 600
 # Bytes that `SpectrumFill` needs, measured: per voxel of the grid, and per voxel in a box of r.
 _BYTES, _BYTES_OF_BOX = 3, 20
 # Residual that is left of what a fill misses of a cosine.
@@ -136,6 +136,9 @@ class SpectrumFill:
         self._random = np.random.default_rng(0)
         self.steps, self.converged, self.settled = 0, True, False
         self._tapered = Tapered(target, q_max)
+        gaps = self._tapered.gaps
+        self._steps = _STEPS_IN_GAPS if gaps else _STEPS
+        self._last_steps = _STEPS_IN_GAPS if gaps else _LAST_STEPS
         self.holes = self._tapered.holes()
         middle = _inversion_centre(target)
         self._waves = Waves(target.data.shape, middle or (0, 0, 0), middle is not None, threads)
@@ -164,7 +167,7 @@ class SpectrumFill:
         self._gain = self._gains([missed])
         lost = self._power.of(self._voxels.waves_of(missed))
         before = self._t
-        self._t = self._complete(self._voxels, self._known, self._t, _STEPS, _LEARNING)
+        self._t = self._complete(self._voxels, self._known, self._t, self._steps, _LEARNING)
         change = self._t - before
         self.settled = float(change @ change) < _SETTLED**2 * float(missed @ missed)
         lost += self._power.of(self._known + self._voxels.waves_of(self._t))
@@ -174,7 +177,7 @@ class SpectrumFill:
     def write(self) -> int:
         """Replace S and σ in the holes of the target; return the number of voxels."""
         target = self._target
-        self._t = self._complete(self._voxels, self._known, self._t, _STEPS)
+        self._t = self._complete(self._voxels, self._known, self._t, self._last_steps)
         self._draw()
         s = self._tapered.s_of(self._t, self.holes)
         # On the rim, where the taper is too small, kriging is kept.
@@ -196,7 +199,7 @@ class SpectrumFill:
         The change is that since they were read; the fill is linear in S as long as V is held.
         """
         change = self._waves_of_known(None)[0] - self._known
-        t = self._complete(self._voxels, change, np.zeros(len(self.holes)), _STEPS, _LEARNING)
+        t = self._complete(self._voxels, change, np.zeros(len(self.holes)), self._steps, _LEARNING)
         w = self._tapered.weights(self.holes).astype(np.float64)
         return t / w * self._tapered.unit
 
@@ -213,7 +216,7 @@ class SpectrumFill:
         known = self._known - Voxels(self._waves, more).waves_of(self._tapered.t_of(more))
         places = np.searchsorted(self.holes, more)
         union, start = np.insert(self.holes, places, more), np.insert(self._t, places, 0.0)
-        t = self._complete(Voxels(self._waves, union), known, start, _STEPS)
+        t = self._complete(Voxels(self._waves, union), known, start, self._last_steps)
         numbers = np.ravel_multi_index(tuple(voxels.T), shape)
         place = np.minimum(np.searchsorted(union, numbers), len(union) - 1)
         found = np.where(_among(union, numbers), t[place], np.nan)
@@ -269,7 +272,7 @@ class SpectrumFill:
         # Λ_hh (filled − lost) is −Λ times the whole cosine.
         known *= self._weights
         right = self._voxels.of_waves(known) - lost / self._beyond
-        wrong = self._solved(self._voxels, right, np.zeros(len(hkl)), _STEPS, _ROUGHLY)
+        wrong = self._solved(self._voxels, right, np.zeros(len(hkl)), self._steps, _ROUGHLY)
         return 1 + float(cosine @ wrong) / whole
 
     @cached_property
@@ -464,7 +467,7 @@ class SpectrumFill:
             values = in_holes * self._beyond**power + self._voxels.of_waves(root * in_box)
             fields.append(self._symmetric(values))
         start, right = fields
-        return self._solved(self._voxels, right, start, _STEPS, _LEARNING)
+        return self._solved(self._voxels, right, start, self._steps, _LEARNING)
 
     def _symmetric(self, values: Floats) -> Floats:
         """Return the means (n,) of values in holes over their equivalents."""

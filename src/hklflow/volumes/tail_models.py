@@ -107,6 +107,24 @@ def points_of_voxel(q: Floats, edges: Floats) -> tuple[Floats, Floats]:
 
 
 @dataclass(frozen=True)
+class Voxels:
+    """Points (p, 3), 1/Å, and weights (p,) in voxels (n,), which begin at ``starts``."""
+
+    points: Floats
+    weights: Floats
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def at(cls, q: Floats, edges: Floats) -> "Voxels":
+        """Return the points for voxels at q (n, 3), see `points_of_voxel`."""
+        parts = [points_of_voxel(place, edges) for place in q]
+        sizes = [0, *(len(weights) for _, weights in parts)]
+        points = np.concatenate([np.zeros((0, 3)), *(points for points, _ in parts)])
+        weights = np.concatenate([np.zeros(0), *(weights for _, weights in parts)])
+        return cls(points, weights, np.cumsum(sizes)[: len(q)])
+
+
+@dataclass(frozen=True)
 class Family:
     """Models of one Laue group.
 
@@ -214,15 +232,12 @@ class Family:
         """
         return self._at(values, kind, self._points(q)).reshape(-1, len(_FOUR), 6).mean(axis=1)
 
-    def integrated(self, values: Floats, kind: Kind, q: Floats) -> Floats:
-        """Return M as `maximum`, next to a reflection and at it, too."""
-        if not len(q):
+    def integrated(self, values: Floats, kind: Kind, voxels: Voxels) -> Floats:
+        """Return M (n, 6) as `maximum`, next to a reflection and at it, too."""
+        if not len(voxels.starts):
             return np.zeros((0, 6))
-        parts = [points_of_voxel(place, self.edges) for place in q]
-        points, weights = (np.concatenate(x) for x in zip(*parts, strict=True))
-        starts = np.cumsum([0] + [len(own) for _, own in parts[:-1]])
-        weighted = weights[:, None] * self._at(values, kind, points)
-        total: Floats = np.add.reduceat(weighted, starts, axis=0)
+        weighted = voxels.weights[:, None] * self._at(values, kind, voxels.points)
+        total: Floats = np.add.reduceat(weighted, voxels.starts, axis=0)
         return total
 
     def _points(self, q: Floats) -> Floats:
@@ -230,8 +245,9 @@ class Family:
 
     def _at(self, values: Floats, kind: Kind, q: Floats) -> Floats:
         """Return M (n, 6) in points (n, 3)."""
-        parts = np.einsum("mikjl,nk,nl->mnij", self.elastic, q, q, optimize=True)
-        _, axes, inner, _ = self._eigen(values, kind, q, parts)
+        constants = np.tensordot(self._of_elastic(values), self.elastic, 1)
+        gamma = np.einsum("ikjl,nk,nl->nij", constants, q, q, optimize=True)
+        _, axes, inner, _ = self._eigen(values, kind, q, gamma)
         return _six(np.einsum("nia,na,nja->nij", axes, inner, axes))
 
     def slopes(self, values: Floats, kind: Kind, q: Floats, parts: Floats) -> Floats:
@@ -241,7 +257,8 @@ class Family:
         eigenvectors (Daleckii and Krein, 1951). ``parts`` are from `stiffness`.
         """
         q = self._points(q)
-        raw, axes, inner, slope = self._eigen(values, kind, q, parts)
+        gamma = np.tensordot(self._of_elastic(values), parts, 1)
+        raw, axes, inner, slope = self._eigen(values, kind, q, gamma)
         kappa, end = np.exp(values[:2])
         apart = raw[:, :, None] - raw[:, None]
         same = np.abs(apart) <= 1e-7 * np.abs(raw).max(axis=1)[:, None, None]
@@ -262,10 +279,9 @@ class Family:
         return mean
 
     def _eigen(
-        self, values: Floats, kind: Kind, q: Floats, parts: Floats
+        self, values: Floats, kind: Kind, q: Floats, gamma: Floats
     ) -> tuple[Floats, Floats, Floats, Floats]:
         """Return eigenvalues and eigenvectors of Γ, eigenvalues of M, and their slopes with Γ."""
-        gamma = parts[0] + np.tensordot(values[2 : 2 + self.sizes[0]], parts[1:], 1)
         raw, axes = np.linalg.eigh(gamma)
         squares = np.sum(q**2, axis=1)[:, None]
         kappa, end = np.exp(values[:2])
@@ -276,6 +292,10 @@ class Family:
             inner = inner * np.exp(-0.5 * squares / end**2)
         slope = np.where(raw > _SOFTEST * squares, -kind.power * inner / total, 0.0)
         return raw, axes, inner, slope
+
+    def _of_elastic(self, values: Floats) -> Floats:
+        """Return the coefficients (m + 1,) of the elastic constants."""
+        return np.append(1.0, values[2 : 2 + self.sizes[0]])
 
     def waves(self, q: Floats) -> Floats:
         """Return cos(R·q) − 1 (n, m), as mean over equivalent R, at q (n, 3), 1/Å."""

@@ -22,7 +22,7 @@ from hklflow.volumes.spectrum import SpectrumFill
 from hklflow.volumes.tail_data import Ring, around, inside, nearest, orbits, rings, strongest
 from hklflow.volumes.tail_fit import Fit, Problem
 from hklflow.volumes.tail_growth import Growth, expected
-from hklflow.volumes.tail_models import KINDS, Family, Kind, products
+from hklflow.volumes.tail_models import KINDS, Family, Kind, Voxels, products
 from hklflow.volumes.tapers import Taper
 
 Floats = NDArray[np.float64]
@@ -55,6 +55,7 @@ _TRIES = 4  # lengths of a step that are tried
 # Difference of χ², relative to it, that does not choose between models: the other diffuse
 # scattering is not exactly b.
 _ALIKE = 0.0005
+_KEPT = 2e8  # bytes of M that are kept: most reflections lie alike in their voxels
 _NEAR = 2.0  # voxels from a reflection within which M is no parabola within a voxel
 
 
@@ -130,6 +131,7 @@ class Tails:
         self.found, self.rises, self.chi2 = False, False, float("nan")
         self.likely, self.share, self.shares = 0.0, 1.0, dict[Kind, float]()
         self._samples: list[tuple[Kind, Floats, Floats]] = []
+        self._known: dict[bytes, Floats] = {}
         self._mean, self.classes = np.zeros(0), tuple[bool, ...]()
         self._holes, self._lost = np.zeros(0, np.int64), np.zeros((0, 0))
         self.narrow = self._outer < narrowest * radius
@@ -417,12 +419,21 @@ class Tails:
 
     # -------------------------------------------------------------------------- model in a volume
 
-    def _maxima(self, kind: Kind, values: Floats, q: Floats) -> Floats:
-        """Return M (n, 6) at q (n, 3), as mean over a voxel."""
-        edge = np.linalg.norm(self._family.edges, axis=0).max()
+    def _maxima(self, q: Floats) -> Floats:
+        """Return M (m, n, 6) of the drawn models at q (n, 3), as means over voxels."""
+        key = q.tobytes()
+        if key in self._known:
+            return self._known[key]
+        family = self._family
+        edge = np.linalg.norm(family.edges, axis=0).max()
         near = np.linalg.norm(q, axis=1) < _NEAR * edge
-        maxima = self._family.maximum(values, kind, q)
-        maxima[near] = self._family.integrated(values, kind, q[near])
+        voxels = Voxels.at(q[near], family.edges)
+        maxima = np.empty((len(self._samples), len(q), 6))
+        for own, (kind, values, _) in zip(maxima, self._samples, strict=True):
+            own[:] = family.maximum(values, kind, q)
+            own[near] = family.integrated(values, kind, voxels)
+        if sum(x.nbytes for x in self._known.values()) + maxima.nbytes < _KEPT:
+            self._known[key] = maxima
         return maxima
 
     def _modes(self) -> list[Floats]:
@@ -449,8 +460,7 @@ class Tails:
         """Return the voxel of each reflection, and weighted sums (m, n) of the models around it."""
         share = (np.linalg.norm(ring.q, axis=1) - self._outer) / (self._end - self._outer)
         fade = np.cos(0.5 * np.pi * np.clip(share, 0, 1)) ** 2
-        maxima = np.array([self._maxima(kind, x, ring.q) for kind, x, _ in self._samples])
-        maxima *= fade[:, None]
+        maxima = self._maxima(ring.q) * fade[:, None]
         amplitudes = np.array([sample[2] for sample in self._samples]) / self._squares
         for number, corner in zip(ring.members, ring.corners, strict=True):
             sums = np.tensordot(weights * amplitudes[:, self._orbit[number]], maxima, 1)
