@@ -40,7 +40,7 @@ def much(share: float) -> list[str]:
     return [
         f"{100 * share:.1f} % of the voxels within q_max were not measured and are filled: their "
         "errors are correlated, so that σ of the ΔPDF is larger at small r, and may still be too "
-        "small there; reduce q_max or measure more"
+        "small there; maxima in these regions come out too weak; reduce q_max or measure more"
     ]
 
 
