@@ -78,9 +78,9 @@ class Tabulated(Simulation):
     def _fill_diffuse(self, out: Array, start: int) -> None:
         assert self.table is not None
         q = self.scan.k * (self.detector.pixel_rays() - [0.0, 0.0, 1.0])
-        turned = self.goniometer.rotation(self.scan.angle(start + np.arange(len(out)) + 0.5))
+        settings = self.goniometer.rotation(self.scan.angle(start + np.arange(len(out)) + 0.5))
         grid = self.table.grid
-        for frame, rotation in zip(out, turned @ self.ub, strict=True):
+        for frame, rotation in zip(out, settings @ self.ub, strict=True):
             hkl = q @ np.linalg.inv(rotation).T
             at = np.moveaxis((hkl - grid.first) / grid.step, -1, 0)[::-1]
             s = map_coordinates(self.spline, at, order=3, mode="nearest", prefilter=False)

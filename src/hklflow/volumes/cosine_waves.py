@@ -89,8 +89,8 @@ class CosineWaves:
             ]
             value = self._at(np.stack(np.meshgrid(*apart, indexing="ij")[::-1], axis=-1))
             places = np.ix_(*(x % m for x, m in zip(at, box, strict=True)))
-            turned = value * self._phases(at) / (2 * n)
-            found[places] += turned.real if waves.even else turned
+            shifted = value * self._phases(at) / (2 * n)
+            found[places] += shifted.real if waves.even else shifted
         apart = vectors[:, None] - both
         squares = float(self._at(apart).sum()) / (2 * n**2)
         return found, squares

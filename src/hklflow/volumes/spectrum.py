@@ -117,7 +117,8 @@ class SpectrumFill:
     steps : int
         Steps of conjugate gradients so far.
     converged : bool
-        False if the last system needed more steps than are allowed.
+        False if the last system needed more steps than are allowed; after `write`, also if one of
+        the drawn fields did.
     settled : bool
         True if the last round of `learn` changed next to nothing.
     missed : list of (n,) arrays
@@ -178,7 +179,9 @@ class SpectrumFill:
         """Replace S and σ in the holes of the target; return the number of voxels."""
         target = self._target
         self._t = self._complete(self._voxels, self._known, self._t, self._last_steps)
+        filled = self.converged
         self._draw()
+        self.converged = self.converged and filled
         s = self._tapered.s_of(self._t, self.holes)
         # On the rim, where the taper is too small, kriging is kept.
         written = np.isfinite(s)
@@ -201,7 +204,9 @@ class SpectrumFill:
         change = self._waves_of_known(None)[0] - self._known
         t = self._complete(self._voxels, change, np.zeros(len(self.holes)), self._steps, _LEARNING)
         w = self._tapered.weights(self.holes).astype(np.float64)
-        return t / w * self._tapered.unit
+        # Where the taper is smaller, kriging is kept.
+        followed = np.divide(t, w, out=np.zeros_like(t), where=w >= self._tapered.least)
+        return followed * self._tapered.unit
 
     def predicted(self, voxels: Indices, errors: Floats) -> tuple[Floats, Floats]:
         """Return S and σ that measured voxels (n, 3), (l, k, h), get if they are punched, too.
@@ -288,7 +293,11 @@ class SpectrumFill:
         """If there are gaps, draw what the fill misses with V as it is, and set the errors."""
         if self._tapered.gaps:
             fields = int(np.clip(_DRAWN // max(len(self.holes), 1), 1, _MOST_FIELDS))
-            self.missed = [self._missed() for _ in range(fields)]
+            self.missed, every = [], True
+            for _ in range(fields):
+                self.missed.append(self._missed())
+                every = every and self.converged
+            self.converged = every
             self._gain = self._gains(self.missed)
 
     def _gains(self, fields: list[Floats]) -> dict[int, tuple[Floats, Floats]]:

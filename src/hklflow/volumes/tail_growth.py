@@ -73,7 +73,7 @@ def _profile(
 
     tried = [
         minimize(unlikely, [0.0, 0.1, np.log(s)], method="Nelder-Mead", options={"maxiter": 1000})
-        for s in (0.1, 0.7)
+        for s in ((0.1, 0.7) if given is None else (0.1,))
     ]
     best = min(tried, key=lambda item: float(item.fun))
     spread = best.x[2] if given is None else given

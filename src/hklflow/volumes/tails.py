@@ -47,7 +47,7 @@ _UNLIKELY = 0.03  # probability of maxima below which none are modelled
 # reduction of χ², in its standard deviations by noise, that is no noise.
 _UNLIKE, _CERTAIN = (KINDS[0], KINDS[5], KINDS[7]), 5.0
 _SAMPLES = 12  # drawn models of elastic waves, and of others
-_IGNORED = 0.003  # weight of elastic waves, or of all others, below which none are drawn
+_IGNORED = 0.003  # weight of all models but elastic waves below which none of them are drawn
 _UNLIKELIEST = 600.0  # difference of χ² beyond which a weight is as good as 0
 _ELASTIC = 0.1  # least weight of elastic waves before the rim is asked
 _SMALL = 0.1  # variance of a mode of their scatter that is left out, in that of the noise
@@ -100,7 +100,7 @@ class Tails:
     shares : dict
         Weight of each kind of model.
     classes : tuple of bool
-        Of the drawn models: elastic waves (True), others (False), or both.
+        Of the drawn models: elastic waves (True), always, and others (False).
     """
 
     def __init__(
