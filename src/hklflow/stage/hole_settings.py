@@ -46,8 +46,8 @@ class HoleSettings(stage.Params):
     """Smallest measured fraction of a shell of |Q| that counts as measured."""
     spectrum: bool = True
     """Fill the holes a second time, with what is most likely for the pair distribution of the rest
-    of S, if the control holes do not speak against it. It takes some 0.2 s of a core per million
-    voxels, and several times more if wide gaps are filled.
+    of S, if the control holes do not speak against it. It takes some 0.1 s of a core per million
+    voxels, and some 0.7 s if wide gaps are filled.
     """
     tails: bool = True
     """Model maxima of the diffuse scattering inside of the holes of reflections (thermal diffuse
@@ -55,5 +55,6 @@ class HoleSettings(stage.Params):
     of a core.
     """
     memory: float = Field(8000.0, gt=0)
-    """Memory for the volumes in MB. A larger volume is kept in a temporary file next to the output.
-    """
+    """Memory for the volumes and the fill by the spectrum in MB. A larger volume is kept in a
+    temporary file next to the output. If the spectrum still has no room, the holes are filled by
+    kriging alone, with a warning."""
