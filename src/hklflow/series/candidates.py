@@ -17,6 +17,7 @@ Integers = NDArray[np.int64]
 Read = Callable[[Cuboid], tuple[Singles, Singles]]
 """Return data and errors (T, l, k, h) of a part of the grid."""
 
+_REACH = 2  # voxels around a claim that may get a label: half-width of the largest box of the test
 _FACES = generate_binary_structure(3, 1) & (np.indices((3, 3, 3)) != 1).any(axis=0)
 
 
@@ -57,14 +58,16 @@ def gather(
     parts: list[tuple[Integers, Singles, Singles, Floats, Integers, NDArray[np.bool_]]] = []
     for part in progress(needed, len(needed), "slabs of changes"):
         wide = Cuboid(
-            slice(max(part.l.start - 1, 0), min(part.l.stop + 1, shape[0])), part.k, part.h
+            slice(max(part.l.start - _REACH, 0), min(part.l.stop + _REACH, shape[0])),
+            part.k,
+            part.h,
         )
         inside = places.independent(wide)
         marked = np.zeros(inside.shape, np.bool_)
         low, high = np.searchsorted(claimed, [wide.l.start * plane, wide.l.stop * plane])
         l, k, h = np.unravel_index(claimed[low:high], shape)  # noqa: E741
         marked[l - wide.l.start, k - part.k.start, h - part.h.start] = True
-        chosen = binary_dilation(marked, np.ones((3, 3, 3), np.bool_)) & inside
+        chosen = binary_dilation(marked, np.ones((3, 3, 3), np.bool_), _REACH) & inside
         voters = convolve(inside.astype(np.int8), _FACES.astype(np.int8), mode="constant")
         own = slice(part.l.start - wide.l.start, part.l.stop - wide.l.start)
         place = np.nonzero(chosen[own])
@@ -90,8 +93,8 @@ def gather(
 
 
 def _near(slabs: list[Cuboid], claimed: Integers, plane: int) -> Iterator[tuple[Cuboid, Integers]]:
-    """Yield the slabs with the claimed voxels in them or in the planes next to them."""
+    """Yield the slabs with the claimed voxels in them or close to them."""
     for part in slabs:
-        bounds = [(part.l.start - 1) * plane, (part.l.stop + 1) * plane]
+        bounds = [(part.l.start - _REACH) * plane, (part.l.stop + _REACH) * plane]
         low, high = np.searchsorted(claimed, bounds)
         yield part, claimed[low:high]

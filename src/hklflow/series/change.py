@@ -10,7 +10,7 @@ voxels are tested, and neighbours that are images of other voxels are not added 
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +120,8 @@ class Claims:
         Numbers of the claimed voxels in C order of (l, k, h), ascending.
     p : (n,) array
         Probability of each claimed voxel without a change.
+    radius : (n,) int array
+        Half-width of the box with the smallest probability.
     limit : float
         Largest p that is claimed; 0 without a claim.
     """
@@ -127,7 +129,13 @@ class Claims:
     tested: int
     index: Integers
     p: Floats
+    radius: Integers
     limit: float
+
+    def strongest(self, most: int) -> "Claims":
+        """Return the ``most`` claims with the smallest probabilities."""
+        kept = np.sort(np.argsort(self.p, kind="stable")[:most])
+        return replace(self, index=self.index[kept], p=self.p[kept], radius=self.radius[kept])
 
 
 class ChangeTest:
@@ -175,7 +183,7 @@ class ChangeTest:
         self._before: tuple[Singles, Singles] | None = None
         self._end = -1
         self._tested = 0
-        self._found: list[tuple[Integers, Floats]] = []
+        self._found: list[tuple[Integers, Floats, Integers]] = []
 
     def _smooth_courses(self) -> Singles:
         """Return smooth courses in the coordinates of departures, as columns."""
@@ -260,19 +268,26 @@ class ChangeTest:
         with ThreadPoolExecutor(self._threads) as pool:
             list(pool.map(work, parts))
 
-    def probabilities(self, chi: list[Singles]) -> Floats:
+    def probabilities(self, chi: list[Singles]) -> tuple[Floats, Integers]:
         """Return the probability of each χ² or a larger one without a change, all tests together.
 
         Parameters
         ----------
         chi : list of (n,) arrays
             χ² of the tests.
+
+        Returns
+        -------
+        p : (n,) array
+        radius : (n,) int array
+            Half-width of the box of the test with the smallest probability.
         """
         each = [
             chi2.sf(np.asarray(x, dtype=np.float64) / excess, size)
             for x, excess, size in zip(chi, self.excess, self._sizes, strict=True)
         ]
-        return np.asarray(np.minimum(1.0, len(each) * np.min(each, axis=0)))
+        radius = np.array([radius for radius, _ in _TESTS])[np.argmin(each, axis=0)]
+        return np.minimum(1.0, len(each) * np.min(each, axis=0)), radius
 
     def calibrate(self, boxes: list[tuple[Cuboid, Singles, Singles]]) -> list[Flags]:
         """Set `excess` from some boxes: errors may be too small, or neighbours correlated.
@@ -295,7 +310,7 @@ class ChangeTest:
             if len(values) > 100:
                 quiet = float(np.quantile(values, _QUIET)) / chi2.ppf(_QUIET, size)
                 self.excess[i] = max(1.0, quiet)
-        return [self.probabilities(chi) < _SUSPECT for chi in found]
+        return [self.probabilities(chi)[0] < _SUSPECT for chi in found]
 
     def add(self, part: Cuboid, data: Singles, errors: Singles) -> None:
         """Test a slab (T, l, k, h)."""
@@ -333,23 +348,23 @@ class ChangeTest:
         for values, excess, size in zip(chi, self.excess, self._sizes, strict=True):
             kept |= values > chi2.isf(self._rate / len(chi), size) * excess
         place = np.nonzero(kept)
-        p = self.probabilities([values[place] for values in chi])
+        p, radius = self.probabilities([values[place] for values in chi])
         first = end - len(chi[0])
         at = (place[0] + first, place[1] + self._part.k.start, place[2] + self._part.h.start)
-        self._found.append((np.ravel_multi_index(at, self.shape), p))
+        self._found.append((np.ravel_multi_index(at, self.shape), p, radius))
 
     def claims(self) -> Claims:
         """Return the voxels that changed, at the stated share of false discoveries."""
         self._finish_slab()
-        index = np.concatenate([np.empty(0, np.int64), *(i for i, _ in self._found)])
-        p = np.concatenate([np.empty(0), *(p for _, p in self._found)])
+        none = np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64)
+        index, p, radius = map(np.concatenate, zip(none, *self._found, strict=True))
         order = np.argsort(p, kind="stable")
         allowed = self._rate * np.arange(1, len(p) + 1) / max(self._tested, 1)
         below = np.flatnonzero(p[order] <= allowed)
         number = int(below[-1]) + 1 if len(below) else 0
         limit = float(p[order[number - 1]]) if number else 0.0
         chosen = order[:number][np.argsort(index[order[:number]], kind="stable")]
-        return Claims(self._tested, index[chosen], p[chosen], limit)
+        return Claims(self._tested, index[chosen], p[chosen], radius[chosen], limit)
 
     def reduced(
         self, s2: Floats, data: NDArray[np.floating], errors: NDArray[np.floating]

@@ -11,8 +11,8 @@ from scipy.ndimage import binary_dilation
 from scipy.stats import chi2
 
 from hklflow.base.errors import HklflowError
+from hklflow.series import kernels, mixture, thermal
 from hklflow.series import labels as labelling
-from hklflow.series import mixture, thermal
 from hklflow.series.candidates import Candidates, Read, gather
 from hklflow.series.change import ChangeTest, Claims, Cuboid, Places
 
@@ -139,9 +139,10 @@ def find(
         test.add(part, *read(part))
     claims = test.claims()
     voxel = 30 * len(temperatures) + 400  # bytes
-    kept = _within(claims, int(wishes.memory * 1e6 / voxel / 4))
-    found = gather(read, places, slabs, kept, progress)
-    data = _items(found, test, course.courses)
+    kept = claims.strongest(int(wishes.memory * 1e6 / voxel / 4))
+    found = gather(read, places, slabs, kept.index, progress)
+    near = labelling.Neighbours(found.index, places.grid.array_shape)
+    data = _items(found, kept, near, test, course.courses)
     empty, none = np.empty(0, np.int64), np.empty((0, len(temperatures)))
     result = Trajectories(
         index=empty,
@@ -156,14 +157,14 @@ def find(
         excess=test.excess,
         tried=[],
         smoothing=0.0,
-        left_out=len(claims.index) - len(kept),
+        left_out=len(claims.index) - len(kept.index),
     )
     if len(data) == 0:
         return result
     tried = mixture.cluster(data, wishes.max_clusters)
     chosen = mixture.choose(tried, wishes.min_stability)
     shapes = labelling.shapes_of(chosen, data.basis)
-    labels, strength = _label(found, test, course.courses, shapes, places.grid.array_shape)
+    labels, strength = _label(found, near, test, course.courses, shapes)
     return _summary(result, found, labels, strength, tried, chosen, test, data.basis)
 
 
@@ -227,35 +228,37 @@ def _thermal(
     return thermal.fit(groups, temperatures, order, _SHELLS)
 
 
-def _within(claims: Claims, most: int) -> Integers:
-    """Return the numbers of the most significant claimed voxels, ascending."""
-    if len(claims.index) <= most:
-        return claims.index
-    return np.sort(claims.index[np.argsort(claims.p, kind="stable")[:most]])
-
-
-def _items(found: Candidates, test: ChangeTest, courses: Floats) -> mixture.Items:
-    """Return the claimed trajectories: means over blocks of 3 x 3 x 3 claimed voxels.
+def _items(
+    found: Candidates, claims: Claims, near: labelling.Neighbours, test: ChangeTest, courses: Floats
+) -> mixture.Items:
+    """Return the claimed trajectories: means over claimed voxels around the clearest ones.
 
     Only voxels that were measured at all temperatures are taken. Means take the noise down where
     single voxels are weak; the shape of neighbours is the same in all but a few blocks.
     """
-    whole = np.flatnonzero(found.claimed & np.isfinite(found.data).all(axis=1))
-    whole = whole[(found.errors[whole] > 0).all(axis=1)]
-    if not len(whole):
+    whole = found.claimed & np.isfinite(found.data).all(axis=1) & (found.errors > 0).all(axis=1)
+    if not whole.any():
         d = test.dimensions
         return mixture.Items(
             mixture.beyond(courses), np.empty((0, d)), np.empty((0, d, d)), np.empty((0, d))
         )
-    shape = test.shape
-    place = np.stack(np.unravel_index(found.index[whole], shape), axis=1) // 3
-    blocks = np.ravel_multi_index(tuple(place.T), tuple(n // 3 + 1 for n in shape))
-    _, of, number = np.unique(blocks, return_inverse=True, return_counts=True)
-    kept = np.arange(len(number))
-    if len(kept) > _ITEMS:
-        kept = np.sort(np.random.default_rng(0).permutation(len(kept))[:_ITEMS])
-    chosen = np.isin(of, kept)
-    whole, of = whole[chosen], np.searchsorted(kept, of[chosen])
+    order = np.flatnonzero(found.claimed)[np.argsort(claims.p, kind="stable")]
+    radius = claims.radius[np.argsort(claims.p, kind="stable")]
+    radius = radius[whole[order]]
+    order = order[whole[order]]
+    of = np.where(whole, -1, -2)
+    kernels.peel(order, np.maximum(radius, 1), near.rows, of)
+    # The same number of items of each connected part, as far as it has them.
+    centres = np.unique(of[whole], return_index=True)[1]
+    part = near.connected(found.claimed.astype(np.int64))[np.flatnonzero(whole)[centres]]
+    mixed = np.random.default_rng(0).permutation(len(part))
+    mixed = mixed[np.argsort(part[mixed], kind="stable")]
+    first = np.searchsorted(part[mixed], part[mixed])
+    rank = np.empty(len(part), np.int64)
+    rank[mixed] = np.arange(len(part)) - first
+    kept = np.sort(np.argsort(rank, kind="stable")[:_ITEMS])
+    whole = np.flatnonzero(whole & np.isin(of, kept))
+    of = np.searchsorted(kept, of[whole])
     y, variance = test.reduced(found.s2[whole], found.data[whole], found.errors[whole])
     weight = 1 / variance.mean(axis=1)
     n = len(kept)
@@ -265,6 +268,9 @@ def _items(found: Candidates, test: ChangeTest, courses: Floats) -> mixture.Item
 
     bottom = np.bincount(of, weight, n)[:, None]
     mean = total(weight[:, None] * y) / bottom
+    global DEBUG, DEBUG2
+    DEBUG2 = found.index
+    DEBUG = (whole, of, kept, np.isin)
     data = mixture.items(mean, total(weight[:, None] ** 2 * variance) / bottom**2, courses)
     # Beside a feature, voxels are claimed together with it: they have no course of their own.
     return data.select(data.whole > chi2.isf(_SURE, test.dimensions))
@@ -272,22 +278,18 @@ def _items(found: Candidates, test: ChangeTest, courses: Floats) -> mixture.Item
 
 def _label(
     found: Candidates,
+    near: labelling.Neighbours,
     test: ChangeTest,
     courses: Floats,
     shapes: Floats,
-    shape: tuple[int, int, int],
 ) -> tuple[Integers, float]:
     """Return the label of each candidate; features without a claimed voxel have label 0."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     top = np.empty((len(found.index), len(shapes)))
     bottom = np.empty_like(top)
     for first in range(0, len(top), _CHUNK):
         part = slice(first, first + _CHUNK)
         values = test.reduced(found.s2[part], found.data[part], found.errors[part])
         top[part], bottom[part] = labelling.matched(*values, courses, shapes)
-    near = labelling.Neighbours(found.index, shape)
     shown = np.arange(1, len(shapes) + 1)
     while True:
         labels, strength = labelling.smooth(top, bottom, near, found.outside)
@@ -300,9 +302,7 @@ def _label(
             break
         top, bottom, shown = top[:, kept], bottom[:, kept], shown[kept]
     labels = np.concatenate([[0], shown])[labels]
-    i, j = np.nonzero((near.rows >= 0) & (labels[near.rows] == labels[:, None]))
-    edges = coo_array((np.ones(len(i), np.int8), (i, near.rows[i, j])), shape=(near.n, near.n))
-    _, feature = connected_components(edges, directed=False)
+    feature = near.connected(labels)
     claimed = np.bincount(feature, found.claimed) > 0
     return np.where(claimed[feature], labels, 0), strength
 

@@ -243,3 +243,43 @@ def surroundings(rows, faces, labels, top, bottom, votes, sums):  # type: ignore
             if label > 0:
                 sums[i, label - 1, 0] += top[row, label - 1]
                 sums[i, label - 1, 1] += bottom[row, label - 1]
+
+
+@kernel
+def peel(order, radius, rows, items):  # type: ignore[no-untyped-def]
+    """Divide voxels into items: each voxel in ``order`` takes the free voxels around it.
+
+    Parameters
+    ----------
+    order : (c,) int array
+        Voxels that become centres if they are free.
+    radius : (c,) int array
+        Half-width of the item of each of them: 1 or 2 voxels.
+    rows : (n, 26) array
+        Neighbours, -1 for none.
+    items : (n,) int array
+        -1: free; -2: in no item. Becomes the number of the item.
+
+    Returns
+    -------
+    int
+        Number of items.
+    """
+    number = 0
+    for centre, wide in zip(order, radius):  # noqa: B905
+        if items[centre] != -1:
+            continue
+        items[centre] = number
+        for j in range(rows.shape[1]):
+            near = rows[centre, j]
+            if near < 0:
+                continue
+            if items[near] == -1:
+                items[near] = number
+            if wide > 1:
+                for i in range(rows.shape[1]):
+                    far = rows[near, i]
+                    if far >= 0 and items[far] == -1:
+                        items[far] = number
+        number += 1
+    return number

@@ -8,6 +8,8 @@ of many voxels smooth the labels, features of one voxel do not.
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from hklflow.series import kernels
 from hklflow.series.mixture import Mixture
@@ -81,6 +83,12 @@ class Neighbours:
             found = column >= 0
             total[found] += values[column[found]]
         return total
+
+    def connected(self, labels: Integers) -> Integers:
+        """Return the number of the connected part of each voxel: neighbours of one label."""
+        i, j = np.nonzero((self.rows >= 0) & (labels[self.rows] == labels[:, None]))
+        edges = coo_array((np.ones(len(i), np.int8), (i, self.rows[i, j])), shape=(self.n, self.n))
+        return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)
 
     def between(self, labels: Integers) -> NDArray[np.bool_]:
         """Return True for voxels with a label and a neighbour with another label."""

@@ -13,7 +13,8 @@ and again. The number of clusters is the largest that both the evidence (BIC) an
 mixtures that are fitted to two halves of the items must divide all items alike.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,7 +24,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 _ROUNDS = 100
-_STARTS = 3
+_STARTS = 8
 _SETTLED = 0.05  # change of the log likelihood below which a fit has converged
 _WORTH = 0.005  # least share of the evidence for clusters that a further cluster must give
 _SPREAD = (0.02, 0.5)  # limits of τ; below the first, courses of strong items are the same
@@ -166,25 +167,47 @@ def _start(data: Items, k: int, random: np.random.Generator) -> Mixture:
     while len(chosen) < k:
         far = np.clip(1 - np.max(unit @ unit[chosen].T, axis=1), 1e-9, None) * chance
         chosen.append(int(random.choice(len(u), p=far / far.sum())))
-    d = data.phi.shape[1]
-    phi = data.phi[chosen] / np.linalg.norm(data.phi[chosen], axis=1, keepdims=True)
+    return _from(data.phi[chosen])
+
+
+def _grown(data: Items, mixture: Mixture, random: np.random.Generator) -> Mixture:
+    """Return a mixture with one more course: that of an item that the clusters describe badly."""
+    rest = data.whole - np.max(_densities(data, mixture)[1], axis=1) ** 2
+    rest = np.maximum(rest - data.phi.shape[1] + 1, 0.0) + 1e-9
+    new = data.phi[random.choice(len(data), p=rest / rest.sum())]
+    return _from(np.concatenate([mixture.phi, new[None]]))
+
+
+def _from(phi: Floats) -> Mixture:
+    """Return the start of a fit from courses (K, d)."""
+    k, d = phi.shape
+    phi = phi / np.linalg.norm(phi, axis=1, keepdims=True)
     return Mixture(phi, np.full(k, 0.1), np.full(k, 1 / k), np.zeros((k, d, d)), -np.inf, np.inf)
 
 
-def fit(data: Items, k: int, seed: int) -> Mixture:
-    """Fit a mixture of k clusters: the best of several starts."""
+def fit(data: Items, most: int, seed: int) -> Iterator[Mixture]:
+    """Yield mixtures of one, two, ... clusters: the best of several starts.
+
+    Most starts are the mixture with one cluster less and the course of one item: far from it, a
+    course that few items have is found although most items are of others.
+    """
     random = np.random.default_rng(seed)
     best: Mixture | None = None
-    for _ in range(_STARTS if k > 1 else 1):
-        mixture = _start(data, k, random)
-        for _ in range(_ROUNDS):
-            before, mixture = mixture.log_likelihood, _step(data, mixture)
-            if abs(mixture.log_likelihood - before) < _SETTLED:
-                break
-        if best is None or mixture.log_likelihood > best.log_likelihood:
-            best = mixture
-    assert best is not None
-    return best
+    for k in range(1, most + 1):
+        starts = [_start(data, k, random)]
+        if best is not None:
+            starts += [_grown(data, best, random) for _ in range(_STARTS)]
+        best = max((_climb(data, x) for x in starts), key=lambda mixture: mixture.log_likelihood)
+        yield best
+
+
+def _climb(data: Items, mixture: Mixture) -> Mixture:
+    """Return the mixture after rounds of expectation and maximisation, until it has converged."""
+    for _ in range(_ROUNDS):
+        before, mixture = mixture.log_likelihood, _step(data, mixture)
+        if abs(mixture.log_likelihood - before) < _SETTLED:
+            break
+    return mixture
 
 
 def divide(data: Items, mixture: Mixture) -> Integers:
@@ -211,23 +234,11 @@ def cluster(data: Items, most: int, seed: int = 0) -> list[Mixture]:
     """Return the tried mixtures with their stability, one, two, ... clusters; `choose` one."""
     tried: list[Mixture] = []
     half = np.random.default_rng(seed).permutation(len(data)) % 2 == 0
-    for k in range(1, min(most, max(1, len(data) // 3)) + 1):
-        whole = fit(data, k, seed)
-        stability = 1.0
-        if k > 1:
-            parts = [fit(data.select(h), k, seed + 1) for h in (half, ~half)]
-            stability = agreement(*(divide(data, part) for part in parts))
-        tried.append(
-            Mixture(
-                whole.phi,
-                whole.spread,
-                whole.weight,
-                whole.covariance,
-                whole.log_likelihood,
-                whole.bic,
-                stability,
-            )
-        )
+    most = min(most, max(1, len(data) // 3))
+    halves = (fit(data.select(h), most, seed + 1) for h in (half, ~half))
+    for whole, *parts in zip(fit(data, most, seed), *halves, strict=True):
+        stability = agreement(*(divide(data, part) for part in parts)) if tried else 1.0
+        tried.append(replace(whole, stability=stability))
         if len(tried) > 2 and tried[-1].bic > tried[-2].bic > tried[-3].bic:
             break
     return tried
