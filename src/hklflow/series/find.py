@@ -65,8 +65,8 @@ class Trajectories:
     excess : (2,) array
         See `ChangeTest`.
     tried : list of mixture.Mixture
-    smoothing : float
-        Strength of the smoothing of labels.
+    smoothing : labels.Field
+        Markov field that smooths the labels.
     left_out : int
         Voxels that changed and do not fit into the memory.
     """
@@ -82,7 +82,7 @@ class Trajectories:
     thermal: thermal.Thermal
     excess: Floats
     tried: list[mixture.Mixture]
-    smoothing: float
+    smoothing: labelling.Field
     left_out: int
 
 
@@ -156,7 +156,7 @@ def find(
         thermal=course,
         excess=test.excess,
         tried=[],
-        smoothing=0.0,
+        smoothing=labelling.Field(),
         left_out=len(claims.index) - len(kept.index),
     )
     if len(data) == 0:
@@ -164,8 +164,8 @@ def find(
     tried = mixture.cluster(data, wishes.max_clusters)
     chosen = mixture.choose(tried, wishes.min_stability)
     shapes = labelling.shapes_of(chosen, data.basis)
-    labels, strength = _label(found, near, test, course.courses, shapes)
-    return _summary(result, found, labels, strength, tried, chosen, test, data.basis)
+    labels, field = _label(found, near, test, course.courses, shapes)
+    return _summary(result, found, labels, field, tried, chosen, test, data.basis)
 
 
 def _sample(
@@ -282,9 +282,9 @@ def _label(
     test: ChangeTest,
     courses: Floats,
     shapes: Floats,
-) -> tuple[Integers, float]:
+) -> tuple[Integers, labelling.Field]:
     """Return the label of each candidate; features without a claimed voxel have label 0."""
-    top = np.empty((len(found.index), len(shapes)))
+    top = np.empty((len(found.index), len(shapes)), np.float32)
     bottom = np.empty_like(top)
     for first in range(0, len(top), _CHUNK):
         part = slice(first, first + _CHUNK)
@@ -292,7 +292,7 @@ def _label(
         top[part], bottom[part] = labelling.matched(*values, courses, shapes)
     shown = np.arange(1, len(shapes) + 1)
     while True:
-        labels, strength = labelling.smooth(top, bottom, near, found.outside)
+        labels, field = labelling.smooth(top, bottom, near, found.outside)
         # The border of two features looks like a cluster of its own.
         border = near.between(labels)
         sizes = np.bincount(labels, minlength=len(shown) + 1)[1:]
@@ -303,15 +303,15 @@ def _label(
         top, bottom, shown = top[:, kept], bottom[:, kept], shown[kept]
     labels = np.concatenate([[0], shown])[labels]
     feature = near.connected(labels)
-    claimed = np.bincount(feature, found.claimed) > 0
-    return np.where(claimed[feature], labels, 0), strength
+    claimed = np.bincount(feature, found.claimed, len(feature)) > 0
+    return np.where(claimed[feature], labels, 0), field
 
 
 def _summary(
     empty: Trajectories,
     found: Candidates,
     labels: Integers,
-    strength: float,
+    field: labelling.Field,
     tried: list[mixture.Mixture],
     chosen: mixture.Mixture,
     test: ChangeTest,
@@ -348,5 +348,5 @@ def _summary(
         course=course,
         course_errors=course_errors,
         tried=tried,
-        smoothing=strength,
+        smoothing=field,
     )

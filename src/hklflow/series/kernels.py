@@ -210,39 +210,198 @@ def independent(keys, along_h, along_k, along_l, found):  # type: ignore[no-unty
 
 
 @kernel(error_model="numpy")
-def surroundings(rows, faces, labels, top, bottom, votes, sums):  # type: ignore[no-untyped-def]
-    """Count the labels at the faces of voxels, and add amplitudes of neighbours along their labels.
+def amplitudes(rows, chance, top, bottom, out):  # type: ignore[no-untyped-def]
+    """Add numerators and denominators of the amplitudes of the neighbours of voxels.
 
     Parameters
     ----------
     rows : (n, 26) array
         Neighbours among the candidates, -1 for none.
-    faces : (26,) bool array
-        Neighbours that share a face.
-    labels : (n,) array
-        0 for no change, 1 to K for a cluster.
+    chance : (n, K + 1) array
+        Probability of each label.
     top, bottom : (n, K) arrays
         Numerator and denominator of amplitudes.
-    votes : (n, K + 1) array
-    sums : (n, K, 2) array
-        Sums of numerator and denominator over neighbours, each along its own cluster.
+    out : (n, K, 2) array
     """
     for i in range(len(rows)):
-        for k in range(votes.shape[1]):
-            votes[i, k] = 0.0
-        for k in range(sums.shape[1]):
-            sums[i, k, 0] = 0.0
-            sums[i, k, 1] = 0.0
+        for k in range(out.shape[1]):
+            out[i, k, 0] = 0.0
+            out[i, k, 1] = 0.0
         for j in range(rows.shape[1]):
             row = rows[i, j]
-            if row < 0:
-                continue
-            label = labels[row]
-            if faces[j]:
-                votes[i, label] += 1.0
-            if label > 0:
-                sums[i, label - 1, 0] += top[row, label - 1]
-                sums[i, label - 1, 1] += bottom[row, label - 1]
+            if row >= 0:
+                for k in range(out.shape[1]):
+                    out[i, k, 0] += chance[row, k + 1] * top[row, k]
+                    out[i, k, 1] += chance[row, k + 1] * bottom[row, k]
+
+
+@kernel(error_model="numpy")
+def evidence(rows, near, top, bottom, spread, least, free, out):  # type: ignore[no-untyped-def]
+    """Write the logarithm of the likelihood of each label over that of no change.
+
+    The amplitude is free, or that of the surroundings; see `labels.smooth`.
+
+    Parameters
+    ----------
+    rows : (n, 26) array
+    near : (n, K, 2) array
+        See `amplitudes`.
+    top, bottom : (n, K) arrays
+    spread : float
+        Relative difference of the amplitudes of neighbours.
+    least : float
+        Least significance of the amplitude of the neighbours.
+    free : float
+        Half of the logarithm of the range of a free amplitude.
+    out : (n, K) array
+    """
+    for i in range(len(rows)):
+        for k in range(out.shape[1]):
+            value = max(top[i, k], 0.0) ** 2 / bottom[i, k] / 2 - free
+            if near[i, k, 1] > 0.0:
+                upper, lower = near[i, k]
+                for j in range(rows.shape[1]):
+                    if rows[i, j] >= 0:
+                        upper += near[rows[i, j], k, 0]
+                        lower += near[rows[i, j], k, 1]
+                mean = max(upper, 0.0) / lower
+                if mean * mean * near[i, k, 1] > least * least:
+                    wide = 1.0 + (1.0 / near[i, k, 1] + (spread * mean) ** 2) * bottom[i, k]
+                    rest = top[i, k] - mean * bottom[i, k]
+                    alike = top[i, k] ** 2 - rest**2 / wide
+                    alike = alike / bottom[i, k] / 2 - np.log(wide) / 2
+                    highest = max(value, alike)
+                    value = highest + np.log(np.exp(value - highest) + np.exp(alike - highest))
+            out[i, k] = value
+
+
+@kernel
+def count(rows, faces, chance, outside, out):  # type: ignore[no-untyped-def]
+    """Count the labels at the faces of voxels; 6 in total.
+
+    Parameters
+    ----------
+    rows : (n, 26) array
+    faces : (26,) bool array
+        Neighbours that share a face.
+    chance : (n, K + 1) array
+    outside : (n,) array
+        Number of neighbours at the faces that have no vote. Other neighbours that are no candidates
+        do not change.
+    out : (n, K + 1) array
+    """
+    for i in range(len(rows)):
+        voters = 6 - outside[i]
+        for k in range(out.shape[1]):
+            out[i, k] = 0.0
+        quiet = voters
+        for j in range(rows.shape[1]):
+            row = rows[i, j]
+            if row >= 0 and faces[j]:
+                quiet -= 1
+                for k in range(out.shape[1]):
+                    out[i, k] += chance[row, k]
+        out[i, 0] += quiet
+        if voters > 0:
+            for k in range(out.shape[1]):
+                out[i, k] *= 6.0 / voters
+
+
+@kernel(error_model="numpy")
+def slopes(chance, votes, strength, bias):  # type: ignore[no-untyped-def]
+    """Return the derivatives of the pseudo-likelihood of labels in strength and bias.
+
+    Returns
+    -------
+    (5,) array
+        First derivatives, and minus the second: strength, mixed, bias.
+    """
+    found = np.zeros(5)
+    n, size = votes.shape
+    part = np.empty(size)
+    for i in range(n):
+        highest = -np.inf
+        for k in range(size):
+            part[k] = strength * votes[i, k] + (bias if k > 0 else 0.0)
+            highest = max(highest, part[k])
+        total = 0.0
+        for k in range(size):
+            part[k] = np.exp(part[k] - highest)
+            total += part[k]
+        mean, square, mixed, own = 0.0, 0.0, 0.0, 0.0
+        for k in range(size):
+            part[k] /= total
+            mean += part[k] * votes[i, k]
+            square += part[k] * votes[i, k] ** 2
+            own += chance[i, k] * votes[i, k]
+            if k > 0:
+                mixed += part[k] * votes[i, k]
+        changed = 1.0 - part[0]
+        found[0] += own - mean
+        found[1] += part[0] - chance[i, 0]
+        found[2] += square - mean * mean
+        found[3] += mixed - mean * changed
+        found[4] += changed * part[0]
+    return found
+
+
+@kernel(error_model="numpy")
+def update(likely, votes, strength, bias, chance):  # type: ignore[no-untyped-def]
+    """Write the probability of each label from its likelihood and the labels at the faces.
+
+    Parameters
+    ----------
+    likely : (n, K) array
+        See `evidence`.
+    votes : (n, K + 1) array
+        See `count`.
+    strength, bias : float
+    chance : (n, K + 1) array
+    """
+    for i in range(len(votes)):
+        highest = -np.inf
+        for k in range(votes.shape[1]):
+            value = strength * votes[i, k] + (likely[i, k - 1] + bias if k > 0 else 0.0)
+            chance[i, k] = value
+            highest = max(highest, value)
+        total = 0.0
+        for k in range(votes.shape[1]):
+            chance[i, k] = np.exp(chance[i, k] - highest)
+            total += chance[i, k]
+        for k in range(votes.shape[1]):
+            chance[i, k] /= total
+
+
+@kernel
+def connect(rows, labels, parts):  # type: ignore[no-untyped-def]
+    """Write a number of the connected part of each voxel: neighbours with the same label.
+
+    Parameters
+    ----------
+    rows : (n, 26) array
+    labels : (n,) array
+    parts : (n,) int array
+        Becomes the lowest number of a voxel of the part.
+    """
+    for i in range(len(rows)):
+        parts[i] = i
+    for i in range(len(rows)):
+        for j in range(rows.shape[1]):
+            row = rows[i, j]
+            if row < i and row >= 0 and labels[row] == labels[i]:
+                a, b = i, row
+                while parts[a] != a:
+                    parts[a] = parts[parts[a]]
+                    a = parts[a]
+                while parts[b] != b:
+                    parts[b] = parts[parts[b]]
+                    b = parts[b]
+                if a < b:
+                    parts[b] = a
+                else:
+                    parts[a] = b
+    for i in range(len(rows)):
+        parts[i] = parts[parts[i]]
 
 
 @kernel

@@ -1,26 +1,30 @@
 """Cluster of each voxel, from its own trajectory and from the labels of its neighbours.
 
-The energy is that of Potts: a voxel gains β for each of the 6 neighbours at
-its faces with the same label. β is
-estimated from the labels (pseudo-likelihood; J. Besag, J. R. Stat. Soc. B 48, 259, 1986): features
-of many voxels smooth the labels, features of one voxel do not.
+The labels are a Markov field (Potts): a voxel gains β for each of the 6 neighbours at its faces
+with the same label, and α if it changes. Both are estimated from the labels (pseudo-likelihood;
+J. Besag, J. R. Stat. Soc. B 48, 259, 1986): features of many voxels smooth the labels, features of
+one voxel do not. Without α, edges and corners of features are lost: at a corner, half of the
+neighbours do not change. Probabilities of labels are those of the mean field.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from hklflow.series import kernels
 from hklflow.series.mixture import Mixture
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
-_STRENGTHS = np.linspace(0.0, 1.0, 11)
-_ROUNDS, _ALONE, _RISE = 20, 3, 0.15  # rounds, rounds without smoothing, rise of β in a round
-_CLEAR = 3.0  # least significance of the amplitude of the neighbours
-_FREE = 3.5  # half of the logarithm of the range of an amplitude of which nothing is known
+_STRONGEST, _BIAS = 1.5, 3.0  # largest β and |α|
+_ROUNDS, _ALONE, _RISE = 30, 1, 0.15  # rounds, rounds without smoothing, rise of β in a round
+_STEPS, _STEP = 3, 0.5  # steps of β and α in a round, and their largest size
+_CLEAR = 2.0  # least significance of the amplitude of the neighbours
+_SPREAD = 0.2  # relative difference of the amplitudes of neighbours
+_FREE = 5.0  # half of the logarithm of the range of an amplitude of which nothing is known
 
 
 def matched(y: Floats, variance: Floats, courses: Floats, shapes: Floats) -> tuple[Floats, Floats]:
@@ -76,7 +80,7 @@ class Neighbours:
             found = inside & (index[at] == number)
             self.rows[found, i] = at[found]
 
-    def sums(self, values: Floats) -> Floats:
+    def sums(self, values: Singles) -> Singles:
         """Return the sum over each voxel and its neighbours, (n, K)."""
         total = values.copy()
         for column in self.rows.T:
@@ -85,10 +89,13 @@ class Neighbours:
         return total
 
     def connected(self, labels: Integers) -> Integers:
-        """Return the number of the connected part of each voxel: neighbours of one label."""
-        i, j = np.nonzero((self.rows >= 0) & (labels[self.rows] == labels[:, None]))
-        edges = coo_array((np.ones(len(i), np.int8), (i, self.rows[i, j])), shape=(self.n, self.n))
-        return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)
+        """Return the number of the connected part of each voxel: neighbours with the same label.
+
+        It is the lowest number of a voxel of the part.
+        """
+        parts = np.empty(self.n, np.int64)
+        kernels.connect(self.rows, labels, parts)
+        return parts
 
     def between(self, labels: Integers) -> NDArray[np.bool_]:
         """Return True for voxels with a label and a neighbour with another label."""
@@ -99,13 +106,40 @@ class Neighbours:
         return found
 
 
-def smooth(
-    top: Floats, bottom: Floats, near: Neighbours, outside: Integers
-) -> tuple[Integers, float]:
-    """Return label (0: no change, 1 to K) of each voxel, and the strength β of the smoothing.
+@dataclass(frozen=True)
+class Field:
+    """Markov field of labels.
 
-    The likelihood of a label takes the amplitude from the neighbours with the same label, or an
-    amplitude of which nothing is known.
+    Attributes
+    ----------
+    strength : float
+        β: gain for each neighbour at a face with the same label.
+    bias : float
+        α: gain of a label over no change.
+    """
+
+    strength: float = 0.0
+    bias: float = 0.0
+
+    def better(self, chance: Floats, votes: Floats) -> "Field":
+        """Return the field with a larger pseudo-likelihood: some steps of Newton's method."""
+        strength, bias = self.strength, self.bias
+        for _ in range(_STEPS):
+            up, over, square, mixed, other = kernels.slopes(chance, votes, strength, bias)
+            matrix = np.array([[square, mixed], [mixed, other]]) + 1e-6 * np.eye(2)
+            step = np.clip(np.linalg.solve(matrix, [up, over]), -_STEP, _STEP)
+            strength = float(np.clip(strength + step[0], 0.0, _STRONGEST))
+            bias = float(np.clip(bias + step[1], -_BIAS, _BIAS))
+        return Field(strength, bias)
+
+
+def smooth(
+    top: Singles, bottom: Singles, near: Neighbours, outside: Integers
+) -> tuple[Integers, Field]:
+    """Return label (0: no change, 1 to K) of each voxel, and the field that smooths the labels.
+
+    The likelihood of a label takes the amplitude from the neighbours and their neighbours, each
+    with its probability of this label, or an amplitude of which nothing is known.
 
     Parameters
     ----------
@@ -115,32 +149,23 @@ def smooth(
         Number of neighbours at the faces that are not independent; they have no vote.
     """
     n, k = top.shape
-    free = np.maximum(top, 0.0) ** 2 / bottom / 2 - _FREE
+    votes, chance = np.zeros((n, k + 1), np.float32), np.empty((n, k + 1), np.float32)
+    around, likely = np.empty((n, k, 2), np.float32), np.empty((n, k), np.float32)
     # The start: the label of the sum over the neighbours.
     sums = [near.sums(x) for x in (top, bottom)]
     wide = np.maximum(sums[0], 0.0) ** 2 / sums[1] / 2 - _FREE
-    labels = np.argmax(np.concatenate([np.zeros((n, 1)), wide], axis=1), axis=1)
-    strength, rows = 0.0, np.arange(n)
-    # Neighbours that are no candidates do not change.
-    quiet = 6 - outside - np.count_nonzero(near.rows[:, near.faces] >= 0, axis=1)
-    votes, local = np.empty((n, k + 1)), np.empty((n, k, 2))
+    kernels.update(wide, votes, 0.0, 0.0, chance)
+    field, labels = Field(), np.argmax(chance, axis=1)
     for step in range(_ROUNDS):
-        kernels.surroundings(near.rows, near.faces, labels, top, bottom, votes, local)
-        votes[:, 0] += quiet
-        votes *= (6 / np.maximum(6 - outside, 1))[:, None]
-        likely = [
-            np.sum(b * (votes[rows, labels] - 6) - np.log(np.exp(b * (votes - 6)).sum(axis=1)))
-            for b in _STRENGTHS
-        ]
+        kernels.amplitudes(near.rows, chance, top, bottom, around)
+        kernels.evidence(near.rows, around, top, bottom, _SPREAD, _CLEAR, _FREE, likely)
+        kernels.count(near.rows, near.faces, chance, outside, votes)
+        field = field.better(chance, votes)
         # At first the data decide alone: the start is one voxel too wide.
         rise = _RISE * max(step - _ALONE, 0)
-        strength = min(float(_STRENGTHS[int(np.argmax(likely))]), rise)
-        amplitude = np.maximum(local[..., 0], 0.0) / np.maximum(local[..., 1], 1e-300)
-        alike = amplitude * top - amplitude**2 * bottom / 2
-        clear = amplitude**2 * local[..., 1] > _CLEAR**2
-        field = np.logaddexp(free, np.where(clear, alike, -np.inf))
-        field = np.concatenate([np.zeros((n, 1)), field], axis=1)
-        before, labels = labels, np.argmax(field + strength * votes, axis=1)
-        if rise >= _STRENGTHS[-1] and np.array_equal(before, labels):
+        part = min(1.0, rise / max(field.strength, 1e-9))
+        kernels.update(likely, votes, part * field.strength, part * field.bias, chance)
+        before, labels = labels, np.argmax(chance, axis=1)
+        if part == 1.0 and np.array_equal(before, labels):
             break
-    return labels, strength
+    return labels, field

@@ -267,7 +267,7 @@ def _metrics(
         "B minus its mean (A^2)": found.thermal.b[order].tolist(),
         "bic": [mixture.bic for mixture in found.tried],
         "stability": [mixture.stability for mixture in found.tried],
-        "smoothing of labels": found.smoothing,
+        "smoothing of labels": asdict(found.smoothing),
         "clusters": clusters,
         "warnings": warnings,
     }
