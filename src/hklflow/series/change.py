@@ -29,6 +29,8 @@ _BINS = 1024  # bins of |Q|² in which scale and common departure are constant
 _LIMIT = 5.0  # largest departure of one temperature that counts, in standard deviations
 _QUIET = 0.3  # quantile of χ² that is compared with noise: most changes are above it
 _SUSPECT = 0.01  # probability below which a voxel does not help to find the common course
+_STRONG = 2.0  # ratio to the level of weak voxels above which a voxel is strong
+_SURE = 0.25  # smallest share of the relative error that weak voxels have
 _SMOOTH = 6  # number of smooth courses
 
 # Tests: half-width of the box, and True for smooth changes only.
@@ -148,7 +150,9 @@ class ChangeTest:
         Temperatures in an order in which the coldest is first and the hottest second; the arrays
         that are added have the same order.
     relative : float
-        Relative error of S besides the noise, common to neighbours.
+        Relative error of S besides the noise, common to neighbours. In voxels that are no stronger
+        than twice the weak ones at the same |Q| it is the measured scatter of weak voxels, at least
+        a quarter of ``relative``.
     least : int
         Smallest number of temperatures of a tested voxel.
     rate : float
@@ -167,7 +171,8 @@ class ChangeTest:
         threads: int,
     ) -> None:
         self._places, self._thermal = places, thermal
-        self._relative, self._least, self._rate = relative, least, rate
+        self._errors = min(max(thermal.scatter, _SURE * relative), relative), relative
+        self._least, self._rate = least, rate
         self._threads = threads
         self.shape = places.grid.array_shape
         self.dimensions = len(thermal.scale) - thermal.courses.shape[1]
@@ -175,7 +180,8 @@ class ChangeTest:
         hkl = corner.reshape(3, -1)
         highest = np.einsum("in,ij,jn->n", hkl, places.metric, hkl).max() / (4 * np.pi) ** 2
         self._per_s2 = (_BINS - 1) / highest
-        self._tables = thermal.table((np.arange(_BINS) + 0.5) / self._per_s2)
+        s2 = (np.arange(_BINS) + 0.5) / self._per_s2
+        self._tables = *thermal.table(s2), _STRONG * np.interp(s2, thermal.s2, thermal.level)
         self._smooth = self._smooth_courses()
         self._sizes = [self._smooth.shape[1] if smooth else self.dimensions for _, smooth in _TESTS]
         #: Factors by which χ² of quiet voxels exceeds noise, for each test.
@@ -202,7 +208,9 @@ class ChangeTest:
             np.zeros(shape, np.uint16),
             np.ones((1, n_t)),
             np.zeros((1, n_t)),
+            np.zeros(1),
             self._thermal.courses,
+            0.0,
             0.0,
             0,
             found,
@@ -226,7 +234,7 @@ class ChangeTest:
                 bins[rows],
                 *self._tables,
                 self._thermal.courses,
-                self._relative,
+                *self._errors,
                 self._least,
                 moved[rows],
                 share[rows],
@@ -374,9 +382,11 @@ class ChangeTest:
         The variance of a temperature that was not measured is infinite.
         """
         rows = np.asarray(s2 * self._per_s2, dtype=np.uint16)
-        divisor, common = (table[rows] for table in self._tables)
+        divisor, common, level = (table[rows] for table in self._tables)
         known = np.isfinite(data) & (errors > 0)
         y = np.where(known, (data - common) / divisor, 0.0)
-        extra = self._relative * np.abs(y.sum(axis=1) / np.maximum(known.sum(axis=1), 1))
+        mean = np.abs(y.sum(axis=1) / np.maximum(known.sum(axis=1), 1))
+        weak, strong = self._errors
+        extra = weak * mean + (strong - weak) * np.maximum(mean - level, 0.0)
         variance = np.where(known, (errors / divisor) ** 2 + extra[:, None] ** 2, np.inf)
         return y, variance

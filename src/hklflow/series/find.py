@@ -26,9 +26,10 @@ _BLOCK = 8  # voxels along the edge of a block whose means are compared
 _SHELLS = 12
 _ROUNDS = 3  # of the common course: voxels that change by it are left out in the next round
 _FEWEST = 2_000  # voxels of the sample without which nothing can be said
-_ITEMS = 1_000  # items to which mixtures are fitted
+_ITEMS = 3_000  # items to which mixtures are fitted
 _BORDER = 0.5  # largest share of the voxels of a cluster that have neighbours in another one
 _SURE = 1e-4  # largest probability of an item without a change
+_FEW, _RARE = 4, 0.01  # items of fewer voxels: largest expected number in the volume without a change
 _CHUNK = 100_000  # voxels that are fitted at a time
 
 
@@ -268,12 +269,12 @@ def _items(
 
     bottom = np.bincount(of, weight, n)[:, None]
     mean = total(weight[:, None] * y) / bottom
-    global DEBUG, DEBUG2
-    DEBUG2 = found.index
-    DEBUG = (whole, of, kept, np.isin)
     data = mixture.items(mean, total(weight[:, None] ** 2 * variance) / bottom**2, courses)
-    # Beside a feature, voxels are claimed together with it: they have no course of their own.
-    return data.select(data.whole > chi2.isf(_SURE, test.dimensions))
+    # Next to a feature, voxels are claimed together with it: they have no course of their own.
+    # Few voxels may be a false discovery: noise must not give them in the whole volume.
+    alone = np.bincount(of) < _FEW
+    sure = np.where(alone, _RARE / max(claims.tested, 1), _SURE)
+    return data.select(data.whole > chi2.isf(sure, test.dimensions))
 
 
 def _label(

@@ -6,7 +6,9 @@ from hklflow.simd.jit import kernel
 
 
 @kernel(error_model="numpy")
-def departures(data, errors, inside, bins, divisor, common, courses, relative, least, out, share):  # type: ignore[no-untyped-def]
+def departures(  # type: ignore[no-untyped-def]
+    data, errors, inside, bins, divisor, common, level, courses, weak, strong, least, out, share
+):
     """Write the departures of voxels from their thermal courses, in standard deviations.
 
     Householder reflections take the courses out of the weighted values. What is left are as many
@@ -22,10 +24,12 @@ def departures(data, errors, inside, bins, divisor, common, courses, relative, l
     bins : (l, k, h) uint16 array
         Row of divisor and common.
     divisor, common : (b, T) arrays
+    level : (b,) array
+        S above which a voxel is strong.
     courses : (T, p) array
         Row 0 is the coldest, row 1 the hottest temperature, and so are all axes T.
-    relative : float
-        Relative error of S besides the noise.
+    weak, strong : float
+        Relative error of S besides the noise, below the level and of the part above it.
     least : int
         Smallest number of temperatures of a voxel.
     out : (l, k, h, T - p) array
@@ -60,7 +64,8 @@ def departures(data, errors, inside, bins, divisor, common, courses, relative, l
                         number += 1
                 if number < least or w[0] == 0.0 or w[1] == 0.0:
                     continue
-                extra = (relative * mean / number) ** 2
+                mean = abs(mean / number)
+                extra = (weak * mean + (strong - weak) * max(mean - level[row], 0.0)) ** 2
                 noise = 0.0
                 for t in range(n_t):
                     if w[t] > 0.0:

@@ -11,10 +11,12 @@ between voxels. c and B are fitted to voxels that are strong at all temperatures
 the weaker half of the voxels: in both, features that appear at a transition are few.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.stats import chi2
 
 Floats = NDArray[np.float64]
 
@@ -24,6 +26,8 @@ _STRONG_ERROR = 0.02  # relative error of the mean of a group of strong voxels, 
 _FEWEST = 30  # voxels of a group of weak voxels
 _ENOUGH = 20  # groups of strong voxels without which c and B are fitted to the weak
 _ROUNDS = 12
+_MANY = 100  # groups of weak voxels without which their scatter is not known
+_ALL_BUT = 0.95  # share of the groups whose scatter is within the error
 
 # Widths of the priors of ln c and of B (Å²): weak, for what the data cannot tell apart.
 _SCALE, _B = 0.1, 1.0
@@ -103,6 +107,11 @@ class Thermal:
         s² of the shells, ascending.
     common : (q, T) array
         Common departure of the voxels of a shell, in the units of S.
+    level : (q,) array
+        S of the weaker half of the voxels of a shell.
+    scatter : float
+        Relative error of weak voxels besides noise, common to neighbours: that of all but 5 % of
+        the groups. Infinite if there are too few groups.
     """
 
     courses: Floats
@@ -110,6 +119,8 @@ class Thermal:
     b: Floats
     s2: Floats
     common: Floats
+    level: Floats
+    scatter: float
 
     def table(self, s2: Floats) -> tuple[Floats, Floats]:
         """Return divisor c exp(-2 B s²) and common departure, (n, T) each, at n values of s²."""
@@ -130,8 +141,30 @@ def fit(groups: Groups, temperatures: Floats, order: int, n_shells: int) -> Ther
     of = np.searchsorted(edges, weak.s2)
     shells = [of == i for i in np.unique(of)]
     common = [np.median(residual[shell] * weak.sigma[shell], axis=0) for shell in shells]
-    centres = [weak.s2[shell].mean() for shell in shells]
-    return Thermal(courses, np.exp(log_c), b, np.array(centres), np.array(common))
+    centres = np.array([weak.s2[shell].mean() for shell in shells])
+    level = np.array([np.median(weak.mean[shell]) for shell in shells])
+    found = Thermal(courses, np.exp(log_c), b, centres, np.array(common), level, np.inf)
+    return replace(found, scatter=_scatter(weak, found))
+
+
+def _scatter(weak: Groups, course: Thermal) -> float:
+    """Return the relative error of groups of weak voxels besides their noise."""
+    if len(weak.s2) < _MANY:
+        return np.inf
+    divisor, common = course.table(weak.s2)
+    y, sigma = (weak.mean - common) / divisor, weak.sigma / divisor
+    n_t, p = course.courses.shape
+    columns = np.broadcast_to(course.courses, (len(y), n_t, p))
+    limit = chi2.ppf(_ALL_BUT, n_t - p)
+
+    def too_large(error: float) -> float:
+        width = np.hypot(sigma, error * y.mean(axis=1, keepdims=True))
+        _, residual = _levels(columns, y, width, 1 / width**2)
+        return float(np.quantile(np.sum(residual**2, axis=1), _ALL_BUT) - limit)
+
+    if too_large(0.0) <= 0:
+        return 0.0
+    return np.inf if too_large(1.0) > 0 else float(brentq(too_large, 0.0, 1.0, xtol=1e-4))
 
 
 def _scale(groups: Groups, temperatures: Floats, courses: Floats) -> tuple[Floats, Floats]:
