@@ -1,12 +1,14 @@
 """Clusters of trajectories against simulated series.
 
     python -m benchmarks.cluster_truth index --half dev      # adjusted Rand index
+    python -m benchmarks.cluster_truth index --world scattered
     python -m benchmarks.cluster_truth null --half dev       # series in which nothing changes
     python -m benchmarks.cluster_truth speed --size 251      # time and memory, with files
 
-The simulator (`tests/truth/trajectories.py`) imports nothing of hklflow. Even seeds were used in
-the development (``dev``), and of the odd ones (``final``) 1, 3, 5 and 7. "whole": 2 σ is the
-significance of the whole trajectory of one voxel beyond a straight line; "single": 2 σ is the
+The simulators (`tests/truth/trajectories.py`: points, rods and a sheet; `tests/truth/scattered.py`:
+many small features, 2 to 5 courses) import nothing of hklflow. Even seeds were used in the
+development (``dev``), and of the odd ones (``final``) 1, 3, 5 and 7 of the first. "whole": 2 σ is
+the significance of the whole trajectory of one voxel beyond a straight line; "single": 2 σ is the
 largest change over the σ of one voxel at one temperature.
 """
 
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tests.truth import trajectories
+from tests.truth import scattered, trajectories
 
 from hklflow import nexus, stage
 from hklflow.geometry import lattice
@@ -63,13 +65,16 @@ def run(world: trajectories.World, operations: Any = NOTHING) -> tuple[find.Traj
     return found, places
 
 
-def index(seeds: list[int]) -> None:
+WORLDS = {"crossing": trajectories.world, "scattered": scattered.world}
+
+
+def index(seeds: list[int], name: str) -> None:
     """Print the adjusted Rand index over the voxels that change."""
-    print("σ    meaning  seed  clusters  index  missed  wrongly claimed")
+    print("σ    meaning  seed  clusters  simulated     index  missed  wrongly claimed")
     for sigmas, whole in ((2.0, True), (4.0, True), (2.0, False), (4.0, False)):
         values = []
         for seed in seeds:
-            world = trajectories.world(seed, sigmas=sigmas, whole=whole)
+            world = WORLDS[name](seed, sigmas=sigmas, whole=whole)
             found, _ = run(world)
             labels = np.zeros(world.labels.size, np.int64)
             labels[found.index] = found.label
@@ -80,27 +85,24 @@ def index(seeds: list[int]) -> None:
             extra = np.count_nonzero(labels[~changed]) / np.count_nonzero(changed)
             print(
                 f"{sigmas:g}    {'whole ' if whole else 'single'}   {seed:4d}  "
-                f"{len(found.size):8d}  "
+                f"{len(found.size):8d}  {len(world.courses):12d}  "
                 f"{value:5.3f}  {np.mean(labels[changed] == 0):6.1%}  {extra:6.1%}",
                 flush=True,
             )
         print(f"  mean {np.mean(values):.3f}, lowest {np.min(values):.3f}")
 
 
-def null(seeds: list[int]) -> None:
+def null(seeds: list[int], name: str) -> None:
     """Print the number of series without a change in which one is claimed."""
     claims = []
     for seed in seeds:
-        world = trajectories.world(
-            seed,
-            changes=False,
-            n=41,
-            drift=0.06,
-            flat=(0.0, 0.4)[seed // 2 % 2],
-            level=(40.0, 4.0, 400.0)[seed // 2 % 3],
-            symmetric=seed % 5 == 0,
-        )
-        found, _ = run(world, trajectories.MMM if seed % 5 == 0 else NOTHING)
+        symmetric = name == "crossing" and seed % 5 == 0
+        more = {}
+        if name == "crossing":
+            flat, level = (0.0, 0.4)[seed // 2 % 2], (40.0, 4.0, 400.0)[seed // 2 % 3]
+            more = {"flat": flat, "level": level, "symmetric": symmetric}
+        world = WORLDS[name](seed, changes=False, n=41, drift=0.06, **more)
+        found, _ = run(world, trajectories.MMM if symmetric else NOTHING)
         if len(found.size):
             claims.append((seed, found.size.tolist()))
             print(f"seed {seed}: clusters of {found.size.tolist()} voxels", flush=True)
@@ -172,6 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=["index", "null", "speed", "job"])
     parser.add_argument("folder", nargs="?")
+    parser.add_argument("--world", choices=list(WORLDS), default="crossing")
     parser.add_argument("--half", choices=["dev", "final"], default="dev")
     parser.add_argument("--number", type=int, default=0)
     parser.add_argument("--size", type=int, default=251)
@@ -181,9 +184,9 @@ def main() -> None:
     number = given.number or {"index": 5, "null": 100}.get(given.part, 0)
     seeds = list(range(first, first + 2 * number, 2))
     if given.part == "index":
-        index(seeds)
+        index(seeds, given.world)
     elif given.part == "null":
-        null(seeds)
+        null(seeds, given.world)
     elif given.part == "speed":
         speed(given.size, trajectories.MMM if given.mmm else NOTHING)
     else:

@@ -89,7 +89,13 @@ def _tested(n_t: int, n: int, relative: float = 0.0) -> tuple[ChangeTest, Cuboid
     order = find.pivoted(t)
     grid = Grid(np.zeros(3), np.full(3, 0.1), (n, n, n))
     flat = thermal.Thermal(
-        thermal.heat(t[order], 1), np.ones(n_t), np.zeros(n_t), np.array([0.0]), np.zeros((1, n_t)), np.zeros(1), 0.0
+        thermal.heat(t[order], 1),
+        np.ones(n_t),
+        np.zeros(n_t),
+        np.array([0.0]),
+        np.zeros((1, n_t)),
+        np.zeros(1),
+        0.0,
     )
     places = Places(grid, CUBIC, np.eye(3)[None])
     test = ChangeTest(places, flat, relative=relative, least=5, rate=0.3, threads=2)

@@ -81,6 +81,8 @@ def world(
     n_t: int = 20,
     features: int = 30,
     number: int | None = None,
+    changes: bool = True,
+    drift: float = 0.03,
 ) -> trajectories.World:
     """Simulate a series.
 
@@ -92,6 +94,10 @@ def world(
         Number of features.
     number : int
         Number of courses; default 2 to 5 at random.
+    changes : bool
+        False: features are constant.
+    drift : float
+        Amplitude of a slow wave of the scale, common to all voxels.
     """
     random = np.random.default_rng([20261128, seed])
     t = np.sort(np.linspace(15.0, 310.0, n_t) + random.uniform(-5, 5, n_t))
@@ -123,7 +129,7 @@ def world(
         * np.exp(-sum(x**2 for x in away) / (2 * (0.7 * step) ** 2))
     )
     debye = random.uniform(0.4, 1.6) * (0.2 + t / 300)
-    scale = np.exp(random.normal(0, 0.02, n_t) + 0.03 * np.sin(random.uniform(0, 6) + t / 90))
+    scale = np.exp(random.normal(0, 0.02, n_t) + drift * np.sin(random.uniform(0, 6) + t / 90))
     line = np.stack([np.ones(n_t), t], axis=1)
     change = np.zeros((k, n_t))
     for j, course in enumerate(courses):
@@ -139,9 +145,14 @@ def world(
     norm = random.uniform(0.8, 1.25, n_t)
     # What falls with T is there before; the noise of a feature is that of its surroundings.
     table = np.concatenate([np.zeros((1, n_t)), change - lowest[:, None]])
+    if not changes:
+        table[1:] = table[1:].mean(axis=1, keepdims=True)
+        labels, kept = np.zeros_like(labels), labels
+    else:
+        kept = labels
     for i in range(n_t):
         mean = (bragg + wavy + heat * t[i] / 300) * np.exp(-2 * debye[i] * s2) + still
-        mean = (mean + table[labels, i]) * scale[i] * norm[i]
+        mean = (mean + table[kept, i]) * scale[i] * norm[i]
         counts[i] = random.poisson(mean)
         data[i], errors[i] = counts[i] / norm[i], np.sqrt(mean) / norm[i]
     return trajectories.World(-1.5, step, t, data, errors, counts, norm, labels, courses)

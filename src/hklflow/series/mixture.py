@@ -235,6 +235,8 @@ def cluster(data: Items, most: int, seed: int = 0) -> list[Mixture]:
     tried: list[Mixture] = []
     half = np.random.default_rng(seed).permutation(len(data)) % 2 == 0
     most = min(most, max(1, len(data) // 3))
+    if most == 1:
+        return list(fit(data, most, seed))
     halves = (fit(data.select(h), most, seed + 1) for h in (half, ~half))
     for whole, *parts in zip(fit(data, most, seed), *halves, strict=True):
         stability = agreement(*(divide(data, part) for part in parts)) if tried else 1.0
