@@ -5,13 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.ndimage import binary_dilation
+from scipy.ndimage import label as connected
 from scipy.stats import chi2, kstest
 
 from hklflow.geometry.grid import Grid
 from hklflow.series import features, find, mixture, thermal
+from hklflow.series import labels as labelling
 from hklflow.series.change import ChangeTest, Cuboid, Places
 from hklflow.stages import cluster
-from tests.truth import trajectories
+from tests.truth import scattered, trajectories
 
 CUBIC = np.eye(3) * (2 * np.pi / 4) ** 2
 
@@ -54,6 +57,105 @@ def test_clusters_are_those_of_the_truth() -> None:
     assert len(found.size) == 3
     assert trajectories.rand_index(world.labels[changed], labels[changed]) > 0.95
     assert np.count_nonzero(labels[~changed]) < 0.02 * np.count_nonzero(changed)
+
+
+@cache
+def scattered_features() -> tuple[trajectories.World, find.Trajectories, np.ndarray]:
+    world = scattered.world(2, n=49, n_t=16, features=18, number=3)
+    return world, *run(world)
+
+
+def test_small_features_are_found_whole_and_share_labels_with_distant_ones() -> None:
+    world, found, labels = scattered_features()
+    changed = world.labels > 0
+    assert len(found.size) == len(world.courses)
+    assert trajectories.rand_index(world.labels[changed], labels[changed]) > 0.95
+    assert np.mean(labels[changed] == 0) < 0.03
+    assert np.count_nonzero(labels[~changed]) < 0.08 * np.count_nonzero(changed)
+    # Each feature has one label, the same in all features of its course.
+    parts, n = connected(changed)
+    of_course: dict[int, set[int]] = {}
+    for part in range(1, n + 1):
+        true = int(world.labels[parts == part][0])
+        of_course.setdefault(true, set()).add(int(np.bincount(labels[parts == part]).argmax()))
+    assert n == 18
+    assert [len(labels) for labels in of_course.values()] == [1] * len(world.courses)
+    assert len(set.union(*of_course.values())) == len(world.courses)
+
+
+def test_corners_of_a_box_are_kept() -> None:
+    random = np.random.default_rng(3)
+    true = np.zeros((13, 13, 40), np.int64)
+    for i in range(4):
+        true[4:9, 4:9, 2 + 10 * i : 7 + 10 * i] = 1 + i % 2
+    place = np.nonzero(binary_dilation(true > 0, iterations=3))
+    inside = true[place]
+    top = random.normal(size=(len(inside), 2)).astype(np.float32)
+    top[np.arange(len(inside)), np.maximum(inside, 1) - 1] += 1.5 * (inside > 0)
+    near = labelling.Neighbours(np.ravel_multi_index(place, true.shape), true.shape)
+    labels, field = labelling.smooth(top, np.ones_like(top), near, np.zeros(len(inside), np.int64))
+    assert np.mean(labels[inside > 0] == inside[inside > 0]) > 0.95
+    assert np.count_nonzero(labels[inside == 0]) < 0.1 * np.count_nonzero(inside)
+    assert field.strength > 0.8
+    # Voxels with three changed neighbours are the corners.
+    neighbours = sum(
+        np.roll(true > 0, step, axis).astype(int) for axis in range(3) for step in (1, -1)
+    )
+    corners = (inside > 0) & (neighbours[place] == 3)
+    assert np.count_nonzero(corners) == 32
+    assert np.mean(labels[corners] > 0) > 0.7
+
+
+def test_a_course_of_few_items_is_found_among_many() -> None:
+    random = np.random.default_rng(5)
+    t = np.linspace(20, 300, 15)
+    courses = np.array(
+        [
+            trajectories.order(t, 150, 0.5),
+            trajectories.anomaly(t, 150, 25),
+            -trajectories.order(t, 90, 0.5),
+        ]
+    )
+    kind = np.repeat([0, 1, 2], [300, 300, 6])
+    y = random.uniform(20, 40, (606, 1)) * courses[kind] + random.normal(size=(606, 15)) + 9
+    data = mixture.items(y, np.ones_like(y), thermal.heat(t, 1))
+    chosen = mixture.choose(mixture.cluster(data, 6), 0.8)
+    assert len(chosen.phi) == 3
+    assert mixture.agreement(mixture.divide(data, chosen), kind) > 0.98
+
+
+def test_one_item_is_one_cluster() -> None:
+    t = np.linspace(20, 300, 12)
+    y = 30 * trajectories.order(t, 150, 0.5)[None]
+    data = mixture.items(y, np.ones_like(y), thermal.heat(t, 1))
+    (only,) = mixture.cluster(data, 6)
+    assert abs(only.phi[0] @ data.phi[0]) == pytest.approx(np.linalg.norm(data.phi[0]))
+
+
+@pytest.mark.parametrize("scatter", [0.0, 0.01])
+def test_the_scatter_of_weak_voxels_is_measured(scatter: float) -> None:
+    random = np.random.default_rng(7)
+    t = np.linspace(20, 300, 16)
+    block = np.repeat(np.arange(300), 128)
+    common = random.normal(1, scatter, (300, len(t)))[block]
+    mean = random.uniform(90, 110, (len(block), 1)) * (1 + 0.1 * t / 300) * common
+    errors = np.full(mean.shape, 10.0)
+    data = mean + random.normal(size=mean.shape) * errors
+    s2 = random.uniform(0, 0.5, 300)[block]
+    found = thermal.fit(thermal.group(block, s2, data, errors), t, 1, 6)
+    assert found.scatter == pytest.approx(scatter, abs=0.003)
+    np.testing.assert_allclose(found.level, 100, rtol=0.2)
+
+
+def test_connected_parts_are_those_of_scipy() -> None:
+    random = np.random.default_rng(8)
+    volume = (random.random((9, 10, 11)) < 0.12).astype(np.int64)
+    index = np.flatnonzero(volume)
+    near = labelling.Neighbours(index, volume.shape)
+    parts, n = connected(volume, np.ones((3, 3, 3)))
+    found = near.connected(np.ones(len(index), np.int64))
+    assert len(np.unique(found)) == n
+    assert trajectories.rand_index(parts.ravel()[index], found) == 1.0
 
 
 def test_courses_are_those_of_the_truth_beyond_a_line() -> None:
@@ -124,7 +226,7 @@ def test_slabs_give_what_one_block_gives() -> None:
         slabs.add(Cuboid(rows, part.k, part.h), data[:, rows], errors[:, rows])
     expected, found = whole.claims(), slabs.claims()
     assert found.tested == expected.tested == 12**3
-    key = [np.sort(np.concatenate([i for i, _ in test._found])) for test in (whole, slabs)]
+    key = [np.sort(np.concatenate([i for i, *_ in test._found])) for test in (whole, slabs)]
     np.testing.assert_array_equal(key[0], key[1])
     assert len(key[0]) > 100
 

@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
-_STRONGEST, _BIAS = 1.5, 3.0  # largest β and |α|
+_STRONGEST, _BIAS = 2.0, 3.0  # largest β and |α|
 _ROUNDS, _ALONE, _RISE = 30, 1, 0.15  # rounds, rounds without smoothing, rise of β in a round
 _STEPS, _STEP = 3, 0.5  # steps of β and α in a round, and their largest size
 _CLEAR = 2.0  # least significance of the amplitude of the neighbours
