@@ -106,22 +106,42 @@ def test_corners_of_a_box_are_kept() -> None:
     assert np.mean(labels[corners] > 0) > 0.7
 
 
-def test_a_course_of_few_items_is_found_among_many() -> None:
-    random = np.random.default_rng(5)
-    t = np.linspace(20, 300, 15)
-    courses = np.array(
-        [
-            trajectories.order(t, 150, 0.5),
-            trajectories.anomaly(t, 150, 25),
-            -trajectories.order(t, 90, 0.5),
-        ]
+def _items(kind: Any, courses: Any, size: tuple[float, float], seed: int) -> mixture.Items:
+    """Return items with courses of the given kinds and random amplitudes, errors 1."""
+    random = np.random.default_rng(seed)
+    t = np.linspace(20, 300, courses.shape[1])
+    y = random.uniform(*size, (len(kind), 1)) * courses[kind] + random.normal(
+        size=(len(kind), len(t))
     )
-    kind = np.repeat([0, 1, 2], [300, 300, 6])
-    y = random.uniform(20, 40, (606, 1)) * courses[kind] + random.normal(size=(606, 15)) + 9
-    data = mixture.items(y, np.ones_like(y), thermal.heat(t, 1))
-    chosen = mixture.choose(mixture.cluster(data, 6), 0.8)
-    assert len(chosen.phi) == 3
-    assert mixture.agreement(mixture.divide(data, chosen), kind) > 0.98
+    return mixture.items(y + 9, np.ones_like(y), thermal.heat(t, 1))
+
+
+def test_a_course_of_few_items_is_found_among_many() -> None:
+    t = np.linspace(20, 300, 15)
+    rows = [
+        trajectories.order(t, 150, 0.5),
+        trajectories.anomaly(t, 150, 25),
+        -trajectories.order(t, 90, 0.5),
+        trajectories.anomaly(t, 80, 25),
+        -trajectories.anomaly(t, 220, 20),
+    ]
+    kind = np.repeat(np.arange(5), [300, 300, 8, 8, 8])
+    data = _items(kind, np.array(rows), (15, 40), 4)
+    chosen = mixture.choose(mixture.cluster(data, 8), 0.8)
+    assert len(chosen.phi) == 5
+    assert mixture.agreement(mixture.divide(data, chosen), kind) > 0.99
+
+
+def test_strong_features_with_slightly_different_tc_are_one_cluster() -> None:
+    t = np.linspace(20, 300, 20)
+    at = 150 + np.random.default_rng(1).normal(size=200)
+    courses = [trajectories.order(t, x, 0.5) for x in at] + [
+        trajectories.anomaly(t, x, 25) for x in at
+    ]
+    data = _items(np.arange(400), np.array(courses), (60, 200), 2)
+    chosen = mixture.choose(mixture.cluster(data, 8), 0.8)
+    assert len(chosen.phi) == 2
+    assert mixture.agreement(mixture.divide(data, chosen), np.repeat([0, 1], 200)) == 1.0
 
 
 def test_one_item_is_one_cluster() -> None:

@@ -9,8 +9,8 @@ courses that are orthogonal to X, f = N φ, and after division by the errors,
 
 Members of a cluster differ a little in their course, by a fraction τ_k of the size of their change:
 the variance of u is ``1 + τ² |A L'φ_k|² / d``. Without τ, strong features would be divided again
-and again. The number of clusters is the largest that both the evidence (BIC) and stability allow:
-mixtures that are fitted to two halves of the items must divide all items alike.
+and again. The number of clusters follows from the evidence (BIC) and stability: mixtures that are
+fitted to two halves of the items must divide all items alike.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ Integers = NDArray[np.int64]
 _ROUNDS = 100
 _STARTS = 8
 _SETTLED = 0.05  # change of the log likelihood below which a fit has converged
-_WORTH = 0.005  # least share of the evidence for clusters that a further cluster must give
+_DIFFERENT = 0.05  # least 1 - cos² of two courses: T_c that differ by 3 % of the range of T
 _SPREAD = (0.02, 0.5)  # limits of τ; below the first, courses of strong items are the same
 
 
@@ -112,6 +112,27 @@ class Mixture:
     log_likelihood: float
     bic: float
     stability: float = 1.0
+
+    def merged(self) -> "Mixture":
+        """Return the mixture with one cluster for courses that hardly differ.
+
+        Strong features show differences of T_c by a few K, which form no clusters.
+        """
+        square = (self.phi @ self.phi.T) * np.abs(self.phi @ self.phi.T)
+        np.fill_diagonal(square, -1.0)
+        i, j = sorted(np.unravel_index(int(np.argmax(square)), square.shape))
+        if len(self.phi) == 1 or 1 - square[i, j] >= _DIFFERENT:
+            return self
+        share = self.weight[[i, j]] / self.weight[[i, j]].sum()
+        phi, spread, weight, covariance = (
+            np.delete(x, j, axis=0) for x in (self.phi, self.spread, self.weight, self.covariance)
+        )
+        phi[i] = share @ self.phi[[i, j]] / np.linalg.norm(share @ self.phi[[i, j]])
+        spread[i] = np.sqrt(share @ self.spread[[i, j]] ** 2 + 1 - square[i, j])
+        weight[i] = self.weight[[i, j]].sum()
+        covariance[i] = np.einsum("i,ide->de", share**2, self.covariance[[i, j]])
+        changed = {"phi": phi, "spread": spread, "weight": weight, "covariance": covariance}
+        return replace(self, **changed).merged()
 
 
 def _densities(data: Items, mixture: Mixture) -> tuple[Floats, Floats, Floats]:
@@ -247,15 +268,8 @@ def cluster(data: Items, most: int, seed: int = 0) -> list[Mixture]:
 
 
 def choose(tried: list[Mixture], least_stability: float) -> Mixture:
-    """Return the stable mixture with the best evidence.
+    """Return the stable mixture with the best evidence, courses that hardly differ merged.
 
-    Blocks on the border of two features have courses in between: a further cluster must improve
-    the evidence by more than such blocks do.
+    A limit of the evidence itself would reject courses that few items have.
     """
-    stable = [m for m in tried if m.stability >= least_stability]
-    needed = _WORTH * (tried[0].bic - min(m.bic for m in stable))
-    best = stable[0]
-    for mixture in stable[1:]:
-        if best.bic - mixture.bic > needed:
-            best = mixture
-    return best
+    return min((m for m in tried if m.stability >= least_stability), key=lambda m: m.bic).merged()
