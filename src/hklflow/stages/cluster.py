@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hklflow.series.features import Lattice
     from hklflow.series.find import Trajectories
 
-VERSION = 1
+VERSION = 2
 
 FEWEST = 5
 """Smallest number of scans of a stack that is clustered."""
@@ -57,7 +57,9 @@ class Settings(stage.Params):
     """
     relative_error: float = Field(0.02, ge=0, le=0.5)
     """Relative error of S besides the noise, common to neighbouring voxels. Strong reflections
-    change from scan to scan by a few percent without a transition.
+    change from scan to scan by a few percent without a transition. Voxels that are no stronger than
+    twice the weak ones at the same |Q| have the scatter that is measured for them, at least a
+    quarter of this error.
     """
     min_measured: float = Field(0.8, gt=0, le=1)
     """Smallest share of the temperatures at which a voxel was measured. The coldest and the hottest
@@ -261,6 +263,7 @@ def _metrics(
         "voxels claimed": len(found.claims.index),
         "false discovery rate": params.false_discovery_rate,
         "largest p that is claimed": found.claims.limit,
+        "scatter of weak voxels": min(found.thermal.scatter, params.relative_error),
         "excess of chi2 over noise": found.excess.tolist(),
         "temperatures (K)": temperatures.tolist(),
         "scale": found.thermal.scale[order].tolist(),
