@@ -33,6 +33,7 @@ _FEW, _RARE = (
     4,
     0.01,
 )  # items of fewer voxels: largest expected number in the volume without a change
+_AROUND = 8  # candidates for each claim, if features are small
 _CHUNK = 100_000  # voxels that are fitted at a time
 
 
@@ -143,7 +144,7 @@ def find(
         test.add(part, *read(part))
     claims = test.claims()
     voxel = 30 * len(temperatures) + 400  # bytes
-    kept = claims.strongest(int(wishes.memory * 1e6 / voxel / 4))
+    kept = claims.strongest(int(wishes.memory * 1e6 / voxel / _AROUND))
     found = gather(read, places, slabs, kept.index, progress)
     near = labelling.Neighbours(found.index, places.grid.array_shape)
     data = _items(found, kept, near, test, course.courses)
@@ -238,7 +239,7 @@ def _items(
     """Return the claimed trajectories: means over claimed voxels around the clearest ones.
 
     Only voxels that were measured at all temperatures are taken. Means take the noise down where
-    single voxels are weak; the shape of neighbours is the same in all but a few blocks.
+    single voxels are weak; the shape of neighbours is the same in all but a few items.
     """
     whole = found.claimed & np.isfinite(found.data).all(axis=1) & (found.errors > 0).all(axis=1)
     if not whole.any():
@@ -246,24 +247,22 @@ def _items(
         return mixture.Items(
             mixture.beyond(courses), np.empty((0, d)), np.empty((0, d, d)), np.empty((0, d))
         )
-    order = np.flatnonzero(found.claimed)[np.argsort(claims.p, kind="stable")]
-    radius = claims.radius[np.argsort(claims.p, kind="stable")]
-    radius = radius[whole[order]]
-    order = order[whole[order]]
-    of = np.where(whole, -1, -2)
-    kernels.peel(order, np.maximum(radius, 1), near.rows, of)
+    order = np.argsort(claims.p, kind="stable")
+    centres, radius = np.flatnonzero(found.claimed)[order], np.maximum(claims.radius[order], 1)
+    known = whole[centres]
+    item = np.where(whole, -1, -2)
+    kernels.peel(centres[known], radius[known], near.rows, item)
     # The same number of items of each connected part, as far as it has them.
-    centres = np.unique(of[whole], return_index=True)[1]
-    part = near.connected(found.claimed.astype(np.int64))[np.flatnonzero(whole)[centres]]
+    one = np.flatnonzero(whole)[np.unique(item[whole], return_index=True)[1]]
+    part = near.connected(found.claimed.astype(np.int64))[one]
     mixed = np.random.default_rng(0).permutation(len(part))
     mixed = mixed[np.argsort(part[mixed], kind="stable")]
-    first = np.searchsorted(part[mixed], part[mixed])
     rank = np.empty(len(part), np.int64)
-    rank[mixed] = np.arange(len(part)) - first
+    rank[mixed] = np.arange(len(part)) - np.searchsorted(part[mixed], part[mixed])
     kept = np.sort(np.argsort(rank, kind="stable")[:_ITEMS])
-    whole = np.flatnonzero(whole & np.isin(of, kept))
-    of = np.searchsorted(kept, of[whole])
-    y, variance = test.reduced(found.s2[whole], found.data[whole], found.errors[whole])
+    member = np.flatnonzero(whole & np.isin(item, kept))
+    of = np.searchsorted(kept, item[member])
+    y, variance = test.reduced(found.s2[member], found.data[member], found.errors[member])
     weight = 1 / variance.mean(axis=1)
     n = len(kept)
 

@@ -131,8 +131,8 @@ class Mixture:
         spread[i] = np.sqrt(share @ self.spread[[i, j]] ** 2 + 1 - square[i, j])
         weight[i] = self.weight[[i, j]].sum()
         covariance[i] = np.einsum("i,ide->de", share**2, self.covariance[[i, j]])
-        changed = {"phi": phi, "spread": spread, "weight": weight, "covariance": covariance}
-        return replace(self, **changed).merged()
+        fewer = replace(self, phi=phi, spread=spread, weight=weight, covariance=covariance)
+        return fewer.merged()
 
 
 def _densities(data: Items, mixture: Mixture) -> tuple[Floats, Floats, Floats]:
