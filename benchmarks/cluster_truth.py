@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,10 @@ def run(world: trajectories.World, operations: Any = NOTHING) -> tuple[find.Traj
     return found, places
 
 
-WORLDS = {"crossing": trajectories.world, "scattered": scattered.world}
+WORLDS: dict[str, Callable[..., trajectories.World]] = {
+    "crossing": trajectories.world,
+    "scattered": scattered.world,
+}
 
 
 def index(seeds: list[int], name: str) -> None:

@@ -98,7 +98,7 @@ def test_corners_of_a_box_are_kept() -> None:
     assert np.count_nonzero(labels[inside == 0]) < 0.1 * np.count_nonzero(inside)
     assert field.strength > 0.8
     # Voxels with three changed neighbours are the corners.
-    neighbours = sum(
+    neighbours: Any = sum(
         np.roll(true > 0, step, axis).astype(int) for axis in range(3) for step in (1, -1)
     )
     corners = (inside > 0) & (neighbours[place] == 3)
@@ -175,7 +175,7 @@ def test_connected_parts_are_those_of_scipy() -> None:
     parts, n = connected(volume, np.ones((3, 3, 3)))
     found = near.connected(np.ones(len(index), np.int64))
     assert len(np.unique(found)) == n
-    assert trajectories.rand_index(parts.ravel()[index], found) == 1.0
+    assert trajectories.rand_index(parts.ravel()[index].astype(np.int64), found) == 1.0
 
 
 def test_courses_are_those_of_the_truth_beyond_a_line() -> None:
