@@ -80,9 +80,8 @@ def index(seeds: list[int], name: str) -> None:
         for seed in seeds:
             world = WORLDS[name](seed, sigmas=sigmas, whole=whole)
             found, _ = run(world)
-            labels = np.zeros(world.labels.size, np.int64)
-            labels[found.index] = found.label
-            labels, true = labels.reshape(world.labels.shape), world.labels
+            labels, true = np.zeros_like(world.labels), world.labels
+            labels.flat[found.index] = found.label
             changed = true > 0
             value = trajectories.rand_index(true[changed], labels[changed])
             values.append(value)
