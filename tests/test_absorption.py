@@ -93,6 +93,7 @@ def test_a_refined_scale_multiplies_the_transmission(plate: Made) -> None:
     assert {"absorption by shape", "scale from repeated measurements"} <= set(done)
 
 
+@pytest.mark.slow
 def test_an_unknown_shape_states_its_uncertainty_and_divides_by_its_mean(plate: Made) -> None:
     folder = plate.folder / "unknown"
     folder.mkdir()
@@ -142,6 +143,7 @@ def test_an_unknown_shape_states_its_uncertainty_and_divides_by_its_mean(plate: 
     np.testing.assert_allclose(ratio, mean, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_the_extents_of_an_unknown_shape_are_two_in_order(plate: Made) -> None:
     kinds: list[tuple[dict[str, object], str]] = [
         ({"kind": "unknown"}, "a crystal of unknown shape needs `size: "),

@@ -235,6 +235,7 @@ def symmetrised(
 
 
 @pytest.mark.parametrize("symbol", ["P 4/m m m", "P 4/m", "P m m m", "P -1"])
+@pytest.mark.slow
 def test_equivalents_that_agree_pass(tmp_path: Path, symbol: str) -> None:
     found = symmetrised(tmp_path, [diffuse()] * 2, symbol)
     assert "warnings" not in found

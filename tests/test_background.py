@@ -87,6 +87,7 @@ def run_transform(made: Made, name: str, part: tuple[int, int]) -> list[Path]:
     return paths
 
 
+@pytest.mark.slow
 def test_blocks_of_frames_add_up_to_the_whole(made: Made) -> None:
     parts = [run_transform(made, f"part{i}", (i, 3)) for i in range(3)]
     outputs = [made.folder / f"sum_{kind}.nxs" for kind in ("all", "masked")]

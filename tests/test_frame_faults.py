@@ -63,6 +63,7 @@ def test_absorption_is_that_of_two_paths() -> None:
             assert T[slow, fast] == pytest.approx(np.exp(-np.sum(0.6 / np.sqrt(across + 0.04))))
 
 
+@pytest.mark.slow
 def test_detector_faults() -> None:
     plain = frame_world("plain", "hexagonal", 5, **SMALL)
     good = plain.module >= 0

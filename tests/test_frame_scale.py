@@ -231,6 +231,7 @@ def test_the_transmission_is_recovered_from_the_raw_file(absorbing: Made) -> Non
     np.testing.assert_array_equal(found.signal, statistics)
 
 
+@pytest.mark.slow
 def test_rotations_come_to_the_first_one_s_scale(absorbing: Made, second: Made) -> None:
     """Monitor, attenuator and exposure are known; what is left is the sample."""
     found = scale_of(second, absorbing, "compared")
@@ -276,6 +277,7 @@ def test_none_is_one_everywhere(absorbing: Made, second: Made) -> None:
     assert (found.rotation, found.area) == (1.0, 1.0)
 
 
+@pytest.mark.slow
 def test_a_sample_that_does_not_absorb_is_left_alone(clear: Made) -> None:
     """The scale is 1 within its noise, and so the merged intensity."""
     found = scale_of(clear, clear)
@@ -303,6 +305,7 @@ def test_the_volume_of_an_absorbing_sample_is_that_of_a_clear_one(
     assert level(volume_of(second, absorbing, "none")) < 0.9 * level(other)
 
 
+@pytest.mark.slow
 def test_smaller_pixels_have_the_same_scale(clear: Made, fine: Made) -> None:
     """Whether the solid angle is corrected for or not."""
     found = scale_of(fine, clear, "fine")

@@ -92,6 +92,7 @@ def test_of_two_cells_of_a_lattice_the_expected_one_stays(tmp_path: Path) -> Non
     assert found.worst < 5
 
 
+@pytest.mark.slow
 def test_an_unknown_fifth_of_the_peaks_is_judged_by_the_configuration(tmp_path: Path) -> None:
     found, _ = of(tmp_path, "noise", "cubic", 21, 0.18)
     (sentence,) = found.said

@@ -145,6 +145,7 @@ def test_too_few_temperatures_are_said(made: dict[str, Any], tmp_path: Path) -> 
     assert "has 4 temperatures, and 5 are needed" in told["sentences"][0]
 
 
+@pytest.mark.slow
 def test_a_scale_that_is_not_known_is_said(made: dict[str, Any], tmp_path: Path) -> None:
     table = made["series"].read_text().splitlines()
     table[2] = "\t".join((table[2].split("\t")[0], "nan", "nan", "nan"))

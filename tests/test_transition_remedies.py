@@ -176,6 +176,7 @@ def test_a_rational_vector_with_noise_is_rational(q: tuple[float, ...], noise: f
         assert sorted(np.abs(rational[0]["vector"])) == pytest.approx(sorted(q))
 
 
+@pytest.mark.slow
 def test_peaks_at_random_are_on_no_vector() -> None:
     group = symmetry.space_group("P m -3 m")
     for seed in range(6):

@@ -111,6 +111,7 @@ def test_noise_that_is_indexed_by_chance_is_no_deviation(tmp_path: Path) -> None
     assert found["verdict"] == "passed"
 
 
+@pytest.mark.slow
 def test_a_fixed_orientation_that_indexes_little_is_doubtful(tmp_path: Path) -> None:
     found = fixed(tmp_path, 25, wrong=60, shift=1.0)
     assert found["verdict"] == "doubtful"

@@ -96,6 +96,7 @@ def test_good_crystals_are_merged_to_the_truth() -> None:
 
 
 @pytest.mark.parametrize("kind", BAD)
+@pytest.mark.slow
 def test_the_bad_crystal_is_left_out_with_its_reason(kind: str) -> None:
     world = World(0, kind)
     found = combined(members(world))
@@ -139,12 +140,14 @@ def from_worlds(*seeds: int) -> list[Member]:
     return [replace(one, name=f"c{i}") for i, one in enumerate(found)]
 
 
+@pytest.mark.slow
 def test_two_crystals_of_other_structures_are_left_out() -> None:
     """ΔCC1/2 alone blames a good one, because two wrong ones spoil the scales of all."""
     assert left_out(combined(from_worlds(1, 1, 1, 51, 81))) == ["c3", "c4"]
 
 
 @pytest.mark.parametrize("seeds", [(1, 51), (1, 2, 3, 4, 5)])
+@pytest.mark.slow
 def test_scans_of_which_no_two_agree_are_reported(seeds: tuple[int, ...]) -> None:
     found = combined(from_worlds(*seeds))
     assert left_out(found) == []
@@ -160,6 +163,7 @@ def test_the_bad_one_of_three_is_left_out(seed: int) -> None:
     assert left_out(combined(members(world))) == [world.bad]
 
 
+@pytest.mark.slow
 def test_a_small_twin_is_reported() -> None:
     world = World(0, "twin", twinned=(0.15, 0.15))
     found = combined(members(world))

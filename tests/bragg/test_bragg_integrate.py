@@ -113,6 +113,7 @@ def test_pulls_are_normal_in_three_decades(decade: tuple[float, float], estimate
 
 @pytest.mark.parametrize("estimate", ["sum", "profile"])
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.slow
 def test_totals_are_unbiased(name: str, estimate: str) -> None:
     assert case(name).ratio(estimate) == pytest.approx(1, abs=0.005)
 

@@ -22,6 +22,7 @@ def counts(of: Series, scale_error: float = 0.01) -> Counts:
     )
 
 
+@pytest.mark.slow
 def test_intervals_cover_and_orders_are_right() -> None:
     """Strong series among the developing seeds of the benchmark."""
     told = []
@@ -125,6 +126,7 @@ def test_critical_scattering_is_the_integral_in_a_sphere() -> None:
 
 @pytest.mark.parametrize("exponent", [0.5, 0.66, 1.0, 2.0])
 @pytest.mark.parametrize("strongest", [300, 3000, 30_000])
+@pytest.mark.slow
 def test_a_narrow_maximum_is_found(exponent: float, strongest: int) -> None:
     """Expected counts, without noise: with many counts the likelihood is narrow."""
     t = np.linspace(20, 300, 25)

@@ -101,6 +101,7 @@ def is_possible(group):
 
 @settings(max_examples=200, deadline=None)
 @given(expressions, st.sampled_from(["", " ", "  "]))
+@pytest.mark.slow
 def test_covers_what_brute_force_says(expression, gap):
     text = written(expression, gap)
     if not all(is_possible(group) for group in expression):

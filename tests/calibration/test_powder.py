@@ -32,6 +32,7 @@ def results():
     return [calibrate(*simulate(name, seed), name) for name, seed in runs]
 
 
+@pytest.mark.slow
 def test_recovers_the_truth(results):
     assert len(results) == 4
     for result in results:

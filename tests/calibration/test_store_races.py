@@ -191,6 +191,7 @@ except HklflowError as error:
     assert found == {accepted[-1].number}
 
 
+@pytest.mark.slow
 def test_readers_see_whole_versions_only(store, start):
     """While others publish and decide: no record, file or index is ever half there."""
     running = start(

@@ -89,6 +89,7 @@ def test_an_unknown_name_is_told(hklflow: Hklflow) -> None:
     assert "LaB6" in done.err
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_had_enough_is_no_error() -> None:
     command = [sys.executable, "-c", "from hklflow.cli import main; main(['calibrant', 'list'])"]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

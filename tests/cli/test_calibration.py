@@ -512,6 +512,7 @@ def test_every_command_explains_itself_with_an_example(hklflow: Hklflow) -> None
         assert f"hklflow calibration {name}" in " ".join(done.out.split())
 
 
+@pytest.mark.slow
 def test_binned_frames_have_versions_of_their_own(
     base: Path, run: Calibration, hklflow: Hklflow, tmp_path: Path
 ) -> None:

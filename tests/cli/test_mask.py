@@ -239,6 +239,7 @@ def test_a_killed_command_leaves_the_old_file(file: Path) -> None:
     assert file.read_text() == FILE
 
 
+@pytest.mark.slow
 def test_commands_at_the_same_time_all_add_their_step(file: Path) -> None:
     words = [sys.executable, "-m", "hklflow.cli", "mask", "add", str(file), "edges", "--width"]
     runs = [subprocess.Popen([*words, str(n)], env=environment()) for n in range(1, 5)]

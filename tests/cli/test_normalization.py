@@ -420,6 +420,7 @@ def test_an_artificial_normalisation_is_made_on_request_only(base: Path) -> None
     ) == [made]
 
 
+@pytest.mark.slow
 def test_an_artificial_normalisation_tags_every_product(
     base: Path, run: Run, hklflow: Hklflow
 ) -> None:

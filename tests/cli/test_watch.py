@@ -508,6 +508,7 @@ def test_a_signal_ends_snakemake_and_all_its_children(
     _until(lambda: not any(map(_alive, family)), 10)
 
 
+@pytest.mark.slow
 def test_one_watch_and_a_lock_that_was_left(folder: Path, watch: Watching) -> None:
     _plan(folder, "quartz|a|||r1|raw/a.h5|phi=0:0.1|")
     first = watch()

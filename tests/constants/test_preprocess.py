@@ -113,6 +113,7 @@ def test_facts_are_read_back(tmp_path):
         read_run({"run": "r0001"})
 
 
+@pytest.mark.slow
 def test_mock_run_of_extra_data(tmp_path):
     pytest.importorskip("extra_data")
     from extra_data.tests.make_examples import make_agipd1m_run

@@ -310,6 +310,7 @@ def test_refuses_other_files(tmp_path, content, words):
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(["one_panel", "two_panels"]), st.data())
+@pytest.mark.slow
 def test_nonsense_is_refused_or_left_aside(tmp_path_factory, name, data):
     """Whatever one value of the file is, there is a sentence or a finite model."""
     path = tmp_path_factory.mktemp("expt") / "a.expt"
@@ -385,6 +386,7 @@ def test_dials_predicts_as_we_do(tmp_path, modules):
 
 
 @pytest.mark.dials
+@pytest.mark.slow
 def test_dials_shows_what_we_write(tmp_path):
     dials_python()
     write_expt(tmp_path / "a.expt", [random_model(2, modules=True), random_model(2, name="f2")])

@@ -55,6 +55,7 @@ def test_a_file_holds_what_was_written_and_added(tmp_path: Path) -> None:
         assert np.array_equal(file["group_9/x"][()], np.arange(2000) * 9)
 
 
+@pytest.mark.slow
 def test_no_size_of_the_room_crashes() -> None:
     """In a process of its own: without `hdf5_output` it dies of SIGSEGV at nearly every size."""
     command = [sys.executable, "-m", "tests.formats.test_hdf5_output"]

@@ -59,6 +59,7 @@ def test_photon_counters(detector: Detector, brightest: float) -> None:
     assert kind(detector, brightest) == Verdict.PHOTONS
 
 
+@pytest.mark.slow
 def test_counts_of_fast_scattering_are_counts() -> None:
     """0.05 counts per pixel, and reflections everywhere that last for one frame."""
     rng = np.random.default_rng(2)

@@ -30,6 +30,7 @@ def one(shift: tuple[float, float], module: int = 2) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shift", [(0.15, -0.1), (-1.2, 0.8), (2.0, 2.2)])
+@pytest.mark.slow
 def test_one_displaced_module_is_found_with_its_shift_and_no_other(
     shift: tuple[float, float],
 ) -> None:

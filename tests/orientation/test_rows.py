@@ -58,6 +58,7 @@ def test_right_indices_are_not_suspected(seed: int) -> None:
     assert other("plain", worlds.SYSTEMS[seed], seed)[1] is None
 
 
+@pytest.mark.slow
 def test_the_remedy_is_from_the_stated_centre_and_finds_the_crystal(tmp_path: Path) -> None:
     """What is pasted is the true beam centre, whatever the refinement did to the stated one."""
     world = worlds.world("wrong_header:row", "cubic", 0, n_frames=12, mosaic=0.1, overlaps=False)
@@ -86,6 +87,7 @@ def test_the_remedy_is_from_the_stated_centre_and_finds_the_crystal(tmp_path: Pa
     assert np.abs(compared(world, answer.data).cell_off).max() < 0.005
 
 
+@pytest.mark.slow
 def test_a_beam_centre_that_no_common_row_corrects() -> None:
     """Two settings, without a cell: a wrong beam centre shifts their hkl by different rows."""
     contact = draw(2102, "cbf mini", "stale poni")  # wrong by (0.1, 12.7) pixels
@@ -106,6 +108,7 @@ def test_a_beam_centre_that_no_common_row_corrects() -> None:
     assert other_centre(right.rotations, right, peaks, group, free) is None
 
 
+@pytest.mark.slow
 def test_a_refinement_that_returns_to_the_first_indexing_is_no_other_one() -> None:
     """A row of 30 Å along the rotation axis: with errors of 0.2 pixels shifted hkl nearly fit."""
     contact = draw(5029)

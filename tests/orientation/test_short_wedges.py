@@ -108,6 +108,7 @@ def all_wedges() -> Wedges:
     return Wedges(*(np.concatenate([vars(p)[n] for p in parts]) for n in vars(parts[0])))
 
 
+@pytest.mark.slow
 def test_peaks_that_the_ends_cut_are_found(all_wedges: Wedges) -> None:
     strong = all_wedges.measured > 300
     for beyond in (False, True):

@@ -297,6 +297,7 @@ def test_the_remedy_of_a_slip_cures_it() -> None:
         ("twin_nonmerohedral", "orthorhombic", 23),
     ],
 )
+@pytest.mark.slow
 def test_a_second_lattice_is_told_with_its_turn(kind: str, system: str, seed: int) -> None:
     made = case(kind, system, seed)
     (other,) = made.doubts()["other crystals"]
@@ -322,6 +323,7 @@ def test_what_a_slip_leaves_behind_is_no_second_crystal(size: float) -> None:
 
 @pytest.mark.parametrize("kind", ["noise", "rings:ice", "rings:aluminium", "superlattice:1/2,0,0"])
 @pytest.mark.parametrize(("system", "seed"), [("triclinic", 20), ("orthorhombic", 23)])
+@pytest.mark.slow
 def test_what_is_no_second_lattice_is_called_none(kind: str, system: str, seed: int) -> None:
     assert case(kind, system, seed).doubts()["other crystals"] == []
 

@@ -286,6 +286,7 @@ def test_a_right_header_is_not_blamed(tmp_path: Path) -> None:
     assert refused.explanation == ""
 
 
+@pytest.mark.slow
 def test_a_cell_of_another_crystal_is_told_from_a_wrong_geometry(tmp_path: Path) -> None:
     world = worlds.world("wrong_cell", "tetragonal", 1, 0.08, n_frames=80, mosaic=0.1)
     refused = stated(world, tmp_path).refined()
@@ -337,6 +338,7 @@ def test_a_small_angle_of_the_arm_is_also_a_beam_centre() -> None:
     assert arm_angles.as_shift(far, [rotation], peaks) is None
 
 
+@pytest.mark.slow
 def test_a_crystal_with_longer_axes_than_the_stated_cell_is_found(tmp_path: Path) -> None:
     world = small("noise", "triclinic", 3, 0.05)
     short = stated(world, tmp_path, cell=[4.1, 4.1, 4.1, 90, 90, 90], space_group="P m -3 m")
@@ -345,6 +347,7 @@ def test_a_crystal_with_longer_axes_than_the_stated_cell_is_found(tmp_path: Path
     assert "are indexed in the stated geometry by another lattice" in refused.refusal
 
 
+@pytest.mark.slow
 def test_a_small_error_of_the_scale_is_cured_by_each_of_its_remedies(tmp_path: Path) -> None:
     """The peaks are indexed: the cell differs by more than temperature explains."""
     world = small("wrong_header:distance", "orthorhombic", 2, 0.012)

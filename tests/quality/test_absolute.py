@@ -194,6 +194,7 @@ def by_high_angles(
 
 @pytest.mark.parametrize("seed", SEEN[:1])
 @pytest.mark.parametrize("name", ["furnace", "diamond cell"])
+@pytest.mark.slow
 def test_high_angles_give_the_scale(name: str, seed: int, tmp_path: Path) -> None:
     w = of(name, seed)
     estimate = by_high_angles(w, tmp_path)

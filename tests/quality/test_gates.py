@@ -145,7 +145,7 @@ def test_a_broken_relation_is_told_with_temperature_number_limit_and_proposal() 
     assert sentences == [
         "perov 150K at 150 K: the tetragonal relation a = b of the parent 300K (P 4/m m m) is "
         "broken by 0.31% (62 sigma; limits 0.02% and 5 sigma)",
-        "make 150K a parent, also of the scans beyond 150 K, e.g. space group "
+        "make 150K a parent, also of the scans below 150 K, e.g. space group "
         "P m m m (or P 2/m 1 1), cell 3.98 4.0123 4.05 90 90 90: in scans.tsv put `150K` in the "
         "column `parent`, and in config.yaml `per_scan: {perov/150K: {refine_parent: "
         "{space_group: P m m m, cell: [3.98, 4.0123, 4.05, 90, 90, 90]}}}`",

@@ -160,6 +160,7 @@ def test_rotations_are_scaled_to_each_other() -> None:
     assert abs(off[world.n :].mean()) < 4 * sigma[world.n :].mean()
 
 
+@pytest.mark.slow
 def test_rotations_without_a_common_orbit_have_no_common_scale() -> None:
     world = World(*TETRAGONAL, 5, 1.0)
     scales = [curve(world.n, 1), 1.7 * curve(world.n, 2)]
@@ -185,6 +186,7 @@ def test_rotations_without_a_common_orbit_have_no_common_scale() -> None:
     assert off[world.n :].std() < 0.02
 
 
+@pytest.mark.slow
 def test_a_factor_with_a_large_error_is_used_only_if_the_start_has_a_larger_one() -> None:
     world = World(*TETRAGONAL, 4, 1.0)
     rotations = [world.rotation(0)]
@@ -230,6 +232,7 @@ def test_some_orbits_are_enough_for_the_second_derivatives(
 
 
 @pytest.mark.parametrize("air", [0.0, 3.0])
+@pytest.mark.slow
 def test_counts_that_do_not_follow_the_scale_are_noticed(air: float) -> None:
     world = World(*TETRAGONAL, 4, 3.0)
     rotations = [world.rotation(0), world.rotation(40)]
@@ -322,6 +325,7 @@ def test_steps_of_the_start_are_kept_or_removed(right: bool) -> None:
     assert np.sqrt(np.mean((off / sigma) ** 2)) < 2
 
 
+@pytest.mark.slow
 def test_a_background_that_nobody_knows_is_in_the_errors() -> None:
     world = World(*TETRAGONAL, 4, 3.0)
     of_crystal = world.frames
@@ -433,6 +437,7 @@ def test_records_are_sums_over_voxels() -> None:
     assert (records.rotation == 3).all()
 
 
+@pytest.mark.slow
 def test_a_factor_of_the_direction_is_found_and_a_background_does_no_harm() -> None:
     """The factor turns with the crystal; the background stays on the detector."""
     world = World(*TRICLINIC, 8, 6.0)

@@ -35,6 +35,7 @@ def test_directions_lie_between_the_three_nearest_nodes() -> None:
     assert np.bincount(np.bincount(middles)).tolist() == [0, 0, 0, 630, 0, 12]
 
 
+@pytest.mark.slow
 def test_derivatives_are_those_of_all_terms_of_each_record(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -102,6 +103,7 @@ def through_plate(rotation: Rotation, turn: Floats) -> Floats:
     return np.array(made)
 
 
+@pytest.mark.slow
 def test_the_edge_of_a_plate_is_followed_as_it_turns() -> None:
     """Transmission of a plate, through which beams pass along its side; with and without g."""
     world = World(*TETRAGONAL, 3, 20.0, step=2.0, n=60)

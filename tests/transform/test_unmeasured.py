@@ -88,6 +88,7 @@ def test_what_does_not_turn_is_found() -> None:
     assert np.corrcoef(b, true)[0, 1] > 0.97
 
 
+@pytest.mark.slow
 def test_without_background_nothing_is_found() -> None:
     found = fitted(made(strength=0.0, isotropic=0.0))
     b, variance = found.image(pixels())
@@ -117,11 +118,13 @@ def changed(one: Made, factor: Floats, added: Floats) -> Made:
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.2])
+@pytest.mark.slow
 def test_a_constant_background_leaves_nothing_over(strength: float) -> None:
     found = rest(made(strength=strength, isotropic=15 * strength, n_orbits=40_000))
     assert not found.contradicts
 
 
+@pytest.mark.slow
 def test_a_shadow_that_moves_is_left_over() -> None:
     """A holder that moves by 60° during the scan and takes a half of the counts."""
     one = made(strength=0.0, n_orbits=40_000)
@@ -130,6 +133,7 @@ def test_a_shadow_that_moves_is_left_over() -> None:
     assert rest(changed(one, factor, 0 * factor)).contradicts
 
 
+@pytest.mark.slow
 def test_a_background_that_changes_is_left_over() -> None:
     """An anisotropic background that comes in the middle of the scan."""
     one = made(strength=0.0, n_orbits=40_000)
@@ -139,6 +143,7 @@ def test_a_background_that_changes_is_left_over() -> None:
     assert rest(changed(one, np.ones(len(added)), added)).contradicts
 
 
+@pytest.mark.slow
 def test_a_transmission_that_depends_on_direction_is_no_background() -> None:
     """A plate: ln T follows frame and direction by ±25 %, and so does its mean over the scan."""
     one = made(strength=0.0, isotropic=0.0, n_orbits=40_000, rough=0.25)
@@ -147,6 +152,7 @@ def test_a_transmission_that_depends_on_direction_is_no_background() -> None:
     assert np.abs(found.image(pixels())[0]).max() < 0.03 * LEVEL
 
 
+@pytest.mark.slow
 def test_spots_that_rotate_are_marked() -> None:
     """Spots of another crystal add counts to single records, and to their neighbours."""
     one = made(strength=0.0)
@@ -164,6 +170,7 @@ def test_spots_that_rotate_are_marked() -> None:
 
 
 @pytest.mark.parametrize("isotropic", [0.0, 3.0, 12.0])
+@pytest.mark.slow
 def test_the_isotropic_background_is_in_its_interval(isotropic: float) -> None:
     """The upper end is the least of T S above the background, not the extreme of the noise."""
     one = made(strength=0.0, isotropic=isotropic)

@@ -134,6 +134,7 @@ def test_a_part_of_the_planes_gives_the_same_map_with_larger_errors(
     assert np.average(difference, weights=sigma**-2) == pytest.approx(expected, abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_single_rotation_has_no_map(tmp_path: Path) -> None:
     paths, _, _ = rotations(tmp_path)
     with h5py.File(merged(paths[:1], tmp_path)) as file:

@@ -233,6 +233,7 @@ def test_errors_of_data_that_were_not_symmetrised() -> None:
 
 
 @pytest.mark.parametrize(("symbol", "cell"), [("P 4/m m m", CUBIC), ("P 1 2/m 1", MONOCLINIC)])
+@pytest.mark.slow
 def test_pulls_over_many_trials(symbol: str, cell: np.ndarray) -> None:
     """Width 1 at general positions, on symmetry elements and at the origin."""
     grid = Grid.symmetric(1.5, 0.25)

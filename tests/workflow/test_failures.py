@@ -621,7 +621,7 @@ def test_a_scan_that_fails_its_gate_stops_alone(bench: Bench, measured: Path) ->
         (sentence,) = _sentences(run.stderr)
         assert sentence.startswith("hklflow accept: ")
         assert "100 K" in sentence
-        assert "make 100K a parent, also of the scans beyond 100 K" in sentence
+        assert "make 100K a parent, also of the scans below 100 K" in sentence
         assert not (bench.folder / BROKEN / "accepted.json").exists()
         assert (bench.folder / BROKEN / "orientation.json").exists()
         now = _times(bench.folder)

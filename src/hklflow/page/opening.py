@@ -119,9 +119,11 @@ def pictures(page: Page) -> list[tuple[str, str, Picture]]:
     if scan is not None:
         of_scan = {at.path.stem: picture for at, picture in page.shown("scan", scan)}
         place = f"scan-{list(page.scans).index(scan)}"
+        judged = page.judged(scan)
+        mark = ", not accepted" if judged is not None and judged.verdict == "failed" else ""
         for title, names in (("S(Q)", _S_OF_Q), ("3D-ΔPDF", _PDF)):
             if found := next((of_scan[name] for name in names if name in of_scan), None):
-                shown.append((f"{title} of {scan}", place, found.first))
+                shown.append((f"{title} of {scan}{mark}", place, found.first))
     for at, picture in page.shown("series"):
         if at.path.stem == "series":
             shown.append(("Against temperature", "series", picture.first))

@@ -54,7 +54,7 @@ def proposal(
     if satellites and rise is not None and not (broken or absent or jumped):
         return _kept(identity, satellites, rise, unindexed)
     scan = identity["scan"]
-    place = scan if identity["temperature"] is None else f"{identity['temperature']:g} K"
+    place = _beyond(identity)
     group, cell, others, why = _lattice(figures, parent, identity, rise, broken or absent)
     numbers = [_number(value) for value in cell]
     settings = f"space_group: {group}, cell: [{', '.join(numbers)}]"
@@ -71,7 +71,7 @@ def proposal(
         settings += _main_only(figures)
     # An analysis with its own `refine_parent` is its own parent.
     table = "" if ANALYSIS in scan else f"in scans.tsv put `{scan}` in the column `parent`, and "
-    todo = f"make {scan} a parent, also of the scans beyond {place}"
+    todo = f"make {scan} a parent, also of the scans {place}"
     if scan == identity["parent"]:
         table, todo = "", f"{scan} is a parent: correct its lattice"
     return (
@@ -80,6 +80,16 @@ def proposal(
         f"in config.yaml `per_scan: {{{identity['sample']}/{scan}: "
         f"{{refine_parent: {{{settings}}}{more}}}}}`"
     )
+
+
+def _beyond(identity: Mapping[str, Any]) -> str:
+    """Return which other scans need the new parent: those on the far side of the parent's."""
+    here, parent = identity["temperature"], identity["parent_temperature"]
+    if here is None:
+        return f"beyond {identity['scan']}"
+    if parent is None or parent == here:
+        return f"beyond {here:g} K"
+    return f"{'below' if here < parent else 'above'} {here:g} K"
 
 
 def _main_only(figures: Mapping[str, Any]) -> str:

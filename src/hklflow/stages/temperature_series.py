@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hklflow.orientation.product import Orientation
     from hklflow.orientation.series import Departure, Floats, Reflections
 
-VERSION = 3
+VERSION = 4
 
 # rad; goniometer settings with a smaller difference (after small corrections) are equal
 _SETTING = 0.02
@@ -93,10 +93,60 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     bands = [(t["warmer"], t["colder"]) for t in transitions]
     plots.save(plots.temperature_series(rows, shown, bands, title), outputs.picture)
     sentences = _sentences(scans, rows, transitions) + _unlike_scales(scans, inputs)
+    expansions = [x for parent in by_name if (x := _expansion(parent, scans)) is not None]
     stage.write_json(
-        outputs.findings, {"sample": sample, "sentences": sentences, "transitions": transitions}
+        outputs.findings,
+        {
+            "sample": sample,
+            "sentences": sentences,
+            "transitions": transitions,
+            "expansions": expansions,
+        },
     )
-    print("\n".join([f"{sample}: {len(rows)} scans", *sentences]))
+    facts = [text for found in expansions for text in found["sentences"]]
+    print("\n".join([f"{sample}: {len(rows)} scans", *facts, *sentences]))
+
+
+def _expansion(parent: str, scans: "Sequence[Orientation]") -> dict[str, Any] | None:
+    """Return thermal expansion and spontaneous strain of the scans of a parent, with sentences."""
+    import numpy as np
+
+    from hklflow.bragg import expansion
+    from hklflow.quality import expansion_words
+
+    mine = [x for x in scans if x.parent == parent and x.temperature is not None and not x.fixed]
+    if len({scan.temperature for scan in mine}) < expansion.FEWEST:
+        return None
+    warmest = max(mine, key=lambda scan: scan.temperature or 0.0)
+    found = expansion.fit(
+        np.array([scan.temperature for scan in mine], dtype=np.float64),
+        np.array([scan.cell for scan in mine]),
+        # The error of the detector is common to the scans of a parent.
+        np.array([scan.cell_covariance - scan.inherited.cell for scan in mine]),
+        warmest.cell,
+    )
+    if found is None:
+        return None
+    t_c = found.t_c
+    return {
+        "parent": parent,
+        "reference": warmest.scan,
+        "components": ["xx", "yy", "zz", "yz", "xz", "xy"],
+        "axes": "x along a*, z along c",
+        "temperatures (K)": found.temperature.tolist(),
+        "expansion (1/K)": found.alpha.tolist(),
+        "sigma of the expansion (1/K)": found.alpha_sigma.tolist(),
+        "mean expansion (1/K)": found.mean.tolist(),
+        "covariance of the mean expansion": found.mean_covariance.tolist(),
+        "ln likelihood ratio of a transition": found.ratio,
+        "T_c (K)": None
+        if t_c is None
+        else {"value": t_c.value, "sigma": t_c.sigma, "68 %": t_c.inner, "95 %": t_c.outer},
+        "spontaneous strain at the lowest temperature": found.strain.tolist(),
+        "covariance of the spontaneous strain": found.strain_covariance.tolist(),
+        "errors of the cells times": found.factor,
+        "sentences": expansion_words.sentences(parent, found, warmest.cell.tolist()),
+    }
 
 
 def _observed(

@@ -1,0 +1,371 @@
+r"""Thermal expansion of a cell, and the strain below a transition, from its scans.
+
+The strain of a cell relative to a reference is Lagrange's tensor
+
+.. math:: E = \tfrac12 (A_0^{-T} G A_0^{-1} - 1)
+
+with the metric G and the axes A₀ of the reference in columns (Cartesian, x along a*, z along c; the
+frame of `geometry.lattice.b_matrix`). It needs no orientation. In the directions that symmetry
+leaves free,
+
+.. math:: E(T) = c + \sum_i a_i u(T, θ_i) + b\,u(T, θ_0)^2 + e\,g(T)
+
+where u is Debye's energy, divided so that du/dT is 1 at high temperature: by Grüneisen's relation,
+phonons expand the crystal in proportion to their energy, soft and hard modes with coefficients of
+their own. The square is anharmonicity. Below T_c, g = j + (1 - j)(1 - τ)^m with τ = T/T_c, or
+coth(θ/T)/coth(θ/T_c) if it saturates: the strain e goes with the square of a primary order
+parameter (linear-quadratic coupling; Salje, Phase transitions in ferroelastic and co-elastic
+crystals, 1990), which may jump. All parameters that are linear have
+Gaussian priors and are integrated; the others are averaged over a grid with their likelihoods.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import logsumexp
+
+from hklflow.bragg.order_parameter import Interval
+from hklflow.geometry import lattice
+
+Floats = NDArray[np.float64]
+
+FEWEST = 5
+"""Smallest number of temperatures for an expansion."""
+
+CLAIM = float(np.log(1000.0))
+"""A transition is claimed if it is so much more likely than none (ln)."""
+
+_DEBYE = (40.0, 75.0, 140.0, 260.0, 480.0, 900.0)  # θ, K
+_MIDDLE = 3  # number of θ_0
+_TERMS = len(_DEBYE) + 3  # constant, energies, square, strain
+# Jump j, exponent m, and temperature of saturation over T_c; a step is without the last two.
+_SHAPES = (
+    *itertools.product((0.0, 0.3, 0.6), (0.5, 0.65, 0.8, 1.0), (0.0, 0.3)),
+    (1.0, 1.0, 0.0),
+)
+_COARSE, _FINE, _ZOOMS = 30, 50, 4  # temperatures of transition; largest number of zooms
+# Laws between those of `_SHAPES` move T_c by about this share.
+_BETWEEN = 0.002
+_UNLIKELY = 12.0  # ln of a likelihood ratio that is left out
+# Errors of cells may be too small by these factors, with these prior probabilities: what differs
+# from scan to scan (temperature, place of the crystal) is not in the covariance of a refinement.
+_FACTORS = np.array([1.0, 1.5, 2.5, 4.0, 7.0])
+_PRIOR = np.array([0.4, 0.25, 0.15, 0.12, 0.08])
+_STRAINS = (3e-4, 3e-3, 3e-2)  # standard deviations of the strain at 0 K before the data
+_OFFSET = 0.1  # standard deviation of the constant before the data
+_ANHARMONIC = 1e-8  # standard deviation of b before the data, 1/K²
+_LEAST = 1e-5  # least standard deviation of an expansion coefficient before the data, 1/K
+_FLOOR = 2e-6  # strain; smaller errors are not believed
+_STEP = 1.0  # K, for derivatives
+_VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """Result of `fit`; tensors have the components xx, yy, zz, yz, xz, xy.
+
+    Attributes
+    ----------
+    temperature : (n,) array
+        Distinct temperatures of the scans, K.
+    alpha, alpha_sigma : (n, 6) array
+        Thermal expansion dE/dT there, 1/K.
+    mean, mean_covariance : (6,), (6, 6) array
+        Mean expansion between the lowest and the highest temperature, 1/K.
+    ratio : float
+        ln of the likelihood of a transition over that of none.
+    t_c : Interval or None
+        Temperature of the transition, K; None if none is claimed.
+    strain, strain_covariance : (6,), (6, 6) array
+        Spontaneous strain at the lowest temperature, relative to the cell without a transition.
+    factor : float
+        Mean factor by which the errors of the cells were enlarged.
+    """
+
+    temperature: Floats
+    alpha: Floats
+    alpha_sigma: Floats
+    mean: Floats
+    mean_covariance: Floats
+    ratio: float
+    t_c: Interval | None
+    strain: Floats
+    strain_covariance: Floats
+    factor: float
+
+
+def fit(
+    temperature: ArrayLike, cells: ArrayLike, covariances: ArrayLike, reference: ArrayLike
+) -> Expansion | None:
+    """Fit cells against temperature.
+
+    Parameters
+    ----------
+    temperature : (n,) array
+        K, in any order.
+    cells : (n, 6) array
+        Å and degrees.
+    covariances : (n, 6, 6) array
+        Covariances of the cells, without errors that all cells share.
+    reference : (6,) array
+        Cell to which the strains are relative.
+
+    Returns
+    -------
+    Expansion or None
+        None with fewer than `FEWEST` temperatures, or if nothing of the cell is free.
+    """
+    t = np.asarray(temperature, dtype=np.float64)
+    levels = np.unique(t)
+    strains, covariance = _strains(cells, covariances, reference)
+    free = _free(covariance)
+    if len(levels) < FEWEST or not free.shape[1]:
+        return None
+    data = _Data.of(t, strains @ free, np.einsum("ai,nab,bj->nij", free, covariance, free))
+    none = data.weighed([None])
+    # Beyond the second temperatures from the ends, nothing distinguishes a transition from none.
+    low, high = float(levels[1]), float(levels[-2])
+    edges, number = np.linspace(low, high, _COARSE + 1), _FINE
+    some = data.weighed(_middles(edges))
+    for _ in range(_ZOOMS):
+        likely = np.flatnonzero(some.by_place > some.by_place.max() - _UNLIKELY)
+        if len(likely) > number / 4 and len(edges) == number + 1:
+            break
+        edges = np.linspace(edges[likely[0]], edges[likely[-1] + 1], number + 1)
+        some = data.weighed(_middles(edges))
+    share = np.log((edges[-1] - edges[0]) / (high - low) / number)
+    ratio = float(logsumexp(some.by_place) + share - none.by_place[0])
+    claimed = ratio > CLAIM
+    chosen = some if claimed else none
+    alpha, mean, strain = data.moments(chosen, levels)
+    at_levels, covariances = _tensor(alpha, free)
+    return Expansion(
+        levels,
+        at_levels,
+        np.sqrt(np.maximum(np.diagonal(covariances, axis1=1, axis2=2), 0.0)),
+        *_tensor(mean, free),
+        ratio,
+        _interval(edges, some.by_place) if claimed else None,
+        *_tensor(strain, free),
+        float(np.exp(logsumexp(chosen.log, axis=(1, 2)) - logsumexp(chosen.log)) @ _FACTORS),
+    )
+
+
+def _middles(edges: Floats) -> list[float]:
+    return [float(x) for x in (edges[1:] + edges[:-1]) / 2]
+
+
+def _strains(
+    cells: ArrayLike, covariances: ArrayLike, reference: ArrayLike
+) -> tuple[Floats, Floats]:
+    """Return the strains (n, 6) relative to a reference, and their covariances (n, 6, 6)."""
+    cells = np.asarray(cells, dtype=np.float64)
+    inverse = lattice.b_matrix(reference).T / (2 * np.pi)  # rows a*, b*, c*: the inverse of A0
+
+    def strain(cell: Floats) -> Floats:
+        e = (inverse.T @ lattice.metric(cell) @ inverse - np.eye(3)) / 2
+        return np.array([e[i, j] for i, j in _VOIGT])
+
+    steps = np.diag([1e-4, 1e-4, 1e-4, 1e-3, 1e-3, 1e-3])
+    jacobian = np.array(
+        [[(strain(c + d) - strain(c - d)) / (2 * d.sum()) for d in steps] for c in cells]
+    )
+    covariance = np.einsum("nia,nij,njb->nab", jacobian, np.asarray(covariances), jacobian)
+    return np.array([strain(cell) for cell in cells]), covariance
+
+
+def _free(covariance: Floats) -> Floats:
+    """Return the directions (6, k) of strain that symmetry leaves free."""
+    size, directions = np.linalg.eigh(covariance.mean(axis=0))
+    return np.asarray(directions[:, size > 1e-9 * max(float(size[-1]), 1e-300)])
+
+
+@cache
+def _nodes() -> tuple[Floats, Floats]:
+    return np.polynomial.legendre.leggauss(200)
+
+
+def debye(temperature: ArrayLike, theta: float) -> Floats:
+    """Return Debye's energy over 3 k, in K, without the energy at 0 K."""
+    t = np.maximum(np.asarray(temperature, dtype=np.float64), 1e-3)
+    nodes, weights = _nodes()
+    # The integrand is below 1e-12 of its maximum beyond x = 40.
+    end = np.minimum(theta / t, 40.0)[..., None]
+    x = end * (nodes + 1) / 2
+    whole = np.sum(x**3 / np.expm1(x) * weights, axis=-1) * end[..., 0] / 2
+    energy: Floats = 3 * t * (t / theta) ** 3 * whole
+    return energy
+
+
+class _Term(NamedTuple):
+    """A transition at T_c (None: none): jump, exponent, and temperature of saturation over T_c."""
+
+    t_c: float | None
+    shape: tuple[float, float, float]
+
+    def onset(self, temperature: Floats) -> Floats:
+        """Return g (n,)."""
+        if self.t_c is None:
+            return np.zeros_like(temperature)
+        jump, power, saturation = self.shape
+        reduced = temperature / self.t_c
+        if saturation:
+            reduced = np.tanh(saturation) / np.tanh(saturation / np.maximum(reduced, 1e-3))
+        below = np.clip(1 - reduced, 0.0, None)
+        return np.where(temperature < self.t_c, jump + (1 - jump) * below**power, 0.0)
+
+
+def _smooth(temperature: Floats) -> Floats:
+    """Return the functions of temperature without a transition, (n, terms - 1)."""
+    energies = [debye(temperature, theta) for theta in _DEBYE]
+    return np.stack([np.ones_like(temperature), *energies, energies[_MIDDLE] ** 2], axis=1)
+
+
+def _bases(terms: Sequence[_Term], temperature: Floats) -> Floats:
+    """Return all functions of temperature, (m, n, terms)."""
+    onsets = np.array([term.onset(temperature) for term in terms])
+    smooth = np.broadcast_to(_smooth(temperature), (len(terms), len(temperature), _TERMS - 1))
+    return np.concatenate([smooth, onsets[:, :, None]], axis=2)
+
+
+class _Weighed(NamedTuple):
+    """Logarithm of the weights of the terms."""
+
+    log: Floats
+    """(factors of the errors, sizes of the strain, terms)"""
+    terms: list[_Term]
+    by_place: Floats
+    """Logarithm of the mean likelihood at each T_c."""
+
+
+class _Data(NamedTuple):
+    """Strains (n, k) in the free directions, and their weights (n, k, k)."""
+
+    temperature: Floats
+    y: Floats
+    weight: Floats
+    spread: float
+    """Standard deviation of an expansion coefficient before the data, 1/K."""
+
+    @classmethod
+    def of(cls, temperature: Floats, y: Floats, variance: Floats) -> "_Data":
+        """Prepare strains with their covariances (n, k, k)."""
+        variance = np.asarray(variance + _FLOOR**2 * np.eye(y.shape[1]), dtype=np.float64)
+        spread = max(2 * float(np.ptp(y, axis=0).max() / np.ptp(temperature)), _LEAST)
+        weight = np.asarray(np.linalg.inv(variance), dtype=np.float64)
+        return cls(temperature, y, weight, spread)
+
+    def _prior(self, size: float) -> Floats:
+        """Return the standard deviations of the linear parameters before the data."""
+        one = [_OFFSET, *[self.spread] * len(_DEBYE), _ANHARMONIC, size]
+        return np.repeat(one, self.y.shape[1])
+
+    def _sums(self, basis: Floats) -> tuple[Floats, Floats]:
+        """Return normal matrices (m, q k, q k) and right-hand sides (m, q k); bases (m, n, q)."""
+        n, k = self.y.shape
+        m, _, q = basis.shape
+        pairs = (basis[:, :, :, None] * basis[:, :, None, :]).transpose(0, 2, 3, 1)
+        matrix = (pairs.reshape(-1, n) @ self.weight.reshape(n, k * k)).reshape(m, q, q, k, k)
+        right = basis.transpose(0, 2, 1) @ np.einsum("nij,nj->ni", self.weight, self.y)
+        return matrix.transpose(0, 1, 3, 2, 4).reshape(m, q * k, q * k), right.reshape(m, q * k)
+
+    def weighed(self, places: Sequence[float | None]) -> _Weighed:
+        """Return the weights of all hypotheses with these T_c; None: without a transition."""
+        shapes = _SHAPES if places[0] is not None else _SHAPES[:1]
+        sizes = _STRAINS if places[0] is not None else _STRAINS[:1]
+        terms = [_Term(place, shape) for place in places for shape in shapes]
+        matrix, right = self._sums(_bases(terms, self.temperature))
+        square = np.einsum("ni,nij,nj->", self.y, self.weight, self.y)
+        log = np.empty((len(_FACTORS), len(sizes), len(terms)))
+        for i, factor in enumerate(_FACTORS):
+            for j, size in enumerate(sizes):
+                prior = self._prior(size)
+                scaled = matrix * (prior[:, None] * prior / factor**2) + np.eye(len(prior))
+                b = right * prior / factor**2
+                root = np.linalg.cholesky(scaled)
+                solved = np.linalg.solve(root, b[..., None])[..., 0]
+                log[i, j] = (
+                    0.5 * np.sum(solved**2, axis=1)
+                    - np.sum(np.log(np.diagonal(root, axis1=1, axis2=2)), axis=1)
+                    - 0.5 * square / factor**2
+                    - self.y.size * np.log(factor)
+                    + np.log(_PRIOR[i] / len(sizes))
+                )
+        alone = log.reshape(-1, len(places), len(terms) // len(places))
+        by_place = logsumexp(alone, axis=(0, 2)) - np.log(alone.shape[2])
+        return _Weighed(log, terms, by_place)
+
+    def moments(
+        self, weighed: _Weighed, levels: Floats
+    ) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats], tuple[Floats, Floats]]:
+        """Return mean and covariance of dE/dT at the levels, of its mean, and of the last strain.
+
+        Each is a pair of arrays (..., k) and (..., k, k), averaged over the hypotheses.
+        """
+        k = self.y.shape[1]
+        share = np.exp(weighed.log - logsumexp(weighed.log))
+        low, high = levels[[0, -1]]
+        n = len(levels)
+        # Around each level, for derivatives, and the ends.
+        places = np.concatenate([levels + _STEP, levels - _STEP, [high, low]])
+        first, second = np.zeros((n + 2, k)), np.zeros((n + 2, k, k))
+        for i, j, m in np.argwhere(share > 1e-3 * share.max()):
+            term, part = weighed.terms[m], share[i, j, m]
+            at = _bases([term], places)[0]
+            rows = np.zeros((n + 2, _TERMS))
+            rows[:n] = (at[:n] - at[n : 2 * n]) / (2 * _STEP)
+            rows[n] = (at[-2] - at[-1]) / (high - low)
+            rows[n + 1, -1] = at[-1, -1]
+            matrix, right = self._sums(_bases([term], self.temperature))
+            factor2 = _FACTORS[i] ** 2
+            prior = self._prior(_STRAINS[j])
+            covariance = np.linalg.inv(
+                matrix[0] * np.outer(prior, prior) / factor2 + np.eye(len(prior))
+            ) * np.outer(prior, prior)
+            value = (covariance @ right[0] / factor2).reshape(_TERMS, k)
+            mean = rows @ value
+            spread = np.einsum(
+                "ra,aibj,rb->rij", rows, covariance.reshape(_TERMS, k, _TERMS, k), rows
+            )
+            first += part * mean
+            second += part * (spread + mean[:, :, None] * mean[:, None, :])
+        total = share[share > 1e-3 * share.max()].sum()
+        first, second = first / total, second / total
+        second -= first[:, :, None] * first[:, None, :]
+        return (
+            (first[:n], second[:n]),
+            (first[n], second[n]),
+            (first[n + 1], second[n + 1]),
+        )
+
+
+def _tensor(moments: tuple[Floats, Floats], free: Floats) -> tuple[Floats, Floats]:
+    """Return tensors (..., 6) and their covariances (..., 6, 6)."""
+    value, covariance = moments
+    return value @ free.T, free @ covariance @ free.T
+
+
+def _interval(edges: Floats, log: Floats) -> Interval:
+    """Return the distribution over cells between the edges as mean, σ and intervals."""
+    share = np.exp(log - logsumexp(log))
+    middles = (edges[1:] + edges[:-1]) / 2
+    mean = float(share @ middles)
+    width = edges[1] - edges[0]
+    sigma = float(np.sqrt(share @ (middles - mean) ** 2 + width**2 / 12))
+    whole = np.concatenate([[0.0], np.cumsum(share)])
+
+    def at(level: float, sigmas: float) -> float:
+        own = float(np.interp(level, whole, edges)) - mean
+        return mean + float(np.sign(sigmas) * np.hypot(own, sigmas * _BETWEEN * mean))
+
+    return Interval(
+        mean,
+        float(np.hypot(sigma, _BETWEEN * mean)),
+        (at(0.16, -1), at(0.84, 1)),
+        (at(0.025, -2), at(0.975, 2)),
+    )
