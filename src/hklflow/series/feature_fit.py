@@ -1,0 +1,529 @@
+r"""Correlation lengths of a diffuse feature, from the voxels of all its copies in one volume.
+
+The model of a voxel of copy *c*, at Δ from its centre, is
+
+.. math:: S = (A_c + a_c · Δ) \sum_{arms} f(Δ - Δ_{arm} - s; κ) / <f> + b_c + g_c · Δ
+
+with the line shape *f* of `series.line_shape`. κ (1/Å) along the axes and the shift *s* are common
+to all copies. Intensity, its gradient (form and structure factors change within a window),
+background and its gradient belong to the copy, and are eliminated (variable projection). The
+gradient of the intensity has a Gaussian prior of twice the rms intensity per r.l.u. <f> is the mean
+over the cell of the reciprocal lattice: A is the integral of the feature over this cell.
+
+Intervals are those of the profile likelihood, with all other parameters and the kind of line shape
+fitted: a symmetric error bar is wrong where κ is much smaller than the resolution. ξ = 1/κ.
+
+Voxels that symmetry makes equal hold the information of one; each of *m* equal voxels has m times
+its variance. Residuals that depend on their neighbours (interpolated volumes, a wrong line shape)
+make all variances larger, by χ² per degree of freedom and by the correlations.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq, least_squares
+from scipy.special import gammaincc
+
+from hklflow.series import line_shape
+from hklflow.series.feature_copies import Axes, Copy
+from hklflow.series.line_shape import Smearing
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Model = Literal["lattice", "chains"]
+Determined = Literal["value", "longer", "shorter"]
+
+_INNER, _OUTER, _LIMIT = 1.0, 3.8415, 2.7055  # Δχ² of 68 %, 95 %, and 95 % one-sided
+_LEAST = 0.02  # smallest κ that is tried, in σ of the resolution
+_MOST = 0.5  # largest κ that is tried, in periods of the reciprocal lattice
+_STARTS = (0.3, 1.0, 4.0)  # κ of the first fits, in σ of resolution and voxel
+_SEEN = 16.0  # smallest χ² that a feature takes away, besides chance
+_SLOPE = 2.0  # standard deviation of the gradient of the intensity, in rms intensities per r.l.u.
+_CORRELATED = 3.0  # correlation that is not chance, in standard deviations
+_FIXED = 1e30
+
+
+@dataclass(frozen=True)
+class Voxels:
+    """Voxels of all copies of a feature in one volume, sorted by copy.
+
+    Attributes
+    ----------
+    copies : sequence of Copy
+        Copies that have voxels.
+    copy : (n,) int array
+        Number of the copy, from 0.
+    distance : (n, 3) array
+        Δ from the centre of the copy, hkl.
+    data, sigma : (n,) arrays
+        S and its standard deviation.
+    equal : (n,) array
+        Number of voxels of the list that symmetry makes equal to this one, itself included.
+    widening : (c,) array
+        Width of the resolution at each copy, relative to that of the `Smearing`.
+    """
+
+    copies: Sequence[Copy]
+    copy: Integers
+    distance: Floats
+    data: Floats
+    sigma: Floats
+    equal: Floats
+    widening: Floats
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A positive number and its intervals; an end of 0 or infinity is not determined.
+
+    Attributes
+    ----------
+    value, sigma : float
+        The most likely value; half the interval of 68 %.
+    inner, outer : (float, float)
+        Intervals of 68 and 95 %.
+    limit : (float, float)
+        One-sided limits (95 %): lower and upper.
+    """
+
+    value: float
+    sigma: float
+    inner: tuple[float, float]
+    outer: tuple[float, float]
+    limit: tuple[float, float]
+
+    def inverse(self) -> "Interval":
+        """Return the intervals of 1/value."""
+
+        def inverted(ends: tuple[float, float]) -> tuple[float, float]:
+            low, high = (np.inf if x == 0 else 1 / x for x in ends)
+            return float(high), float(low)
+
+        inner = inverted(self.inner)
+        return Interval(
+            1 / self.value,
+            (inner[1] - inner[0]) / 2,
+            inner,
+            inverted(self.outer),
+            inverted(self.limit),
+        )
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Parameters of a feature in one volume.
+
+    Attributes
+    ----------
+    seen : bool
+        True if S departs from a plane in the windows by more than noise.
+    gain : float
+        χ² that the feature takes away.
+    model : str
+        The more likely line shape, "lattice" or "chains".
+    other : float
+        Δχ² of the other line shape; infinite if there is none.
+    intensity, intensity_sigma : float
+        Mean integral of the copies over the cell of the reciprocal lattice, S × r.l.u.³.
+    amplitude : (c,) array
+        Integral of each copy.
+    xi : tuple of Interval
+        ξ of each axis, Å.
+    covariance : (n, n) array
+        Covariance of ln ξ.
+    determined : tuple of str
+        For each ξ: "value", "longer" (κ is below a tenth of the resolution, only the lower limit
+        holds) or "shorter" (the feature is flat, only the upper limit holds).
+    shift, shift_sigma : (3,) arrays
+        Departure of the position from the given one, hkl.
+    chi2, freedom : float
+        χ² before `inflation`, degrees of freedom.
+    inflation : float
+        Factor by which all variances are enlarged.
+    calculated : (n,) array
+        S of the fitted model in each voxel.
+    """
+
+    seen: bool
+    gain: float
+    model: Model
+    other: float
+    intensity: float
+    intensity_sigma: float
+    amplitude: Floats
+    xi: tuple[Interval, ...]
+    covariance: Floats
+    determined: tuple[Determined, ...]
+    shift: Floats
+    shift_sigma: Floats
+    chi2: float
+    freedom: float
+    inflation: float
+    calculated: Floats
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Voxels of copies that are alike: rows, table axes, indices into the table, and arms."""
+
+    rows: Integers
+    axes: list[Floats]
+    index: tuple[Integers, Integers, Integers]
+    arms: tuple[tuple[Floats, Floats], ...]
+
+
+class _Problem:
+    """Residuals of a feature as a function of ln κ and shift, for one line shape."""
+
+    def __init__(
+        self, voxels: Voxels, axes: Axes, smearing: Smearing, relative_error: float, model: Model
+    ) -> None:
+        self.voxels, self.axes, self.smearing, self.model = voxels, axes, smearing, model
+        total = voxels.sigma**2 + (relative_error * voxels.data) ** 2
+        self.weight = 1 / np.sqrt(total * voxels.equal)
+        self.starts = np.searchsorted(voxels.copy, np.arange(len(voxels.copies)))
+        self.groups = _groups(voxels, smearing.step)
+        self.levels, self.shares = _levels(voxels.widening)
+        self.planes = self._planes()
+        self.data = self._apart((voxels.data * self.weight)[:, None])[:, 0]
+        self.stiffness = _FIXED  # 1/τ² of the gradients of the intensity
+        first = [axes.first_of(i) for i in range(len(axes.names))]
+        vectors = np.linalg.pinv(axes.columns.T)  # hkl of a unit along each axis
+        scale = axes.length / np.linalg.norm(vectors, axis=0)
+        widths = [
+            np.sqrt(np.einsum("in,ij,jn->n", axes.columns, matrix, axes.columns)) * scale
+            for matrix in (smearing.covariance, smearing.total)
+        ]
+        self.resolution, self.whole = widths[0][first], widths[1][first]
+        self.low = np.log(_LEAST * self.resolution)
+        self.high = np.log(_MOST * axes.length[first])
+
+    def _sum(self, values: Floats) -> Floats:
+        return np.asarray(np.add.reduceat(values, self.starts, axis=0))
+
+    def _planes(self) -> Floats:
+        """Return an orthonormal base (n, 4) of constant and gradient, times the weights."""
+        base = np.zeros((len(self.weight), 4))
+        ends = [*self.starts[1:], len(self.weight)]
+        for first, last in zip(self.starts, ends, strict=True):
+            distance = self.voxels.distance[first:last]
+            scale = np.maximum(np.abs(distance).max(axis=0), 1e-9)
+            design = np.column_stack([np.ones(last - first), distance / scale])
+            u, s, _ = np.linalg.svd(design * self.weight[first:last, None], full_matrices=False)
+            kept = s > 1e-6 * s[0]
+            base[first:last, : int(kept.sum())] = u[:, kept]
+        return base
+
+    def _apart(self, values: Floats) -> Floats:
+        """Return weighted values (n, m) without their part in the planes of the copies."""
+        part = np.stack([self._sum(self.planes * values[:, [i]]) for i in range(values.shape[1])])
+        back = np.einsum("nj,mnj->nm", self.planes, part[:, self.voxels.copy])
+        return np.asarray(values - back)
+
+    def shape(self, parameters: Floats) -> Floats:
+        """Return the line shape (n,) of all voxels, summed over the arms."""
+        n = len(self.axes.names)
+        kappa = np.exp(parameters[:n])
+        moved = self.axes.shifts @ parameters[n:]
+        values = np.zeros(len(self.voxels.data))
+        for group in self.groups:
+            shares = self.shares[self.voxels.copy[group.rows]]
+            for level, share in zip(self.levels, shares.T, strict=True):
+                if not share.any():
+                    continue
+                smearing = replace(self.smearing, covariance=self.smearing.covariance * level**2)
+                table: Floats = np.zeros(())
+                for operation, offset in group.arms:
+                    place = offset + operation @ moved
+                    axes = [x - p for x, p in zip(group.axes, place, strict=True)]
+                    table = table + self._one(kappa, operation, smearing, axes)
+                values[group.rows] += share * table[group.index]
+        return values
+
+    def _one(
+        self, kappa: Floats, operation: Floats, smearing: Smearing, axes: list[Floats]
+    ) -> Floats:
+        inverse = np.linalg.inv(operation)
+        if self.model == "lattice":
+            form = inverse.T @ self.axes.form(kappa) @ inverse
+            return line_shape.lattice(form, smearing, axes)
+        # Operations only exchange axes.
+        order = np.argmax(np.abs(operation), axis=1)
+        return line_shape.chains(self.axes.spacings(kappa)[order], smearing, axes)
+
+    def solved(self, parameters: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return the weighted columns (n, 4), best factors (c, 4) and their covariances."""
+        shape = self.shape(parameters) * self.weight
+        columns = self._apart(np.column_stack([shape, shape[:, None] * self.voxels.distance]))
+        normal = np.empty((len(self.starts), 4, 4))
+        for i in range(4):
+            normal[:, i] = self._sum(columns * columns[:, [i]])
+        normal[:, [1, 2, 3], [1, 2, 3]] += self.stiffness
+        normal[:, 0, 0] += 1e-12 * normal[:, 0, 0].max() + 1e-300
+        covariance = np.linalg.inv(normal)
+        factors = np.einsum("cij,cj->ci", covariance, self._sum(columns * self.data[:, None]))
+        return columns, factors, covariance
+
+    def residuals(self, parameters: Floats) -> Floats:
+        """Return residuals (n + 3 c,), whose squares add to χ² and the prior's part."""
+        columns, factors, _ = self.solved(parameters)
+        left = self.data - np.einsum("ni,ni->n", columns, factors[self.voxels.copy])
+        return np.concatenate([left, np.sqrt(self.stiffness) * factors[:, 1:].ravel()])
+
+    def best(self, start: Floats, fixed: dict[int, float] | None = None) -> tuple[Floats, float]:
+        """Return the best parameters and χ²; some parameters can be fixed."""
+        n, fixed = len(self.axes.names), fixed or {}
+        low = np.concatenate([self.low, np.full(len(start) - n, -0.2)])
+        high = np.concatenate([self.high, np.full(len(start) - n, 0.2)])
+        free = np.array([i for i in range(len(start)) if i not in fixed], dtype=int)
+        point = np.array(start)
+        for i, value in fixed.items():
+            point[i] = value
+        if not len(free):
+            return point, float(np.sum(self.residuals(point) ** 2))
+
+        def residuals(x: Floats) -> Floats:
+            at = point.copy()
+            at[free] = x
+            return self.residuals(at)
+
+        found = least_squares(
+            residuals,
+            np.clip(point[free], low[free] + 1e-6, high[free] - 1e-6),
+            bounds=(low[free], high[free]),
+            x_scale=np.where(free < n, 0.3, 0.01),
+            diff_step=1e-4,
+            xtol=1e-4,
+            ftol=1e-6,
+            max_nfev=30,
+        )
+        point[free] = found.x
+        return point, float(2 * found.cost)
+
+
+def _levels(widening: Floats) -> tuple[Floats, Floats]:
+    """Return widths of the resolution (l,), and the share (c, l) of each at the copies."""
+    low, high = float(widening.min()), float(widening.max())
+    if high < 1.02 * low:
+        return np.array([(low + high) / 2]), np.ones((len(widening), 1))
+    levels = np.array([low, (low + high) / 2, high])
+    shares = [
+        np.prod([(widening - b) / (a - b) for b in levels if b != a], axis=0) for a in levels
+    ]
+    return levels, np.array(shares).T
+
+
+def _groups(voxels: Voxels, step: Floats) -> list[_Group]:
+    """Return the copies that can share a table of the line shape."""
+    keys: dict[bytes, list[int]] = {}
+    starts = np.searchsorted(voxels.copy, np.arange(len(voxels.copies) + 1))
+    for c, copy in enumerate(voxels.copies):
+        part = np.mod(np.round(voxels.distance[starts[c]] / step, 3) + 1e-6, 1.0)
+        arms = [np.concatenate([w.ravel(), offset]) for w, offset in copy.others]
+        key = np.round(np.concatenate([part, *arms]), 3) + 0.0
+        keys.setdefault(key.tobytes(), []).append(c)
+    groups = []
+    for members in keys.values():
+        rows = np.concatenate([np.arange(starts[c], starts[c + 1]) for c in members])
+        found = [np.unique(np.round(x, 6), return_inverse=True) for x in voxels.distance[rows].T]
+        h, k, l = (inverse for _, inverse in found)  # noqa: E741
+        axes = [axis for axis, _ in found]
+        groups.append(_Group(rows, axes, (h, k, l), voxels.copies[members[0]].others))
+    return groups
+
+
+def gains(voxels: Voxels, axes: Axes, smearing: Smearing, relative_error: float) -> Floats:
+    """Return the χ² (c,) that a feature as wide as resolution and voxel takes away at each copy."""
+    problem = _Problem(voxels, axes, smearing, relative_error, "lattice")
+    start = np.append(np.log(problem.whole), np.zeros(axes.shifts.shape[1]))
+    _, factors, covariance = problem.solved(start)
+    return np.asarray(np.sign(factors[:, 0]) * factors[:, 0] ** 2 / covariance[:, 0, 0])
+
+
+def fit(voxels: Voxels, axes: Axes, smearing: Smearing, relative_error: float) -> Fit:
+    """Fit one feature in one volume.
+
+    Parameters
+    ----------
+    voxels : Voxels
+    axes : Axes
+    smearing : Smearing
+        Resolution (where ``widening`` is 1) and size of the voxels.
+    relative_error : float
+        Relative error of S of each voxel besides its noise.
+    """
+    n, m = len(axes.names), axes.shifts.shape[1]
+    models: list[Model] = ["lattice"]
+    if axes.on_axes:
+        oblique = np.abs(np.triu(axes.metric, 1)) > 1e-6 * axes.metric.max()
+        tied_oblique = any(axes.tied[i] == axes.tied[j] for i, j in np.argwhere(oblique))
+        if axes.columns.shape[1] == 1:
+            models = ["chains"]
+        elif not tied_oblique:
+            models = ["lattice", "chains"]
+    found = []
+    for model in models:
+        problem = _Problem(voxels, axes, smearing, relative_error, model)
+        starts = [np.append(np.log(factor * problem.whole), np.zeros(m)) for factor in _STARTS]
+        still = {n + i: 0.0 for i in range(m)}
+        point, _ = min((problem.best(start, still) for start in starts), key=lambda x: x[1])
+        point, chi2 = problem.best(point)
+        found.append((problem, point, chi2))
+    problem, point, chi2 = min(found, key=lambda x: x[2])
+    gain = float(np.sum(problem.data**2)) - chi2
+    amplitude = problem.solved(point)[1][:, 0]
+    stiffness = 1 / (_SLOPE**2 * float(np.mean(amplitude**2)))
+    final = []
+    for problem, point, _ in found:
+        problem.stiffness = stiffness
+        final.append((problem, *problem.best(point)))
+    problem, point, chi2 = min(final, key=lambda x: x[2])
+    residuals = problem.residuals(point)[: len(voxels.data)]
+    independent = float(np.sum(1 / voxels.equal))
+    freedom = max(independent - 6 * len(voxels.copies) - n - m, 1.0)
+    inflation = _inflation(voxels, residuals, smearing.step, freedom)
+    covariance = _covariance(problem, point, inflation)
+    intensity, intensity_sigma = _intensity(problem, point, covariance, inflation)
+    chance = len(voxels.copies) + 4 * np.sqrt(2 * len(voxels.copies))
+    seen = bool(gain / inflation > _SEEN + chance and intensity > 0)
+    near = [x for x in final if (x[2] - chi2) / inflation < _OUTER]
+    kappa = [_profile(near, chi2, i, inflation) for i in range(n)] if seen else []
+    moved_var = axes.shifts @ covariance[n:, n:] @ axes.shifts.T
+    rise = [(x[2] - chi2) / inflation for x in final if x[0] is not problem]
+    return Fit(
+        seen=seen,
+        gain=gain / inflation,
+        model=problem.model,
+        other=min(rise, default=np.inf),
+        intensity=intensity,
+        intensity_sigma=intensity_sigma,
+        amplitude=problem.solved(point)[1][:, 0],
+        xi=tuple(x.inverse() for x in kappa),
+        covariance=covariance[:n, :n],
+        determined=tuple(
+            _determined(x, float(r)) for x, r in zip(kappa, problem.resolution, strict=False)
+        ),
+        shift=axes.shifts @ point[n:],
+        shift_sigma=np.sqrt(np.maximum(np.diag(moved_var), 0)),
+        chi2=chi2,
+        freedom=freedom,
+        inflation=inflation,
+        calculated=voxels.data - residuals / problem.weight,
+    )
+
+
+def _determined(kappa: Interval, resolution: float) -> Determined:
+    """Return "longer" if κ may be smaller than a tenth of the half width of the resolution."""
+    if kappa.inner[0] < 0.1 * np.sqrt(2 * np.log(2)) * resolution:
+        return "longer"
+    return "shorter" if np.isinf(kappa.inner[1]) else "value"
+
+
+def _inflation(voxels: Voxels, residuals: Floats, step: Floats, freedom: float) -> float:
+    """Return the factor of all variances from χ² and from the correlation of neighbours."""
+    chi2 = float(np.sum(residuals**2))
+    factor = chi2 / freedom if float(gammaincc(freedom / 2, chi2 / 2)) < 0.01 else 1.0
+    r = residuals * np.sqrt(voxels.equal)
+    place = np.rint((voxels.distance - voxels.distance.min(axis=0)) / step).astype(np.int64) + 1
+    size = place.max(axis=0) + 2
+    total, pairs = 0.0, 0
+    for c in range(len(voxels.copies)):
+        rows = voxels.copy == c
+        field, there = np.zeros(size), np.zeros(size, np.bool_)
+        at = tuple(place[rows].T)
+        field[at], there[at] = r[rows], True
+        for d in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
+            total += float(np.sum(field * np.roll(field, d, (0, 1, 2))))
+            pairs += int((there & np.roll(there, d, (0, 1, 2))).sum())
+    independent = float(np.mean(1 / voxels.equal))
+    each = total / max(pairs, 1) / float(np.mean(r**2))
+    if each < _CORRELATED / np.sqrt(max(pairs, 1) * independent):
+        return factor
+    # Neighbours along one axis, and along several axes, whose correlations are products.
+    return factor * (1 + 2 * each) ** 3
+
+
+def _covariance(problem: _Problem, point: Floats, inflation: float) -> Floats:
+    """Return the covariance of ln κ and shifts from the slopes of the residuals."""
+    slopes = []
+    for i in range(len(point)):
+        move = np.zeros(len(point))
+        move[i] = 0.02 if i < len(problem.axes.names) else 1e-3
+        change = problem.residuals(point + move) - problem.residuals(point - move)
+        slopes.append(change / move[i] / 2)
+    slope = np.array(slopes)
+    return np.asarray(inflation * np.linalg.pinv(slope @ slope.T, rcond=1e-12, hermitian=True))
+
+
+def _intensity(
+    problem: _Problem, point: Floats, covariance: Floats, inflation: float
+) -> tuple[float, float]:
+    """Return the mean intensity of the copies and its standard deviation."""
+
+    def mean(at: Floats) -> tuple[float, float]:
+        _, factors, own = problem.solved(at)
+        return float(factors[:, 0].mean()), float(own[:, 0, 0].sum()) / len(own) ** 2
+
+    value, var = mean(point)
+    slope = np.zeros(len(point))
+    for i in range(len(point)):
+        move = np.zeros(len(point))
+        move[i] = 0.02 if i < len(problem.axes.names) else 1e-3
+        slope[i] = (mean(point + move)[0] - mean(point - move)[0]) / move[i] / 2
+    return value, float(np.sqrt(inflation * var + slope @ covariance @ slope))
+
+
+def _profile(
+    models: Sequence[tuple[_Problem, Floats, float]], chi2: float, number: int, inflation: float
+) -> Interval:
+    """Return the intervals of one κ from the profile of χ², over all line shapes."""
+    found = [_crossings(*model, chi2, number, inflation) for model in models]
+    best = min(models, key=lambda model: model[2])
+    ends = [
+        (min(x[i][0] for x in found if x[i]), max(x[i][1] for x in found if x[i]))
+        for i in range(3)
+    ]
+    value = float(np.exp(best[1][number]))
+    return Interval(value, (ends[0][1] - ends[0][0]) / 2, *ends)
+
+
+def _crossings(
+    problem: _Problem, point: Floats, own: float, chi2: float, number: int, inflation: float
+) -> list[tuple[float, float]]:
+    """Return the κ between which χ² is below each of the levels; empty if it is nowhere."""
+    ends = {-1.0: float(problem.low[number]), 1.0: float(problem.high[number])}
+    best, offset = float(point[number]), (own - chi2) / inflation
+    known: dict[float, float] = {best: offset}
+    states: dict[float, Floats] = {best: point}
+
+    def rise(x: float) -> float:
+        if x not in known:
+            near = min(states, key=lambda y: abs(y - x))
+            states[x], value = problem.best(states[near], {number: x})
+            known[x] = max((value - chi2) / inflation, 0.0)
+        return known[x]
+
+    def crossing(level: float, direction: float) -> float:
+        end, unknown = ends[direction], np.inf if direction > 0 else 0.0
+        inner, step = best, 0.1
+        while True:
+            outer = inner + direction * step
+            if (outer - end) * direction >= 0:
+                outer = end
+            if rise(outer) >= level:
+                break
+            if outer == end:
+                return float(unknown)
+            inner, step = outer, 1.7 * step
+        found = brentq(
+            lambda x: np.sqrt(rise(x)) - np.sqrt(level), *sorted((inner, outer)), xtol=3e-3
+        )
+        return float(np.exp(found))
+
+    return [
+        (crossing(level, -1.0), crossing(level, 1.0)) if level > offset else ()
+        for level in (_INNER, _OUTER, _LIMIT)
+    ]
