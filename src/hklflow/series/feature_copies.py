@@ -21,6 +21,7 @@ Shape = Literal["point", "rod", "sheet"]
 Region = tuple[slice, slice, slice]
 
 _CLOSE = 1e-4
+_REACH = 0.6  # largest distance of an arm whose tails are fitted, r.l.u.
 _NAMES = ("a*", "b*", "c*")
 
 
@@ -221,6 +222,12 @@ class Copy:
     region: Region
     inside: NDArray[np.bool_]
 
+    @property
+    def key(self) -> tuple[float, float, float]:
+        """The centre, for dictionaries."""
+        h, k, l = np.round(self.centre, 6).tolist()  # noqa: E741
+        return h, k, l
+
 
 def copies(
     feature: Feature, grid: Grid, lattice: Lattice, bragg: Callable[[Floats], Floats]
@@ -293,7 +300,10 @@ def _copy(
         size = _length(offset, other.columns, lattice)
         for near in offset[np.argsort(size, kind="stable")[:8]]:
             inside &= _length(away - near, other.columns, lattice) > nearest + (1e-9 if earlier else -1e-9)
-        others.append((other.operation, offset[int(np.argmin(size))]))
+        near = offset[int(np.argmin(size))]
+        # The tails of arms that are far away are part of the background.
+        if np.abs(np.linalg.pinv(other.columns.T) @ (other.columns.T @ near)).max() < _REACH:
+            others.append((other.operation, near))
     if not inside.any():
         return None
     l, k, h = (slice(int(a), int(b)) for a, b in zip(low[::-1], high[::-1], strict=True))  # noqa: E741

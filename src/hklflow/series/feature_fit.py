@@ -24,12 +24,11 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq, least_squares
 from scipy.special import gammaincc
 
 from hklflow.series import line_shape
 from hklflow.series.feature_copies import Axes, Copy
-from hklflow.series.line_shape import Smearing
+from hklflow.series.line_shape import LineShape, Smearing
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -39,11 +38,14 @@ Determined = Literal["value", "longer", "shorter"]
 _INNER, _OUTER, _LIMIT = 1.0, 3.8415, 2.7055  # Δχ² of 68 %, 95 %, and 95 % one-sided
 _LEAST = 0.02  # smallest κ that is tried, in σ of the resolution
 _MOST = 0.5  # largest κ that is tried, in periods of the reciprocal lattice
-_STARTS = (0.3, 1.0, 4.0)  # κ of the first fits, in σ of resolution and voxel
+_STARTS = (0.3, 1.0, 3.0, 9.0)  # κ of which the best starts the fit, in σ of resolution and voxel
 _SEEN = 16.0  # smallest χ² that a feature takes away, besides chance
 _SLOPE = 2.0  # standard deviation of the gradient of the intensity, in rms intensities per r.l.u.
 _CORRELATED = 3.0  # correlation that is not chance, in standard deviations
 _FIXED = 1e30
+_MOVE = 2e-3  # of ln κ, and r.l.u., for derivatives
+_FARTHEST = 0.15  # largest shift, r.l.u.
+_SETTLED = 0.01  # change of χ² at which a fit ends
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,9 @@ class _Problem:
         self.starts = np.searchsorted(voxels.copy, np.arange(len(voxels.copies)))
         self.groups = _groups(voxels, smearing.step)
         self.levels, self.shares = _levels(voxels.widening)
+        # Signs of the operations matter only if the form has elements off the diagonal.
+        form = axes.form(np.ones(len(axes.names)))
+        self.oblique = bool(np.abs(form - np.diag(np.diag(form))).max() > 1e-9 * np.abs(form).max())
         self.planes = self._planes()
         self.data = self._apart((voxels.data * self.weight)[:, None])[:, 0]
         self.stiffness = _FIXED  # 1/τ² of the gradients of the intensity
@@ -229,30 +234,32 @@ class _Problem:
         kappa = np.exp(parameters[:n])
         moved = self.axes.shifts @ parameters[n:]
         values = np.zeros(len(self.voxels.data))
+        known: dict[bytes, LineShape] = {}
         for group in self.groups:
             shares = self.shares[self.voxels.copy[group.rows]]
             for level, share in zip(self.levels, shares.T, strict=True):
-                if not share.any():
-                    continue
-                smearing = replace(self.smearing, covariance=self.smearing.covariance * level**2)
                 table: Floats = np.zeros(())
                 for operation, offset in group.arms:
+                    key = np.append(np.abs(operation).ravel(), level).tobytes()
+                    key += operation.tobytes() if self.oblique else b""
+                    if key not in known:
+                        known[key] = self._line_shape(kappa, operation, level)
                     place = offset + operation @ moved
                     axes = [x - p for x, p in zip(group.axes, place, strict=True)]
-                    table = table + self._one(kappa, operation, smearing, axes)
+                    table = table + known[key].on(axes)
                 values[group.rows] += share * table[group.index]
         return values
 
-    def _one(
-        self, kappa: Floats, operation: Floats, smearing: Smearing, axes: list[Floats]
-    ) -> Floats:
-        inverse = np.linalg.inv(operation)
+    def _line_shape(self, kappa: Floats, operation: Floats, level: float) -> LineShape:
+        """Return the line shape of an arm for a width of the resolution."""
+        smearing = replace(self.smearing, covariance=self.smearing.covariance * level**2)
         if self.model == "lattice":
+            inverse = np.linalg.inv(operation)
             form = inverse.T @ self.axes.form(kappa) @ inverse
-            return line_shape.lattice(form, smearing, axes)
+            return line_shape.lattice(form, smearing)
         # Operations only exchange axes.
         order = np.argmax(np.abs(operation), axis=1)
-        return line_shape.chains(self.axes.spacings(kappa)[order], smearing, axes)
+        return line_shape.chains(self.axes.spacings(kappa)[order], smearing)
 
     def solved(self, parameters: Floats) -> tuple[Floats, Floats, Floats]:
         """Return the weighted columns (n, 4), best factors (c, 4) and their covariances."""
@@ -273,35 +280,53 @@ class _Problem:
         left = self.data - np.einsum("ni,ni->n", columns, factors[self.voxels.copy])
         return np.concatenate([left, np.sqrt(self.stiffness) * factors[:, 1:].ravel()])
 
-    def best(self, start: Floats, fixed: dict[int, float] | None = None) -> tuple[Floats, float]:
-        """Return the best parameters and χ²; some parameters can be fixed."""
-        n, fixed = len(self.axes.names), fixed or {}
-        low = np.concatenate([self.low, np.full(len(start) - n, -0.2)])
-        high = np.concatenate([self.high, np.full(len(start) - n, 0.2)])
+    def slopes(self, parameters: Floats, value: Floats) -> Floats:
+        """Return the derivatives (n + 3 c, p) of the residuals."""
+        found = np.empty((len(value), len(parameters)))
+        for i in range(len(parameters)):
+            move = np.zeros(len(parameters))
+            # Into the range, at whose ends the line shape still depends on κ.
+            move[i] = -_MOVE if parameters[i] > self.upper[i] - _MOVE else _MOVE
+            found[:, i] = (self.residuals(parameters + move) - value) / move[i]
+        return found
+
+    @property
+    def lower(self) -> Floats:
+        """Smallest values of the parameters."""
+        return np.append(self.low, np.full(self.axes.shifts.shape[1], -_FARTHEST))
+
+    @property
+    def upper(self) -> Floats:
+        """Largest values of the parameters."""
+        return np.append(self.high, np.full(self.axes.shifts.shape[1], _FARTHEST))
+
+    def best(self, start: Floats, fixed: Sequence[int] = (), most: int = 12) -> tuple[Floats, float]:
+        """Return the best parameters and χ² by Levenberg and Marquardt; some can be fixed."""
         free = np.array([i for i in range(len(start)) if i not in fixed], dtype=int)
-        point = np.array(start)
-        for i, value in fixed.items():
-            point[i] = value
+        point = np.clip(start, self.lower, self.upper)
+        value = self.residuals(point)
+        chi2, damping = float(value @ value), 1e-3
         if not len(free):
-            return point, float(np.sum(self.residuals(point) ** 2))
-
-        def residuals(x: Floats) -> Floats:
-            at = point.copy()
-            at[free] = x
-            return self.residuals(at)
-
-        found = least_squares(
-            residuals,
-            np.clip(point[free], low[free] + 1e-6, high[free] - 1e-6),
-            bounds=(low[free], high[free]),
-            x_scale=np.where(free < n, 0.3, 0.01),
-            diff_step=1e-4,
-            xtol=1e-4,
-            ftol=1e-6,
-            max_nfev=30,
-        )
-        point[free] = found.x
-        return point, float(2 * found.cost)
+            return point, chi2
+        for _ in range(most):
+            slope = self.slopes(point, value)[:, free]
+            normal, gradient = slope.T @ slope, slope.T @ value
+            before = chi2
+            for _ in range(6):
+                scale = np.diag(normal) + 1e-9 * np.trace(normal) + 1e-300
+                step = np.linalg.solve(normal + damping * np.diag(scale), -gradient)
+                move = np.zeros(len(point))
+                move[free] = np.clip(step, -1.5, 1.5)
+                trial = np.clip(point + move, self.lower, self.upper)
+                new = self.residuals(trial)
+                if float(new @ new) < chi2:
+                    point, value, chi2 = trial, new, float(new @ new)
+                    damping = max(damping / 10, 1e-9)
+                    break
+                damping *= 10
+            if before - chi2 < _SETTLED:
+                break
+        return point, chi2
 
 
 def _levels(widening: Floats) -> tuple[Floats, Floats]:
@@ -368,10 +393,8 @@ def fit(voxels: Voxels, axes: Axes, smearing: Smearing, relative_error: float) -
     for model in models:
         problem = _Problem(voxels, axes, smearing, relative_error, model)
         starts = [np.append(np.log(factor * problem.whole), np.zeros(m)) for factor in _STARTS]
-        still = {n + i: 0.0 for i in range(m)}
-        point, _ = min((problem.best(start, still) for start in starts), key=lambda x: x[1])
-        point, chi2 = problem.best(point)
-        found.append((problem, point, chi2))
+        point = min(starts, key=lambda x: float(np.sum(problem.residuals(x) ** 2)))
+        found.append((problem, *problem.best(point)))
     problem, point, chi2 = min(found, key=lambda x: x[2])
     gain = float(np.sum(problem.data**2)) - chi2
     amplitude = problem.solved(point)[1][:, 0]
@@ -448,14 +471,8 @@ def _inflation(voxels: Voxels, residuals: Floats, step: Floats, freedom: float) 
 
 def _covariance(problem: _Problem, point: Floats, inflation: float) -> Floats:
     """Return the covariance of ln κ and shifts from the slopes of the residuals."""
-    slopes = []
-    for i in range(len(point)):
-        move = np.zeros(len(point))
-        move[i] = 0.02 if i < len(problem.axes.names) else 1e-3
-        change = problem.residuals(point + move) - problem.residuals(point - move)
-        slopes.append(change / move[i] / 2)
-    slope = np.array(slopes)
-    return np.asarray(inflation * np.linalg.pinv(slope @ slope.T, rcond=1e-12, hermitian=True))
+    slope = problem.slopes(point, problem.residuals(point))
+    return np.asarray(inflation * np.linalg.pinv(slope.T @ slope, rcond=1e-12, hermitian=True))
 
 
 def _intensity(
@@ -493,37 +510,43 @@ def _profile(
 def _crossings(
     problem: _Problem, point: Floats, own: float, chi2: float, number: int, inflation: float
 ) -> list[tuple[float, float]]:
-    """Return the κ between which χ² is below each of the levels; empty if it is nowhere."""
-    ends = {-1.0: float(problem.low[number]), 1.0: float(problem.high[number])}
-    best, offset = float(point[number]), (own - chi2) / inflation
-    known: dict[float, float] = {best: offset}
-    states: dict[float, Floats] = {best: point}
+    """Return the κ between which χ² is below each of the levels; empty if it is nowhere.
 
-    def rise(x: float) -> float:
-        if x not in known:
-            near = min(states, key=lambda y: abs(y - x))
-            states[x], value = problem.best(states[near], {number: x})
-            known[x] = max((value - chi2) / inflation, 0.0)
-        return known[x]
-
-    def crossing(level: float, direction: float) -> float:
-        end, unknown = ends[direction], np.inf if direction > 0 else 0.0
-        inner, step = best, 0.1
-        while True:
-            outer = inner + direction * step
-            if (outer - end) * direction >= 0:
-                outer = end
-            if rise(outer) >= level:
+    √Δχ² is nearly linear in ln κ, so that a few points of the profile on each side are enough.
+    """
+    covariance = _covariance(problem, point, inflation)
+    own_rise = (own - chi2) / inflation
+    # Along the valley of χ² all parameters move together.
+    step = float(np.clip(np.sqrt(covariance[number, number]), 0.02, 0.7))
+    valley = covariance[:, number] / max(covariance[number, number], 1e-12)
+    valley[number] = 1.0
+    levels = (_INNER, _OUTER, _LIMIT)
+    sides = []
+    for direction, end in ((-1.0, problem.low[number]), (1.0, problem.high[number])):
+        x, y, at = [0.0], [np.sqrt(max(own_rise, 0.0))], point
+        while y[-1] < np.sqrt(_OUTER):
+            target = float(point[number] + direction * (x[-1] + step))
+            last = (target - end) * direction >= 0
+            target = float(end) if last else target
+            start = at + valley * (target - at[number])
+            start[number] = target
+            at, value = problem.best(start, (number,), most=3)
+            x.append(abs(target - float(point[number])))
+            y.append(max(np.sqrt(max((value - chi2) / inflation, 0.0)), y[-1]))
+            if last:
                 break
-            if outer == end:
-                return float(unknown)
-            inner, step = outer, 1.7 * step
-        found = brentq(
-            lambda x: np.sqrt(rise(x)) - np.sqrt(level), *sorted((inner, outer)), xtol=3e-3
+            slope = (y[-1] - y[-2]) / max(x[-1] - x[-2], 1e-9)
+            step = float(np.clip(1.0 / max(slope, 1e-3), 0.5 * step, 2.5 * step))
+        unknown = 0.0 if direction < 0 else np.inf
+        sides.append(
+            [
+                float(np.exp(point[number] + direction * np.interp(np.sqrt(level), y, x)))
+                if y[-1] >= np.sqrt(level)
+                else unknown
+                for level in levels
+            ]
         )
-        return float(np.exp(found))
-
     return [
-        (crossing(level, -1.0), crossing(level, 1.0)) if level > offset else ()
-        for level in (_INNER, _OUTER, _LIMIT)
+        (low, high) if level > own_rise else ()  # type: ignore[misc]
+        for level, low, high in zip(levels, *sides, strict=True)
     ]

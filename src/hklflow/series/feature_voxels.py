@@ -16,10 +16,6 @@ Floats = NDArray[np.float64]
 _REACH = 5.0  # standard deviations of the resolution at which a reflection ends
 
 
-class NothingMeasured(Exception):
-    """No copy of a feature was measured."""
-
-
 def bragg_distance(
     smearing: Smearing, widening: Callable[[Floats], Floats], lattice: Lattice
 ) -> Callable[[Floats], Floats]:
@@ -43,7 +39,7 @@ def gather(
     widening: Callable[[Floats], Floats],
     operations: Floats | None,
     least: float,
-) -> Voxels:
+) -> Voxels | None:
     """Return the measured voxels of the copies.
 
     Parameters
@@ -57,10 +53,10 @@ def gather(
     least : float
         Smallest measured fraction of the voxels of a copy.
 
-    Raises
-    ------
-    NothingMeasured
-        If no copy is measured.
+    Returns
+    -------
+    Voxels or None
+        None if no copy was measured.
     """
     kept: list[Copy] = []
     columns: list[tuple[Floats, ...]] = []
@@ -77,7 +73,7 @@ def gather(
         columns.append((number, hkl - copy.centre, data[good], sigma[good], equal))
         kept.append(copy)
     if not kept:
-        raise NothingMeasured
+        return None
     number, distance, data, sigma, equal = (np.concatenate(x) for x in zip(*columns, strict=True))
     centres = np.array([copy.centre for copy in kept])
     return Voxels(

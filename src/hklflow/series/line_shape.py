@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import fftn
+from scipy.fft import fftn, rfft
 
 Floats = NDArray[np.float64]
 
@@ -99,20 +99,54 @@ def blocks(*forms: Floats) -> list[list[int]]:
     return [list(group) for group in groups]
 
 
-def lattice(form: Floats, smearing: Smearing, axes: list[Floats]) -> Floats:
-    """Return f / <f> of the lattice model on a grid, averaged over resolution and voxels.
+@dataclass(frozen=True)
+class LineShape:
+    """A smeared line shape, as a sum over *t* of products of Fourier series of blocks of axes.
+
+    Attributes
+    ----------
+    weight : (t,) array
+        Weights of the products.
+    parts : sequence of (axes, series, coefficients)
+        Axes of each block, 0 to 2; its series; its coefficients (t, *n). The line shape does not
+        depend on axes that are in no block.
+    """
+
+    weight: Floats
+    parts: tuple[tuple[list[int], "_Series", Floats], ...]
+
+    def on(self, axes: list[Floats]) -> Floats:
+        """Return f / <f> (h, k, l) on a grid of distances in hkl from the centre.
+
+        <f> is the mean over the cell of the reciprocal lattice.
+        """
+        found = self.weight[:, None]
+        order: list[int] = []
+        for group, series, coefficients in self.parts:
+            values = series.values(coefficients, [axes[i] for i in group])
+            values = values.reshape(len(values), -1)
+            if len(order) + len(group) < sum(len(x) for x, _, _ in self.parts):
+                found = (found[:, :, None] * values[:, None, :]).reshape(len(values), -1)
+            else:
+                found = found.T @ values
+            order += group
+        if not order:
+            return np.ones([len(axis) for axis in axes])
+        found = found.reshape([len(axes[i]) for i in order])
+        found = found.transpose(np.argsort(order))
+        for i in sorted({0, 1, 2} - set(order)):
+            found = np.expand_dims(found, i)
+        return np.asarray(np.broadcast_to(found, [len(axis) for axis in axes]))
+
+
+def lattice(form: Floats, smearing: Smearing) -> LineShape:
+    """Return the lattice model, averaged over resolution and voxels.
 
     Parameters
     ----------
     form : (3, 3) array
         K: positive semidefinite; 0 along a direction in which the feature is flat.
-    axes : three arrays
-        Distances in hkl from the centre along h, k, l.
-
-    Returns
-    -------
-    (h, k, l) array
-        Divided by the mean of f over the cell of the reciprocal lattice.
+    smearing : Smearing
     """
     groups = blocks(form, smearing.covariance)
     reduced = [selling(form[np.ix_(group, group)]) for group in groups]
@@ -122,49 +156,30 @@ def lattice(form: Floats, smearing: Smearing, axes: list[Floats]) -> Floats:
     t = np.exp(np.arange(first, np.log(_LAST) + _STEP, _STEP))
     weight = _STEP * t * np.exp(-t)
     weight[0] = t[0] * _STEP / (1 - np.exp(-_STEP))  # all smaller t, whose functions are constant
-    mean, letters, operands = weight, [], []
+    mean, parts = weight, []
     for group, (vectors, weights) in zip(groups, reduced, strict=True):
-        series = _Series.of(smearing, group)
         if len(vectors):
+            series = _Series.of(smearing, group)
             coefficients = series.exponentials(vectors, weights / (2 * np.pi**2), t)
             mean = mean * coefficients[series.centre]
-            operands.append(series.values(coefficients, [axes[i] for i in group]))
-        else:
-            operands.append(np.ones((len(t), *(len(axes[i]) for i in group))))
-        letters.append("t" + "".join("hkl"[i] for i in group))
-    found = np.einsum(f"t,{','.join(letters)}->hkl", weight, *operands, optimize=True)
-    return np.asarray(found / mean.sum())
+            parts.append((group, series, coefficients))
+    return LineShape(weight / mean.sum(), tuple(parts))
 
 
-def chains(x: Floats, smearing: Smearing, axes: list[Floats]) -> Floats:
-    """Return f of the model of chains on a grid, averaged over resolution and voxels; <f> = 1.
+def chains(x: Floats, smearing: Smearing) -> LineShape:
+    """Return the model of chains, averaged over resolution and voxels.
 
     Parameters
     ----------
     x : (3,) array
         d κ along h, k, l; infinite along an axis on which the feature does not depend.
-    axes : three arrays
-        As for `lattice`.
-
-    Returns
-    -------
-    (h, k, l) array
     """
-    operands, letters = [], []
+    parts = []
     for group in blocks(smearing.covariance):
-        used = [i for i in group if np.isfinite(x[i])]
-        letters.append("".join("hkl"[i] for i in used))
-        if not used:
-            operands.append(np.ones(()))
-            continue
-        series = _Series.of(smearing, used)
-        coefficients = np.exp(-np.abs(series.orders) @ x[used])[None]
-        operands.append(series.values(coefficients, [axes[i] for i in used])[0])
-    found = np.einsum(f"{','.join(letters)}->{''.join(sorted(''.join(letters)))}", *operands)
-    for i in range(3):
-        if not np.isfinite(x[i]):
-            found = np.expand_dims(found, i)
-    return np.asarray(np.broadcast_to(found, [len(axis) for axis in axes]))
+        if used := [i for i in group if np.isfinite(x[i])]:
+            series = _Series.of(smearing, used)
+            parts.append((used, series, np.exp(-np.abs(series.orders) @ x[used])[None]))
+    return LineShape(np.ones(1), tuple(parts))
 
 
 @dataclass(frozen=True)
@@ -223,12 +238,17 @@ class _Series:
             found[sharp] = norm * np.exp(-2 * np.pi**2 * square / at)
         if not sharp.all():
             # Orders up to about 4 √(t g) are not negligible.
-            need = 4 * np.sqrt(_SHARP[d]) + max(self.smear.shape) // 2
+            need = max(4 * np.sqrt(_SHARP[d]) + max(self.smear.shape) // 2, max(self.smear.shape))
             n = 1 << int(np.ceil(np.log2(need)))
             places = np.stack(np.meshgrid(*[np.arange(n) / n] * d, indexing="ij"), axis=-1)
             exponent = (1 - np.cos(2 * np.pi * places @ vectors.T)) @ g
             orders = self.orders.astype(np.int64) % n
             chosen = tuple(orders[..., i] for i in range(d))
-            for i in np.flatnonzero(~sharp):
-                found[i] = fftn(np.exp(-t[i] * exponent)).real[chosen] / n**d
+            if d == 1:
+                found[~sharp] = rfft(np.exp(-np.outer(t[~sharp], exponent))).real[
+                    :, np.abs(self.orders[:, 0]).astype(np.int64)
+                ] / n
+            else:
+                for i in np.flatnonzero(~sharp):
+                    found[i] = fftn(np.exp(-t[i] * exponent)).real[chosen] / n**d
         return found
