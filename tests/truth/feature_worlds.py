@@ -1,3 +1,4 @@
+# ruff: noqa
 """Temperature series of reciprocal-space volumes with diffuse features, from physics.
 
 Units: lengths Å, angles degrees, |Q| = 2π/d in 1/Å, h k l and resolution in reciprocal-lattice units (r.l.u.), T in K,
@@ -14,6 +15,7 @@ F = form factor² · Debye-Waller · |structure factor|² of the ordering atoms,
 from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import product
+import time
 from typing import Any
 import numpy as np
 from scipy import ndimage, special
@@ -33,7 +35,6 @@ GROUPS: dict[str, tuple[str, str, list]] = {
     "P2/m": ("2/m", "monoclinic", [_TW]), "P-1": ("-1", "triclinic", [])}
 SYSTEMS = ["cubic", "tetragonal", "hexagonal", "orthorhombic", "monoclinic", "triclinic"]
 
-
 @dataclass
 class Truth:
     """What is true at one temperature. Per-axis arrays have 3 entries, NaN on axes along which the feature is uniform."""
@@ -45,8 +46,8 @@ class Truth:
     copy_intensity: Arr  # (n,) intensity · F(centre), S·r.l.u.^d; for rods and sheets F is averaged over the box along them
     present: bool      # False: no feature at this temperature
     scale: float       # factor by which the measured S is wrong at this temperature (1 = right)
+    significance: float  # of the feature, if everything else and its shape were known: sqrt(Σ signal²/variance)
     clean: Arr         # expected S without noise, with resolution and scale error
-
 
 @dataclass
 class Series:
@@ -64,7 +65,6 @@ class Series:
     truth: list[Truth]
     info: dict[str, Any] = field(default_factory=dict)  # model, law, axes, resolution σ (r.l.u.) at Q=0 and growth, bad scan …
 
-
 def laue_ops(space_group: str) -> list[Arr]:
     """All Laue operations W, acting as (h k l)ᵀ → W (h k l)ᵀ."""
     gens = [np.array(g) for g in GROUPS[space_group][2]] + [-np.eye(3, dtype=int)]
@@ -75,7 +75,6 @@ def laue_ops(space_group: str) -> list[Arr]:
             return [np.reshape(o, (3, 3)) for o in sorted(new)]
         ops = new
 
-
 def reciprocal(cell: tuple[float, ...]) -> Arr:
     """B (1/Å, without 2π): columns a*, b*, c* in Cartesian axes."""
     a, b, c = cell[:3]
@@ -84,7 +83,6 @@ def reciprocal(cell: tuple[float, ...]) -> Arr:
     cy = (ca - cb * cg) / sg
     direct = np.array([[a, 0, 0], [b * cg, b * sg, 0], [c * cb, c * cy, c * np.sqrt(1 - cb**2 - cy**2)]])
     return np.linalg.inv(direct)
-
 
 class World:
     """All drawn constants of one series and the functions that give its scattering."""
@@ -115,7 +113,7 @@ class World:
         r = rng.uniform(0.5, 2.0, 3)
         groups = {"cubic": [0, 0, 0], "tetragonal": [0, 0, 2], "hexagonal": [0, 0, 2], "orthorhombic": [0, 1, 2],
                   "monoclinic": [0, 1, 0], "triclinic": [0, 0, 0]}[system]
-        self.ratio = r[groups] / r[groups][list(self.free)].min() if self.nfree else np.ones(3)
+        self.ratio = r[groups] / r[groups][list(self.free) or [0]].min()
         if self.model == "oz" and min(w for _, w in self._bonds(self.free, self.ratio)) < 0:
             self.model = "chain"                     # the bond weights would not be a physical (positive) stiffness
         self._draw_position(system)
@@ -123,10 +121,10 @@ class World:
         self._draw_temperature_laws()
         self._cache: dict[tuple, Arr] = {}
         # ordering atoms: F = Σ b_j [Q·u_j] exp(2πi h·r_j); form factor; Debye-Waller B(T) in Å²
-        n = int(rng.integers(2, 4))
-        self.atoms = [(rng.choice([-1, 1]) * rng.uniform(0.4, 1), rng.uniform(-0.25, 0.25, 3), rng.normal(size=3)) for _ in range(n)]
+        self.atoms = [(rng.choice([-1, 1]) * rng.uniform(0.4, 1), rng.uniform(-0.25, 0.25, 3), rng.normal(size=3)) for _ in range(rng.integers(2, 4))]
         self.displacive = bool(rng.random() < 0.5)
         self.ff, self.B300 = rng.uniform(0.005, 0.03), rng.uniform(0.3, 2.0)
+        self.dw = self.B300 * (0.3 + 0.7 * self.T / 300) * 2 / (4 * np.pi) ** 2              # 2W/Q², Å²
         self._F: Arr | None = None
         self.factor(0, *self.hkl)
         self.background = rng.uniform(0.03, 1.0) ** 1.5 * rng.dirichlet([1, 1, 1, 1])
@@ -137,6 +135,7 @@ class World:
             if g not in self.bragg and any(g):
                 val = 10 ** rng.uniform(-4, 0)
                 self.bragg.update({tuple(int(v) for v in W @ np.array(g)): val for W in self.ops})
+        self.bragg = {g: v for g, v in self.bragg.items() if all(i <= n <= j for i, n, j in zip(lo, g, hi))}
         self.bragg_peak, self.tds = 10 ** rng.uniform(1, 3.5), 10 ** rng.uniform(-2, -0.3)
 
     def _draw_position(self, system: str) -> None:
@@ -148,8 +147,7 @@ class World:
             lists = [q for q in lists if q[:2] != (.5, .5)] + [(1 / 3, 1 / 3, 0)[:self.nfree]]
         if rng.random() < 0.1:
             lists = [(0.0,) * self.nfree]            # hard: on the Bragg reflections
-        moving = bool(rng.random() < 1 / 3) and self.nfree > 0
-        if moving:
+        if moving := bool(rng.random() < 1 / 3) and self.nfree > 0:
             lists = {3: [(nan, 0, 0), (0, 0, nan), (nan, nan, 0)], 2: [(nan, 0), (nan, nan)], 1: [(nan,)]}[self.nfree]
         self.pattern = lists[rng.integers(len(lists))]
         delta = rng.uniform(0.16, 0.40) + np.zeros(self.nT)
@@ -167,13 +165,8 @@ class World:
         """{free axes: positions q (r.l.u. modulo 1)} of all symmetry copies within one reciprocal cell."""
         out: dict[tuple[int, ...], dict[tuple, Arr]] = {}
         for W in self.ops if self.nfree else []:
-            if self.nfree == 3:
-                free: tuple[int, ...] = (0, 1, 2)
-            elif self.nfree == 2:
-                bound = ({0, 1, 2} - set(self.free)).pop()
-                free = tuple(i for i in range(3) if i != int(np.argmax(np.abs(W[:, bound]))))
-            else:
-                free = (int(np.argmax(np.abs(W[:, self.free[0]]))),)
+            lone = self.free if self.nfree == 1 else [i for i in range(3) if i not in self.free]   # the sheet's normal or the rod's axis
+            free = tuple(i for i in range(3) if (i in {int(np.argmax(np.abs(W[:, j]))) for j in lone}) == (self.nfree == 1))
             q = W @ self.q_primary(t) % 1.0
             q[np.abs(q - 1) < 1e-9] = 0
             out.setdefault(free, {})[tuple(np.round(q, 8))] = q
@@ -190,8 +183,8 @@ class World:
         self.axes = [np.round(x0 + s * np.arange(m), 9) for x0, s, m in zip(start, step, n)]
         self.step = step
         self.res = rng.uniform(0.3, 1.5, 3) * step   # σ of the resolution at Q = 0, r.l.u.
-        if self.nfree == 3:                          # keeps the Fourier sums below 160³
-            self.res = np.maximum(self.res, np.sqrt(np.maximum(0, 0.0133**2 - step**2 / 12)))
+        if self.nfree == 3:                          # keeps the Fourier sums below 120³
+            self.res = np.maximum(self.res, np.sqrt(np.maximum(0, 0.018**2 - step**2 / 12)))
         self.growth = float(rng.uniform(0.2, 0.6)) if rng.random() < 0.5 else 0.0  # σ(Q) = σ(0)(1 + growth (Q/Qmax)²)
         self.hkl = np.meshgrid(*self.axes, indexing="ij", sparse=True)
         self.Qmax = float(self.Q(*self.hkl).max())
@@ -235,15 +228,14 @@ class World:
     def line(self, t: int, free: tuple[int, ...], delta: list[Arr]) -> Arr:
         """Intrinsic P (no resolution) at distances delta (r.l.u., one array per free axis); 'oz' not normalised."""
         xi = self.xi[t] * self.ratio
+        out: Any = 1.0
         if self.model == "chain":
-            out: Arr = np.ones(())
-            for i, x in zip(free, delta):
-                out = out * np.sinh(self.d[i] / xi[i]) / (np.cosh(self.d[i] / xi[i]) - np.cos(2 * np.pi * x))
-            return out
-        den: Arr = np.ones(())
+            for x, y in zip((self.d / xi)[list(free)], delta):
+                out = out * np.sinh(x) / (np.cosh(x) - np.cos(2 * np.pi * y))
+            return np.asarray(out)
         for b, w in self._bonds(free, xi):
-            den = den + w * 2 / (2 * np.pi) ** 2 * (1 - np.cos(2 * np.pi * sum(c * x for c, x in zip(b, delta) if c)))
-        return 1 / den
+            out = out + w * 2 / (2 * np.pi) ** 2 * (1 - np.cos(2 * np.pi * sum(c * x for c, x in zip(b, delta) if c)))
+        return np.asarray(1 / out)
 
     def correlations(self, t: int, free: tuple[int, ...], N: list[int]) -> Arr:
         """Pair correlations C(R), R in cells (FFT order, half of the last axis), C(0) = 1. 'chain': exact; 'oz': from cell averages on a
@@ -264,32 +256,32 @@ class World:
             C = C / np.sinc(r / M)
         return C / C.ravel()[0]
 
-    def resolved(self, t: int, axes: list[Arr], step: Arr, width: Arr, slope: int = -1) -> Arr:
-        """Σ_copies P convolved with a Gaussian (σ = width, r.l.u.) and the voxel (step), on the grid of axes, from its Fourier
-        series; slope ≥ 0: its derivative along that axis."""
+    def resolved(self, t: int, axes: list[Arr], step: Arr, width: Arr) -> Arr:
+        """Σ_copies P convolved with a Gaussian (σ = width, r.l.u.) and the voxel (step), on the grid of axes, from its Fourier series."""
         total: Arr = np.zeros([x.size for x in axes])
-        tot = np.sqrt(width**2 + step**2 / 12)
+        tot = np.sqrt(self.res**2 + self.step**2 / 12)
         for free, qs in self.families(t).items():
-            if slope >= 0 and slope not in free:
-                continue
             N = [2 * int(np.ceil(max(1 / tot[i], 32 if len(free) == 3 else 128))) for i in free]
             R = [np.fft.fftfreq(m, 1 / m) for m in N[:-1]] + [np.arange(N[-1] // 2 + 1)]
             if (key := (t, free, tuple(N))) not in self._cache:
                 self._cache = {key: self.correlations(t, free, N)}
+            damp = [np.exp(-2 * (np.pi * r * width[i]) ** 2) * np.sinc(r * step[i]) for i, r in zip(free, R)]
+            keep = [np.flatnonzero(np.abs(c) > 3e-5) for c in damp]
+            R, damp = [r[m] for r, m in zip(R, keep)], [c[m] for c, m in zip(damp, keep)]
             star: Any = 0                            # Σ_q exp(−2πi R·q) is real, because the star has q and −q
             for q in qs:
                 f = [np.exp(-2j * np.pi * r * q[i]) for i, r in zip(free, R)]
                 star = star + (f[0] if len(f) == 1 else np.outer(*f) if len(f) == 2 else f[0][:, None, None] * np.outer(f[1], f[2])).real
-            p = self._cache[key] * star
-            for i, r in list(zip(free, R))[::-1]:    # contract the last axis; the result moves to the front
-                c = np.exp(-2 * (np.pi * r * width[i]) ** 2) * np.sinc(r * step[i]) * (2 - (r == 0) if i == free[-1] else 1) * (2j * np.pi * r if i == slope else 1)
+            p = self._cache[key][np.ix_(*keep)] * star
+            damp[-1] = damp[-1] * (2 - (R[-1] == 0))  # the half of the last axis that is not stored
+            for i, r, c in list(zip(free, R, damp))[::-1]:   # contract the last axis; the result moves to the front
                 p = np.moveaxis(p @ (c[:, None] * np.exp(2j * np.pi * np.outer(r, axes[i]))), -1, 0)
             total += p.real.reshape([axes[i].size if i in free else 1 for i in range(3)])
         return total
 
     def factor(self, t: int, h: Arr, k: Arr, l: Arr) -> Arr:
         """F(Q,T): form factor², Debye-Waller, Laue-averaged |structure factor|² of the ordering atoms; max over the box 1 without DW."""
-        debye = np.exp(-self.dw(t) * (s2 := self.Q(h, k, l) ** 2))
+        debye = np.exp(-self.dw[t] * (s2 := self.Q(h, k, l) ** 2))
         if h is self.hkl[0] and self._F is not None:
             return self._F * debye
         out, half = 0.0, [W for W in self.ops if tuple(W.ravel()) > tuple(-W.ravel())]
@@ -306,10 +298,6 @@ class World:
             self._F = out / self.Fnorm
         return out / self.Fnorm * debye
 
-    def dw(self, t: int) -> float:
-        """2W/Q² in Å²."""
-        return float(self.B300 * (0.3 + 0.7 * self.T[t] / 300) * 2 / (4 * np.pi) ** 2)
-
     def feature(self, t: int) -> Arr:
         """amp F ΣP with resolution on the grid; F leaves the convolution to first order: F·P̃ + Σσ²∂F∂P̃. σ(Q) by 3 levels."""
         if self.amp[t] == 0:
@@ -321,9 +309,9 @@ class World:
             w = np.prod([(s - b) / (a - b) for b in levels if b != a], axis=0) if len(levels) > 1 else 1.0
             P = P + w * self.resolved(t, self.axes, self.step, a * self.res)
         out = F * P
-        for i in range(3) if self.nfree else ():
-            slope = self.resolved(t, self.axes, self.step, (1 + self.growth / 2) * self.res, slope=i)
-            out = out + (s**2 * self.res[i] ** 2 + self.step[i] ** 2 / 12) * np.gradient(F, self.step[i], axis=i) * slope
+        for i in self.free:
+            var = s**2 * self.res[i] ** 2 + self.step[i] ** 2 / 12
+            out = out + var * np.gradient(F, self.step[i], axis=i) * np.gradient(P, self.step[i], axis=i)
         return np.asarray(self.amp[t] * np.maximum(out, 0))
 
     def rest(self, t: int) -> tuple[Arr, Arr, Arr]:
@@ -335,7 +323,7 @@ class World:
         qc = 0.35 * 2 * np.pi * np.linalg.det(self.B) ** (1 / 3)                  # 1/Å, range of the acoustic branch
         for g, strength in self.bragg.items():
             gq = float(self.Q(*np.array(g, float)))
-            I, sig = strength * np.exp(-(self.dw(t) + self.ff) * gq**2), self.res * (1 + self.growth * (gq / self.Qmax) ** 2)
+            I, sig = strength * np.exp(-(self.dw[t] + self.ff) * gq**2), self.res * (1 + self.growth * (gq / self.Qmax) ** 2)
             e = [np.diff(special.ndtr((np.append(v - st / 2, v[-1] + st / 2) - c) / w)) / st * w * np.sqrt(2 * np.pi)
                  for v, st, c, w in zip(x, self.step, g, sig)]
             nz = [np.flatnonzero(v > 1e-12) for v in e]
@@ -350,11 +338,10 @@ class World:
                 tds[np.ix_(*win)] += I * smeared * np.exp(-r**2 / (2 * qc**2))
         return bg, self.tds * self.T[t] / self.T[-1] * qc**2 * (Q / self.Qmax) ** 2 * tds, bragg
 
-
-def truth_of(w: World, t: int, scale: float, unit: float, clean: Arr) -> Truth:
+def truth_of(w: World, t: int, scale: float, unit: float, significance: float, clean: Arr) -> Truth:
     nan3 = np.full(3, np.nan)
     if w.nfree == 0:
-        return Truth(nan3, nan3.copy(), nan3.copy(), 0.0, np.zeros((0, 3)), np.zeros(0), False, scale, clean)
+        return Truth(nan3, nan3.copy(), nan3.copy(), 0.0, np.zeros((0, 3)), np.zeros(0), False, scale, 0.0, clean)
     f, xi = list(w.free), nan3.copy()
     xi[f] = (w.xi[t] * w.ratio)[f]
     c = 2 - np.cosh(w.d / xi) if w.model == "chain" else 1 - 0.5 * (w.d / xi) ** 2
@@ -368,8 +355,7 @@ def truth_of(w: World, t: int, scale: float, unit: float, clean: Arr) -> Truth:
             for centre in product(*runs):
                 copies.append(centre)
                 F.append(w.factor(t, *np.meshgrid(*([v] if i in free else w.axes[i] for i, v in enumerate(centre)), indexing="ij", sparse=True)).mean())
-    return Truth(xi, hwhm, q, unit * w.amp[t], np.array(copies).reshape(-1, 3), unit * w.amp[t] * np.array(F), bool(w.amp[t] > 0), scale, clean)
-
+    return Truth(xi, hwhm, q, unit * w.amp[t], np.array(copies).reshape(-1, 3), unit * w.amp[t] * np.array(F), bool(w.amp[t] > 0), scale, significance, clean)
 
 def series(seed: int, kind: str) -> Series:
     """One series of kind 'point', 'rod', 'sheet' or 'none'.
@@ -382,8 +368,7 @@ def series(seed: int, kind: str) -> Series:
     top = max(float(f.max()) for f in feats) or 1.0
     unit = 10 ** rng.uniform(-1, 2)
     scale = 1 + (0.02 * rng.standard_normal(w.nT) if rng.random() < 0.5 else np.zeros(w.nT))
-    bad = int(rng.integers(w.nT)) if rng.random() < 0.15 else None
-    if bad is not None:
+    if (bad := int(rng.integers(w.nT)) if rng.random() < 0.15 else None) is not None:
         scale[bad] *= rng.choice([0.7, 1.3])
     level = 10 ** rng.uniform(0, np.log10(300))      # counts at the level of the feature's maximum
     u = [(x - x.mean()) / np.ptp(x) for x in w.hkl]
@@ -403,11 +388,10 @@ def series(seed: int, kind: str) -> Series:
             out.S.append(np.where(ok, n / norm, np.nan))
             out.sigma.append(np.where(ok, np.sqrt(v) / norm, np.nan))
         out.measured.append(ok)
-        out.truth.append(truth_of(w, t, float(scale[t]), unit / top, clean))
+        out.truth.append(truth_of(w, t, float(scale[t]), unit / top, float(np.sqrt((norm * (unit * scale[t] * feats[t] / top) ** 2 / clean).sum())), clean))
     out.info = dict(seed=seed, kind=kind, model=w.model, law=w.law, free=w.free, moving=w.moving, pattern=w.pattern, res_sigma=w.res, res_growth=w.growth,
                     Qmax=w.Qmax, counts_at_maximum=level, bad_scan=bad, feature_maximum=unit, displacive=w.displacive, families=w.families(0))
     return out
-
 
 def check(w: World) -> str:
     """The world's physics, by other routes than those that made it."""
@@ -430,7 +414,7 @@ def check(w: World) -> str:
     w.families = lambda t: {fam: qs}                 # type: ignore[method-assign]
     fast = w.resolved(t, [np.arange(m) / m if i in fam else np.zeros(1) for i in range(3)], np.full(3, 1e-6), width).reshape(brute.shape)
     w.families = families                            # type: ignore[method-assign]
-    tr, x, widths = truth_of(w, t, 1, 1, np.zeros(0)), np.linspace(0, 0.5, 200001), []
+    tr, x, widths = truth_of(w, t, 1, 1, 0, np.zeros(0)), np.linspace(0, 0.5, 200001), []
     for i in fam:
         y = w.line(t, fam, [x if n == i else np.zeros(1) for n in fam])
         half = float(x[np.argmax(y < y[0] / 2)]) or np.nan
@@ -438,17 +422,13 @@ def check(w: World) -> str:
     return text + (f"; cell integral intrinsic {mean:.6f}, resolved {fast.mean() / len(qs):.6f}; Fourier − brute convolution "
                    f"{np.abs(fast - brute).max() / brute.max():.0e} of the maximum; HWHM/analytic, HWHM·ξ: " + "; ".join(widths))
 
-
 if __name__ == "__main__":
-    import sys
-    import time
-    for kind in sys.argv[1:] or FREE:
+    for kind in FREE:
         for seed in range(4):
             t0 = time.process_time()
-            s = series(seed, kind)
-            cpu = time.process_time() - t0
-            x = [np.round([tr.xi[i] for tr in s.truth], 1) for i in s.info["free"]]
+            s, cpu = series(seed, kind), time.process_time() - t0
+            x = ["abc"[i] + " " + " ".join(f"{tr.xi[i]:.1f}" for tr in s.truth) for i in s.info["free"]]
             pull = np.concatenate([((a - tr.clean) / b)[m] for a, b, m, tr in zip(s.S, s.sigma, s.measured, s.truth)])
             print(f"{kind} {seed}: {s.space_group} {s.cell} {s.S[0].shape} T {s.temperatures[[0, -1]]} ×{s.temperatures.size} {s.info['model']} {s.info['law']}"
                   f" q {s.truth[0].q} → {s.truth[-1].q} counts {s.info['counts_at_maximum']:.0f} bad {s.info['bad_scan']} cpu {cpu:.1f} s pull {pull.mean():.3f} ± {pull.std():.3f}")
-            print("   ξ/Å", *x, "\n  ", check(World(seed, kind)))
+            print("   T", *s.temperatures, "\n   ξ/Å", "; ".join(x), "\n  ", check(World(seed, kind)))

@@ -917,9 +917,7 @@ _TOGETHER = (
             "table": picture(
                 "features.tsv", _OVERVIEW, "{sample}: diffuse features (table)", "features"
             ),
-            "picture": picture(
-                "features.png", _OVERVIEW, "{sample}: diffuse features", "features"
-            ),
+            "picture": picture("features.png", _OVERVIEW, "{sample}: diffuse features", "features"),
             "results": figures("features.json"),
         },
         params=section("features"),

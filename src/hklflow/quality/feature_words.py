@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hklflow.quality.order_words import digits
 from hklflow.series.feature_fit import Fit, Interval
 
+_BAD = 2.0  # χ² per degree of freedom above which the line shape does not fit
 _CHANGE = 4.0  # change that is claimed, in standard deviations
 
 
@@ -59,7 +60,9 @@ def sentences(course: Course) -> list[str]:
     measured = [i for i, fit in enumerate(course.fits) if fit is not None]
     if not measured:
         return [f"{course.name}: not measured; no copy lies in the measured part of the volumes"]
-    span = f"between {course.temperatures[measured[-1]]:g} and {course.temperatures[measured[0]]:g} K"
+    span = (
+        f"between {course.temperatures[measured[-1]]:g} and {course.temperatures[measured[0]]:g} K"
+    )
     if not rows:
         i = measured[0]
         limit = max(course.intensity[i], 0) + 1.645 * course.intensity_sigma[i]
@@ -74,15 +77,19 @@ def sentences(course: Course) -> list[str]:
         found.append(_of_length(course, number, axis, cold, warm, pair))
     found += _of_intensity(course, cold, warm, pair)
     found += _of_position(course, cold, warm, pair)
+    worst = max(x.chi2 / x.freedom for x in course.fits if x is not None and x.seen)
+    if worst > _BAD:
+        found.append(
+            f"{course.name}: the line shape does not fit (χ² per degree of freedom up to "
+            f"{worst:.1f}); errors are enlarged, but the correlation lengths are doubtful"
+        )
     gone = [f"{course.temperatures[i]:g} K" for i in measured if i not in rows]
     if gone:
         found.append(f"{course.name} are not seen at {', '.join(gone)}")
     return found
 
 
-def _of_length(
-    course: Course, number: int, axis: str, cold: int, warm: int, pair: str
-) -> str:
+def _of_length(course: Course, number: int, axis: str, cold: int, warm: int, pair: str) -> str:
     first, last = course.fits[warm], course.fits[cold]
     assert first is not None
     assert last is not None
@@ -102,8 +109,7 @@ def _of_length(
 
 def change_of(a: Interval, b: Interval) -> float:
     """Return ln(b/a) in standard deviations, from the ends of the intervals between them."""
-    sign = 1.0 if b.value > a.value else -1.0
-    if sign < 0:
+    if b.value < a.value:
         return -change_of(b, a)
     # The half of each interval that faces the other value.
     up = math.log(a.inner[1] / a.value) if math.isfinite(a.inner[1]) else math.inf

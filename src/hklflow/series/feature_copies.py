@@ -1,7 +1,7 @@
 """Copies of a diffuse feature in a volume: images by the Laue group, and lattice translations.
 
-A feature is a point, a rod or a sheet. Rods and sheets are cut into copies of one period, each with
-an intensity of its own. Each voxel belongs to the nearest copy; voxels near Bragg reflections belong
+A feature is a point, a rod or a sheet. Rods and sheets are cut into copies of half a period, each
+with an intensity of its own. Each voxel belongs to the nearest copy; voxels near Bragg reflections belong
 to none.
 """
 
@@ -21,6 +21,7 @@ Shape = Literal["point", "rod", "sheet"]
 Region = tuple[slice, slice, slice]
 
 _CLOSE = 1e-4
+_PIECE = 0.5  # length of the copies of a rod or sheet along flat directions, periods
 _REACH = 0.6  # largest distance of an arm whose tails are fitted, r.l.u.
 _NAMES = ("a*", "b*", "c*")
 
@@ -42,7 +43,7 @@ class Feature:
     along : bool
         True: a rod may also depend on the coordinate along it, with its maximum at the point.
     width : float
-        Half-width of the windows, r.l.u.; along flat directions they are one period long.
+        Half-width of the windows, r.l.u.; along flat directions they are half a period long.
     """
 
     name: str
@@ -124,7 +125,7 @@ def axes_of(feature: Feature, lattice: Lattice) -> Axes:
     numbers = sorted(set(tied))
     tied = [numbers.index(x) for x in tied]
     project = np.mean(group, axis=0)
-    free = inverse @ columns.T  # moves along flat directions change nothing
+    free = np.asarray(inverse @ columns.T)  # moves along flat directions change nothing
     u, s, _ = np.linalg.svd(free @ project @ free)
     shifts = u[:, s > 0.5]
     names = tuple(
@@ -247,20 +248,24 @@ def copies(
         if not any(arm.same_as(other, lattice) for other in arms):
             arms.append(arm)
     ends = np.array([[grid.axis(i)[0], grid.axis(i)[-1]] for i in range(3)])
-    reach = np.full(3, feature.width)
+    flat = np.zeros(3, np.bool_)
     if columns.shape[1] < 3:
-        flat = np.eye(3) - np.linalg.pinv(columns.T) @ columns.T
-        reach[np.abs(flat).max(axis=1) > _CLOSE] = 0.5
+        project = np.eye(3) - np.linalg.pinv(columns.T) @ columns.T
+        flat = np.abs(project).max(axis=1) > _CLOSE
+    reach = np.where(flat, _PIECE / 2, feature.width)
+    near = _translations(lattice)
     found = []
     for arm in arms:
         spans = [np.arange(np.floor(a - 1), np.ceil(b + 1) + 1) for a, b in ends]
         nodes = np.stack(np.meshgrid(*spans, indexing="ij"), axis=-1).reshape(-1, 3)
         nodes = nodes[lattice.allowed(nodes)]
         base = arm.point - np.rint(arm.point)
-        for centre in base + nodes:
-            copy = _copy(arm, centre, reach, arms, grid, lattice, bragg)
-            if copy is not None:
-                found.append(copy)
+        pieces = itertools.product(*(np.arange(0, 1, _PIECE) if x else [0.0] for x in flat))
+        for piece in pieces:
+            for centre in base + arm.operation @ np.array(piece) + nodes:
+                copy = _copy(arm, centre, reach, flat, arms, grid, lattice, near, bragg)
+                if copy is not None:
+                    found.append(copy)
     return sorted(found, key=lambda x: (round(float(np.abs(x.centre).max()), 6), *x.centre))
 
 
@@ -268,25 +273,28 @@ def _copy(
     arm: _Arm,
     centre: Floats,
     reach: Floats,
+    flat: NDArray[np.bool_],
     arms: Sequence[_Arm],
     grid: Grid,
     lattice: Lattice,
+    nodes: Floats,
     bragg: Callable[[Floats], Floats],
 ) -> Copy | None:
+    axes = [grid.axis(i) for i in range(3)]
+    if any(not a[0] - 1e-6 <= x <= a[-1] + 1e-6 for x, a in zip(centre, axes, strict=True)):
+        return None
     inverse = np.linalg.inv(arm.operation)
     wide = np.abs(arm.operation) @ reach
     low = np.ceil((centre - wide - grid.first) / grid.step - 1e-6).astype(int)
     high = np.floor((centre + wide - grid.first) / grid.step + 1e-6).astype(int) + 1
     low, high = np.maximum(low, 0), np.minimum(high, grid.shape)
-    if np.any(high <= low):
-        return None
-    axes = [grid.axis(i)[a:b] for i, (a, b) in enumerate(zip(low, high, strict=True))]
+    axes = [x[a:b] for x, a, b in zip(axes, low, high, strict=True)]
     hkl = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).transpose(2, 1, 0, 3)
     away = hkl - centre
     own = away @ inverse.T
     inside = np.all((own > -reach - 1e-6) & (own < reach + 1e-6), axis=-1)
     # Half-open along flat directions: each voxel is in one copy.
-    inside &= np.all((reach < 0.5) | (own < reach - 1e-6), axis=-1)
+    inside &= np.all(~(flat | (reach == 0.5)) | (own < reach - 1e-6), axis=-1)
     inside &= bragg(hkl.reshape(-1, 3)).reshape(inside.shape) > 1
     others = [(arm.operation, np.zeros(3))]
     nearest = _length(away, arm.columns, lattice)
@@ -295,11 +303,13 @@ def _copy(
         if other is arm:
             earlier = False
             continue
-        nodes = _translations(lattice)
         offset = other.point - np.rint(other.point) + nodes + np.rint(centre) - centre
         size = _length(offset, other.columns, lattice)
-        for near in offset[np.argsort(size, kind="stable")[:8]]:
-            inside &= _length(away - near, other.columns, lattice) > nearest + (1e-9 if earlier else -1e-9)
+        close = offset[size <= 2 * nearest.max() + 1e-6] @ other.columns
+        vectors = np.linalg.pinv(other.columns.T)
+        for place in np.unique(np.round(close, 6), axis=0):
+            away_from = _length(away - vectors @ place, other.columns, lattice)
+            inside &= away_from > nearest + (1e-9 if earlier else -1e-9)
         near = offset[int(np.argmin(size))]
         # The tails of arms that are far away are part of the background.
         if np.abs(np.linalg.pinv(other.columns.T) @ (other.columns.T @ near)).max() < _REACH:

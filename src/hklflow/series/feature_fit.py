@@ -272,7 +272,7 @@ class _Problem:
         normal[:, 0, 0] += 1e-12 * normal[:, 0, 0].max() + 1e-300
         covariance = np.linalg.inv(normal)
         factors = np.einsum("cij,cj->ci", covariance, self._sum(columns * self.data[:, None]))
-        return columns, factors, covariance
+        return columns, factors, np.asarray(covariance, dtype=np.float64)
 
     def residuals(self, parameters: Floats) -> Floats:
         """Return residuals (n + 3 c,), whose squares add to χ² and the prior's part."""
@@ -300,7 +300,9 @@ class _Problem:
         """Largest values of the parameters."""
         return np.append(self.high, np.full(self.axes.shifts.shape[1], _FARTHEST))
 
-    def best(self, start: Floats, fixed: Sequence[int] = (), most: int = 12) -> tuple[Floats, float]:
+    def best(
+        self, start: Floats, fixed: Sequence[int] = (), most: int = 12
+    ) -> tuple[Floats, float]:
         """Return the best parameters and χ² by Levenberg and Marquardt; some can be fixed."""
         free = np.array([i for i in range(len(start)) if i not in fixed], dtype=int)
         point = np.clip(start, self.lower, self.upper)
@@ -335,9 +337,7 @@ def _levels(widening: Floats) -> tuple[Floats, Floats]:
     if high < 1.02 * low:
         return np.array([(low + high) / 2]), np.ones((len(widening), 1))
     levels = np.array([low, (low + high) / 2, high])
-    shares = [
-        np.prod([(widening - b) / (a - b) for b in levels if b != a], axis=0) for a in levels
-    ]
+    shares = [np.prod([(widening - b) / (a - b) for b in levels if b != a], axis=0) for a in levels]
     return levels, np.array(shares).T
 
 
@@ -368,7 +368,13 @@ def gains(voxels: Voxels, axes: Axes, smearing: Smearing, relative_error: float)
     return np.asarray(np.sign(factors[:, 0]) * factors[:, 0] ** 2 / covariance[:, 0, 0])
 
 
-def fit(voxels: Voxels, axes: Axes, smearing: Smearing, relative_error: float) -> Fit:
+def fit(
+    voxels: Voxels,
+    axes: Axes,
+    smearing: Smearing,
+    relative_error: float,
+    resolution_error: float,
+) -> Fit:
     """Fit one feature in one volume.
 
     Parameters
@@ -379,6 +385,8 @@ def fit(voxels: Voxels, axes: Axes, smearing: Smearing, relative_error: float) -
         Resolution (where ``widening`` is 1) and size of the voxels.
     relative_error : float
         Relative error of S of each voxel besides its noise.
+    resolution_error : float
+        Relative error of the width of the resolution; it widens the intervals.
     """
     n, m = len(axes.names), axes.shifts.shape[1]
     models: list[Model] = ["lattice"]
@@ -414,6 +422,13 @@ def fit(voxels: Voxels, axes: Axes, smearing: Smearing, relative_error: float) -
     seen = bool(gain / inflation > _SEEN + chance and intensity > 0)
     near = [x for x in final if (x[2] - chi2) / inflation < _OUTER]
     kappa = [_profile(near, chi2, i, inflation) for i in range(n)] if seen else []
+    if seen and resolution_error > 0:
+        wider = replace(smearing, covariance=smearing.covariance * (1 + resolution_error) ** 2)
+        other = _Problem(voxels, axes, wider, relative_error, problem.model)
+        other.stiffness = stiffness
+        moves = other.best(point, most=4)[0][:n] - point[:n]
+        kappa = [_widened(x, float(move)) for x, move in zip(kappa, moves, strict=True)]
+        covariance[:n, :n] += np.outer(moves, moves)
     moved_var = axes.shifts @ covariance[n:, n:] @ axes.shifts.T
     rise = [(x[2] - chi2) / inflation for x in final if x[0] is not problem]
     return Fit(
@@ -435,6 +450,27 @@ def fit(voxels: Voxels, axes: Axes, smearing: Smearing, relative_error: float) -
         freedom=freedom,
         inflation=inflation,
         calculated=voxels.data - residuals / problem.weight,
+    )
+
+
+def _widened(kappa: Interval, move: float) -> Interval:
+    """Return intervals with a further error of ln κ in them."""
+
+    def wider(ends: tuple[float, float], factor: float) -> tuple[float, float]:
+        low, high = ends
+        if low > 0:
+            low = kappa.value * np.exp(-np.hypot(np.log(kappa.value / low), factor * move))
+        if np.isfinite(high):
+            high = kappa.value * np.exp(np.hypot(np.log(high / kappa.value), factor * move))
+        return float(low), float(high)
+
+    inner = wider(kappa.inner, 1.0)
+    return Interval(
+        kappa.value,
+        (inner[1] - inner[0]) / 2,
+        inner,
+        wider(kappa.outer, 1.96),
+        wider(kappa.limit, 1.645),
     )
 
 
@@ -500,8 +536,7 @@ def _profile(
     found = [_crossings(*model, chi2, number, inflation) for model in models]
     best = min(models, key=lambda model: model[2])
     ends = [
-        (min(x[i][0] for x in found if x[i]), max(x[i][1] for x in found if x[i]))
-        for i in range(3)
+        (min(x[i][0] for x in found if x[i]), max(x[i][1] for x in found if x[i])) for i in range(3)
     ]
     value = float(np.exp(best[1][number]))
     return Interval(value, (ends[0][1] - ends[0][0]) / 2, *ends)

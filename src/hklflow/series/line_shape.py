@@ -245,9 +245,12 @@ class _Series:
             orders = self.orders.astype(np.int64) % n
             chosen = tuple(orders[..., i] for i in range(d))
             if d == 1:
-                found[~sharp] = rfft(np.exp(-np.outer(t[~sharp], exponent))).real[
-                    :, np.abs(self.orders[:, 0]).astype(np.int64)
-                ] / n
+                found[~sharp] = (
+                    rfft(np.exp(-np.outer(t[~sharp], exponent))).real[
+                        :, np.abs(self.orders[:, 0]).astype(np.int64)
+                    ]
+                    / n
+                )
             else:
                 for i in np.flatnonzero(~sharp):
                     found[i] = fftn(np.exp(-t[i] * exponent)).real[chosen] / n**d

@@ -43,6 +43,11 @@ class Resolution:
     scatter: float
     reflections: int
 
+    @property
+    def error(self) -> float:
+        """Relative standard deviation of the width from its scatter."""
+        return self.scatter / max(self.reflections, 1) ** 0.5
+
     def widening(self, metric: Floats) -> Callable[[Floats], Floats]:
         """Return the function that gives the relative width at hkl (n, 3)."""
 
@@ -65,7 +70,7 @@ def moments(
         First half-width of the box, r.l.u.
     """
     reach = start
-    found = None
+    found: Floats | None = None
     for _ in range(_ROUNDS):
         place = (hkl - grid.first) / grid.step
         half = np.maximum(np.rint(reach / grid.step), 2).astype(int)
@@ -80,6 +85,12 @@ def moments(
         shell[1:-1, 1:-1, 1:-1] = False
         weight = data - np.median(data[shell])
         total, error = float(weight[~shell].sum()), float(np.sqrt(np.sum(sigma[~shell] ** 2)))
+        if found is None:
+            # First the half widths along the lines through the middle, in voxels.
+            wide = [_half_width(weight, 2 - i) for i in range(3)]
+            reach = np.minimum(_REACH * np.array(wide) * grid.step / np.sqrt(2 * np.log(2)), start)
+            found = np.zeros((3, 3))
+            continue
         if not total > _STRONG * error:
             return None
         axes = [grid.axis(i)[s] - hkl[i] for i, s in enumerate((h, k, l))]
@@ -95,12 +106,21 @@ def moments(
         if np.allclose(np.rint(new / grid.step), np.rint(reach / grid.step)):
             break
         reach = new
-    if found is None:
+    if found is None or not found.any():
         return None
     covariance = found - np.diag(grid.step**2 / 12)
     values, vectors = np.linalg.eigh(covariance)
     smallest = float((_LEAST * grid.step.min()) ** 2)
     return np.asarray((vectors * np.maximum(values, smallest)) @ vectors.T)
+
+
+def _half_width(peak: Floats, axis: int) -> float:
+    """Return the half width at half maximum, in steps of an axis, of a peak in the middle."""
+    middle = [n // 2 for n in peak.shape]
+    at: list[int | slice] = list(middle)
+    at[axis] = slice(None)
+    line = peak[tuple(at)]
+    return max(float(np.sum(line > line[middle[axis]] / 2)) / 2, 0.5)
 
 
 def measured(

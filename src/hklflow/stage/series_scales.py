@@ -17,9 +17,7 @@ def scales(path: Path) -> dict[str, tuple[float, float, float]]:
             for row in csv.DictReader(file, delimiter="\t"):
                 scale, sigma, b = (float(row[x]) for x in ("scale", "scale_sigma", "debye_waller"))
                 known = scale == scale
-                found[row["scan"]] = (
-                    (scale, sigma / scale, b) if known else (1.0, UNKNOWN, 0.0)
-                )
+                found[row["scan"]] = (scale, sigma / scale, b) if known else (1.0, UNKNOWN, 0.0)
     except (UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         raise HklflowError(
             f"{path} is not a table of a temperature series ({error}); delete it and run snakemake"

@@ -89,6 +89,10 @@ class Settings(stage.Params):
     """Standard deviations of the Gaussian resolution along h, k, l, in r.l.u. None: measured from
     Bragg reflections of each volume.
     """
+    resolution_error: float = Field(0.01, ge=0, le=0.5)
+    """Relative standard deviation of the width of the resolution, besides its scatter between
+    reflections.
+    """
     copies: int = Field(30, ge=1, le=500)
     """Largest number of independent copies of a feature that are fitted: those that are strongest in
     the sum over all scans.
@@ -250,9 +254,9 @@ def _resolution(
     nodes = np.array([x for x in itertools.product(*spans) if any(x)])
     nodes = nodes[lattice.allowed(nodes)]
     # One of each set of equivalents, spread over all |Q|.
-    key = nodes @ np.array([1.0, np.sqrt(2.0), np.sqrt(3.0)])
-    nodes = nodes[key == np.max([nodes @ w.T @ [1.0, np.sqrt(2.0), np.sqrt(3.0)]
-                                 for w in lattice.operations], axis=0)]  # fmt: skip
+    key = np.array([1.0, np.sqrt(2.0), np.sqrt(3.0)])
+    highest = np.max([nodes @ w.T @ key for w in lattice.operations], axis=0)
+    nodes = nodes[nodes @ key > highest - 1e-6]
     q2 = np.einsum("ni,ij,nj->n", nodes, lattice.metric, nodes)
     nodes = nodes[np.argsort(q2, kind="stable")]
     if len(nodes) > _SEARCHED:
@@ -327,7 +331,13 @@ def _fitted(
         fits.append(
             None
             if found is None
-            else feature_fit.fit(found, axes, smearings[i], params.relative_error)
+            else feature_fit.fit(
+                found,
+                axes,
+                smearings[i],
+                params.relative_error,
+                np.hypot(resolutions[i].error, params.resolution_error),
+            )
         )
     columns = np.array([scales[scan.scan] for scan in scans])
     relative = np.hypot(columns[:, 1], params.scale_error)
@@ -410,9 +420,7 @@ def _record(fit: _Fitted) -> dict[str, Any]:
                         "limits (95 %, one-sided)": xi.limit,
                         "determined": known,
                     }
-                    for axis, xi, known in zip(
-                        fit.axes.names, one.xi, one.determined, strict=False
-                    )
+                    for axis, xi, known in zip(fit.axes.names, one.xi, one.determined, strict=False)
                 },
                 "covariance of ln xi": one.covariance,
                 "line shape": one.model,
