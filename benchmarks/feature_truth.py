@@ -13,6 +13,7 @@ import time
 from collections import Counter
 
 import numpy as np
+from scipy import ndimage
 from tests.truth import feature_worlds as worlds
 
 from hklflow.geometry.grid import Grid
@@ -37,6 +38,15 @@ def feature_of(series: worlds.Series) -> feature_copies.Feature:
     return feature_copies.Feature("it", series.info["kind"], point, direction, False, 0.25)
 
 
+def per_unit(data: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Return 1/norm: σ²/S where there are 20 counts, and around such voxels."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        known = np.isfinite(data) & (data**2 >= 19.5 * sigma**2)
+        norm = np.where(known, data / sigma**2, 0.0)
+        near = [ndimage.uniform_filter(x, 21) for x in (norm, known.astype(float))]
+        return np.where(known, 1 / norm, np.where(near[1] > 1e-9, near[1] / near[0], np.nan))
+
+
 def fitted(
     series: worlds.Series, temperatures: list[int]
 ) -> tuple[feature_copies.Axes, dict[int, feature_fit.Fit]]:
@@ -59,9 +69,15 @@ def fitted(
     along = feature_copies.axes_of(feature, lattice)
 
     def voxels(t: int, chosen: list[feature_copies.Copy]) -> feature_fit.Voxels | None:
-        data, sigma = (np.asarray(x).transpose(2, 1, 0) for x in (series.S[t], series.sigma[t]))
+        arrays = [np.asarray(x).transpose(2, 1, 0) for x in (series.S[t], series.sigma[t])]
+        arrays += [per_unit(*arrays), np.zeros_like(arrays[0])]
         return feature_voxels.gather(
-            chosen, grid, lambda region: (data[region], sigma[region]), widening, None, 0.5
+            chosen,
+            grid,
+            lambda region: tuple(array[region] for array in arrays),
+            widening,
+            None,
+            0.5,
         )
 
     strength = Counter()

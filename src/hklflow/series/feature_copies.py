@@ -108,11 +108,10 @@ def axes_of(feature: Feature, lattice: Lattice) -> Axes:
     columns = _columns(feature)
     on_axes = bool(np.all(np.sum(np.abs(columns) > _CLOSE, axis=0) == 1))
     inverse = np.linalg.pinv(columns.T)  # vectors v of hkl with c_i · v_j = δ_ij
-    if on_axes:
-        metric = columns.T @ lattice.metric @ columns
-    else:
+    metric = np.asarray(columns.T @ lattice.metric @ columns)
+    if not on_axes:
         # The reciprocal vector of each column is normal to the directions that are flat.
-        metric = np.linalg.inv(columns.T @ np.linalg.inv(lattice.metric) @ columns)
+        metric = np.asarray(np.linalg.inv(columns.T @ np.linalg.inv(lattice.metric) @ columns))
     group = _little(feature, columns, lattice)
     n = columns.shape[1]
     tied = list(range(n))

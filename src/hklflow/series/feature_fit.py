@@ -13,6 +13,9 @@ over the cell of the reciprocal lattice: A is the integral of the feature over t
 Intervals are those of the profile likelihood, with all other parameters and the kind of line shape
 fitted: a symmetric error bar is wrong where κ is much smaller than the resolution. ξ = 1/κ.
 
+Errors that follow the counts of each voxel would favour voxels with too few counts. Therefore the
+variance of a voxel is that of the S of a first fit.
+
 Voxels that symmetry makes equal hold the information of one; each of *m* equal voxels has m times
 its variance. Residuals that depend on their neighbours (interpolated volumes, a wrong line shape)
 make all variances larger, by χ² per degree of freedom and by the correlations.
@@ -45,6 +48,7 @@ _CORRELATED = 3.0  # correlation that is not chance, in standard deviations
 _FIXED = 1e30
 _MOVE = 2e-3  # of ln κ, and r.l.u., for derivatives
 _FARTHEST = 0.15  # largest shift, r.l.u.
+_FLOOR = 0.1
 _SETTLED = 0.01  # change of χ² at which a fit ends
 
 
@@ -62,6 +66,9 @@ class Voxels:
         Δ from the centre of the copy, hkl.
     data, sigma : (n,) arrays
         S and its standard deviation.
+    per_unit, extra : (n,) arrays
+        Variance of S is ``per_unit`` · (expected S) + ``extra``: for counts, 1/norm and 0. NaN: σ
+        is used.
     equal : (n,) array
         Number of voxels of the list that symmetry makes equal to this one, itself included.
     widening : (c,) array
@@ -73,6 +80,8 @@ class Voxels:
     distance: Floats
     data: Floats
     sigma: Floats
+    per_unit: Floats
+    extra: Floats
     equal: Floats
     widening: Floats
 
@@ -280,6 +289,11 @@ class _Problem:
         left = self.data - np.einsum("ni,ni->n", columns, factors[self.voxels.copy])
         return np.concatenate([left, np.sqrt(self.stiffness) * factors[:, 1:].ravel()])
 
+    def calculated(self, parameters: Floats) -> Floats:
+        """Return S (n,) of the model with the best factors and planes."""
+        left = self.residuals(parameters)[: len(self.data)]
+        return np.asarray(self.voxels.data - left / self.weight)
+
     def slopes(self, parameters: Floats, value: Floats) -> Floats:
         """Return the derivatives (n + 3 c, p) of the residuals."""
         found = np.empty((len(value), len(parameters)))
@@ -397,12 +411,17 @@ def fit(
             models = ["chains"]
         elif not tied_oblique:
             models = ["lattice", "chains"]
-    found = []
-    for model in models:
-        problem = _Problem(voxels, axes, smearing, relative_error, model)
-        starts = [np.append(np.log(factor * problem.whole), np.zeros(m)) for factor in _STARTS]
+
+    def best(model: Model, known: Voxels, starts: list[Floats]) -> tuple[_Problem, Floats, float]:
+        problem = _Problem(known, axes, smearing, relative_error, model)
         point = min(starts, key=lambda x: float(np.sum(problem.residuals(x) ** 2)))
-        found.append((problem, *problem.best(point)))
+        return problem, *problem.best(point)
+
+    whole = _Problem(voxels, axes, smearing, relative_error, models[0]).whole
+    starts = [np.append(np.log(factor * whole), np.zeros(m)) for factor in _STARTS]
+    first = best(models[0], voxels, starts)
+    voxels = _expected(voxels, first[0].calculated(first[1]))
+    found = [best(model, voxels, [*starts, first[1]]) for model in models]
     problem, point, chi2 = min(found, key=lambda x: x[2])
     gain = float(np.sum(problem.data**2)) - chi2
     amplitude = problem.solved(point)[1][:, 0]
@@ -449,8 +468,19 @@ def fit(
         chi2=chi2,
         freedom=freedom,
         inflation=inflation,
-        calculated=voxels.data - residuals / problem.weight,
+        calculated=problem.calculated(point),
     )
+
+
+def _expected(voxels: Voxels, calculated: Floats) -> Voxels:
+    """Return voxels with the variance of calculated S; never below a tenth of the mean of a copy."""
+    starts = np.searchsorted(voxels.copy, np.arange(len(voxels.copies)))
+    number = np.bincount(voxels.copy)
+    mean = np.add.reduceat(np.abs(voxels.data), starts) / number
+    floor = np.maximum(_FLOOR * mean[voxels.copy], 1e-300)
+    variance = voxels.per_unit * np.maximum(calculated, floor) + voxels.extra
+    known = np.isfinite(variance) & (variance > 0)
+    return replace(voxels, sigma=np.where(known, np.sqrt(np.abs(variance)), voxels.sigma))
 
 
 def _widened(kappa: Interval, move: float) -> Interval:

@@ -35,7 +35,7 @@ def bragg_distance(
 def gather(
     copies: Sequence[Copy],
     grid: Grid,
-    read: Callable[[Region], tuple[Floats, Floats]],
+    read: Callable[[Region], tuple[Floats, Floats, Floats, Floats]],
     widening: Callable[[Floats], Floats],
     operations: Floats | None,
     least: float,
@@ -45,7 +45,8 @@ def gather(
     Parameters
     ----------
     read : function
-        Returns S and σ (l, k, h) of a part of the volume; NaN if not measured.
+        Returns S and σ, both NaN if not measured, and the variance for S = 1 and the rest of the
+        variance, of a part (l, k, h) of the volume; see `Voxels`.
     widening : function
         Returns the width of the resolution at hkl, relative to that of the `Smearing`.
     operations : (n, 3, 3) array or None
@@ -61,7 +62,7 @@ def gather(
     kept: list[Copy] = []
     columns: list[tuple[Floats, ...]] = []
     for copy in copies:
-        data, sigma = read(copy.region)
+        data, sigma, per_unit, extra = read(copy.region)
         good = copy.inside & np.isfinite(data) & (sigma > 0)
         if good.sum() < max(least * copy.inside.sum(), 20):
             continue
@@ -70,18 +71,18 @@ def gather(
         hkl = np.stack([h[good], k[good], l[good]], axis=1)
         number = np.full(len(hkl), len(kept))
         equal = _equal(hkl, copy.centre, operations)
-        columns.append((number, hkl - copy.centre, data[good], sigma[good], equal))
+        values = (array[good] for array in (data, sigma, per_unit, extra))
+        columns.append((number, hkl - copy.centre, *values, equal))
         kept.append(copy)
     if not kept:
         return None
-    number, distance, data, sigma, equal = (np.concatenate(x) for x in zip(*columns, strict=True))
+    number, distance, *values, equal = (np.concatenate(x) for x in zip(*columns, strict=True))
     centres = np.array([copy.centre for copy in kept])
     return Voxels(
         kept,
         number.astype(np.int64),
         distance,
-        data.astype(np.float64),
-        sigma.astype(np.float64),
+        *(array.astype(np.float64) for array in values),
         equal.astype(np.float64),
         widening(centres),
     )

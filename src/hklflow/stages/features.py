@@ -236,6 +236,22 @@ def _reader(volume: "OpenVolume") -> Callable[[Any], tuple[Any, Any]]:
     return read
 
 
+def _voxel_reader(volume: "OpenVolume") -> Callable[[Any], tuple[Any, Any, Any, Any]]:
+    import numpy as np
+
+    from hklflow import nexus
+
+    def read(region: Any) -> tuple[Any, Any, Any, Any]:
+        data, sigma = volume.group["data"][region], volume.group["data_errors"][region]
+        counts, norm = nexus.read_box(volume, region)
+        per_unit = np.divide(1.0, norm, out=np.full(norm.shape, np.nan), where=norm > 0)
+        # Read noise and a subtracted background.
+        extra = (volume.variance(region) - counts) * per_unit**2
+        return data, sigma, per_unit, extra
+
+    return read
+
+
 def _resolution(
     volume: "OpenVolume", lattice: "Lattice", cell: Any, params: Params
 ) -> "Resolution":
@@ -308,7 +324,7 @@ def _fitted(
         return feature_voxels.gather(
             copies,
             grid,
-            _reader(volumes[i]),
+            _voxel_reader(volumes[i]),
             resolutions[i].widening(lattice.metric),
             lattice.operations,
             params.min_measured,
