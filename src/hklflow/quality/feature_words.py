@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hklflow.quality.order_words import digits
+from hklflow.quality.order_words import decimals
 from hklflow.series.feature_fit import Fit, Interval
 
 _BAD = 2.0  # χ² per degree of freedom above which the line shape does not fit
@@ -44,7 +44,7 @@ def length(xi: Interval, determined: str) -> str:
     if determined == "shorter":
         return f"less than {_rounded(xi.limit[1])} Å"
     low, high = xi.value - xi.inner[0], xi.inner[1] - xi.value
-    n = digits(xi.sigma)
+    n = decimals(xi.sigma)
     if max(low, high) < 1.5 * min(low, high):
         return f"{xi.value:.{n}f} ± {xi.sigma:.{n}f} Å"
     return f"{xi.value:.{n}f} Å (68 %: {xi.inner[0]:.{n}f} to {xi.inner[1]:.{n}f} Å)"
@@ -125,7 +125,7 @@ def _of_intensity(course: Course, cold: int, warm: int, pair: str) -> list[str]:
         return []
     texts = []
     for i in (warm, cold):
-        n = digits(course.intensity_sigma[i])
+        n = decimals(course.intensity_sigma[i])
         texts.append(f"{course.intensity[i]:.{n}f} ± {course.intensity_sigma[i]:.{n}f}")
     verb = "grows" if b > a else "decreases"
     return [
@@ -143,7 +143,7 @@ def _of_position(course: Course, cold: int, warm: int, pair: str) -> list[str]:
         move = float(last.shift[i] - first.shift[i])
         error = math.hypot(float(first.shift_sigma[i]), float(last.shift_sigma[i]))
         if cold != warm and error > 0 and abs(move) > _CHANGE * error:
-            n = digits(error)
+            n = decimals(error)
             found.append(
                 f"{course.name} move by {move:.{n}f} ± {error:.{n}f} r.l.u. along {axis} on "
                 f"cooling {pair}"

@@ -12,7 +12,7 @@ _UNEVEN = 1.5  # ratio of the two sides of an interval above which both are writ
 def number(x: Interval, unit: str = "") -> str:
     """Write a number with its σ; the interval of 68 % if it is not symmetric."""
     low, high = x.value - x.inner[0], x.inner[1] - x.value
-    digits = digits(x.sigma)
+    digits = decimals(x.sigma)
     if min(low, high) > 0 and max(low, high) < _UNEVEN * min(low, high):
         return f"{x.value:.{digits}f} ± {x.sigma:.{digits}f}{unit}"
     first, last = (f"{y:.{digits}f}" for y in x.inner)
@@ -86,7 +86,7 @@ def _halved(x: tuple[float, float]) -> tuple[float, float]:
     return x[0] / 2, x[1] / 2
 
 
-def digits(sigma: float) -> int:
+def decimals(sigma: float) -> int:
     """Return the decimals for an error with one digit, or two from 10 to 19."""
     if not sigma > 0 or not math.isfinite(sigma):
         return 2
