@@ -24,8 +24,8 @@ CELL = np.array([4.8, 4.8, 7.2, 90.0, 90.0, 90.0])
 WIDTH = np.array([0.03, 0.03, 0.05])  # σ of the resolution, r.l.u.
 XI = {100.0: 40.0, 200.0: 15.0, 300.0: 8.0}  # Å
 COLUMNS = ("scan", "scale", "scale_sigma", "debye_waller")
-RODS = {"name": "rods", "shape": "rod", "point": (0.5, 0.5, 0.0), "direction": (0.0, 0.0, 1.0)}
-NONE = {"name": "nothing", "shape": "point", "point": (0.2, 0.2, 0.5)}
+RODS = {"shape": "rod", "point": (0.5, 0.5, 0.0), "direction": (0.0, 0.0, 1.0)}
+NONE = {"shape": "point", "point": (0.2, 0.2, 0.5)}
 
 
 def smeared(axis: np.ndarray, step: float, sigma: float, xi: float) -> np.ndarray:
@@ -119,7 +119,7 @@ def run(made: dict[str, Any], folder: Path, **params: Any) -> features.Outputs:
 
 @pytest.fixture(scope="module")
 def outputs(made: dict[str, Any]) -> features.Outputs:
-    return run(made, made["series"].parent, define=[RODS, NONE])
+    return run(made, made["series"].parent, define={"rods": RODS, "nothing": NONE})
 
 
 def test_correlation_lengths_of_the_rods_are_those_of_the_model(
@@ -168,27 +168,26 @@ def test_volumes_that_are_not_symmetrised_are_refused(made: dict[str, Any], tmp_
                          *estimator.intensity(volume.counts, volume.norm), {})  # fmt: skip
     nexus.write_volume(path, plain, "S(Q)")
     with pytest.raises(HklflowError, match="is not symmetrised"):
-        run(made | {"volumes": [path, *made["volumes"][1:]]}, tmp_path / "out", define=[RODS])
+        run(
+            made | {"volumes": [path, *made["volumes"][1:]]},
+            tmp_path / "out",
+            define={"rods": RODS},
+        )
 
 
 def test_one_volume_for_each_orientation(made: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(HklflowError, match="2 volumes and 3 orientations"):
-        run(made | {"volumes": made["volumes"][:-1]}, tmp_path, define=[RODS])
+        run(made | {"volumes": made["volumes"][:-1]}, tmp_path, define={"rods": RODS})
 
 
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"direction": None}, "the rod 'rods' needs a `direction`"),
-        ({"shape": "point"}, "the point 'rods' needs no `direction`"),
+        ({"direction": None}, "a rod needs a `direction`"),
+        ({"shape": "point"}, "a point needs no `direction`"),
         ({"shape": "sheet", "along": True}, "has no `along`"),
     ],
 )
 def test_impossible_definitions_are_refused(changed: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         features.Definition(**(RODS | changed))
-
-
-def test_two_features_of_one_name_are_refused() -> None:
-    with pytest.raises(ValidationError, match="two features have the name 'rods'"):
-        features.Settings(define=[RODS, RODS])

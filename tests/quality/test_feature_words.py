@@ -48,9 +48,7 @@ def test_a_limit_is_no_value() -> None:
 
 
 def test_intensity_and_position_are_said_if_they_change() -> None:
-    moved = fit(
-        interval(12, 1), shift=np.array([0.03, 0, 0]), shift_sigma=np.array([0.002, 0, 0])
-    )
+    moved = fit(interval(12, 1), shift=np.array([0.03, 0, 0]), shift_sigma=np.array([0.002, 0, 0]))
     texts = sentences(course(moved, fit(interval(12, 1)), intensity=(2.0, 1.0)))
     assert "the integrated intensity grows on cooling, from 1.00 ± 0.05 to 2.00 ± 0.05" in texts[1]
     assert "rods move by 0.030 ± 0.002 r.l.u. along h on cooling" in texts[2]

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from benchmarks import feature_truth
-from tests.truth import feature_worlds
 
 from hklflow.geometry.grid import Grid
 from hklflow.geometry.symmetry import space_group
@@ -11,6 +10,7 @@ from hklflow.series import feature_copies, feature_voxels
 from hklflow.series.feature_copies import Feature
 from hklflow.series.features import Lattice
 from hklflow.volumes.planes import metric_of
+from tests.truth import feature_worlds
 
 C_STAR = np.array([0.0, 0.0, 1.0])
 

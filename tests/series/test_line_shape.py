@@ -23,7 +23,9 @@ def averaged(function, smearing: Smearing, place: np.ndarray) -> float:
     weights = np.einsum("i,j,k->ijk", w, w, w).ravel() / w.sum() ** 3
     inner = np.stack(np.meshgrid(y, y, y, indexing="ij"), -1).reshape(-1, 3) / 2 * smearing.step
     shares = np.einsum("i,j,k->ijk", u, u, u).ravel() / 8
-    return sum(s * weights @ function(place + z + points) for z, s in zip(inner, shares, strict=True))
+    return sum(
+        s * weights @ function(place + z + points) for z, s in zip(inner, shares, strict=True)
+    )
 
 
 def mean_of_cell(function) -> float:
@@ -38,7 +40,8 @@ def mean_of_cell(function) -> float:
         # Three equal bonds in the plane make it isotropic.
         (
             HEXAGONAL,
-            {x: 0.5 / 0.06**2 for x in ((1, 0, 0), (0, 1, 0), (1, 1, 0))} | {(0, 0, 1): 2 / 0.06**2},
+            dict.fromkeys([(1, 0, 0), (0, 1, 0), (1, 1, 0)], 0.5 / 0.06**2)
+            | {(0, 0, 1): 2 / 0.06**2},
             TILTED,
         ),
         (ROD, {(1, 0, 0): 625.0, (0, 1, 0): 1 / 0.07**2}, SMEARING),

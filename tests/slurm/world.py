@@ -122,7 +122,7 @@ def write_series(folder: Path) -> None:
         "simulation": CONFIG["simulation"] | {"rotations": {}},
         "cluster": {"run": True},
         "features": {
-            "define": [{"name": "M", "shape": "point", "point": [0.5, 0, 0]}],
+            "define": {"M": {"shape": "point", "point": [0.5, 0, 0]}},
             "resolution": [0.05, 0.05, 0.05],
         },
     }

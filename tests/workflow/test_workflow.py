@@ -202,7 +202,7 @@ def test_a_changed_layer_reruns_its_scan_only(finished: Path) -> None:
 
 
 def test_features_are_fitted_only_if_they_are_defined(finished: Path) -> None:
-    defined = "features={define: [{name: M, shape: point, point: [0.5, 0, 0]}]}"
+    defined = "features={define: {M: {shape: point, point: [0.5, 0, 0]}}}"
     run = snakemake(finished, "--dry-run", "--config", defined)
     jobs = _jobs(run.stdout + run.stderr)
     assert jobs["features"] == 1

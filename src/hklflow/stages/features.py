@@ -52,8 +52,6 @@ class Outputs(stage.Outputs):
 class Definition(stage.Params):
     """A diffuse feature."""
 
-    name: str = Field(min_length=1)
-    """Name of the feature."""
     shape: Literal["point", "rod", "sheet"]
     """Shape of the feature in reciprocal space."""
     point: Hkl
@@ -74,17 +72,17 @@ class Definition(stage.Params):
         given = self.direction is not None and any(abs(x) > 1e-6 for x in self.direction)
         if given != (self.shape != "point"):
             what = "needs no" if self.shape == "point" else "needs a"
-            raise ValueError(f"the {self.shape} {self.name!r} {what} `direction`")
+            raise ValueError(f"a {self.shape} {what} `direction`")
         if self.along and self.shape != "rod":
-            raise ValueError(f"the {self.shape} {self.name!r} has no `along`; it is for rods")
+            raise ValueError(f"a {self.shape} has no `along`; it is for rods")
         return self
 
 
 class Settings(stage.Params):
     """Settings of this stage in the configuration file."""
 
-    define: list[Definition] = []
-    """Features that are fitted in all scans of the sample; empty: no feature is fitted."""
+    define: dict[str, Definition] = {}
+    """Features that are fitted in all scans of the sample, by name; empty: no feature is fitted."""
     resolution: Hkl | None = None
     """Standard deviations of the Gaussian resolution along h, k, l, in r.l.u. None: measured from
     Bragg reflections of each volume.
@@ -103,14 +101,6 @@ class Settings(stage.Params):
     """Relative error of S of each voxel besides its noise."""
     scale_error: float = Field(0.01, ge=0, le=0.5)
     """Relative standard deviation of an intensity beyond counts and the error of the scale."""
-
-    @model_validator(mode="after")
-    def _distinct(self) -> "Settings":
-        names = [feature.name for feature in self.define]
-        twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-        if twice:
-            raise ValueError(f"two features have the name {twice[0]!r}; give each its own name")
-        return self
 
 
 class Params(Settings):
@@ -200,8 +190,8 @@ def _fits(
         lattice = Lattice(metric, operations, group.crystal_system, group.centring)
         resolutions = [_resolution(volume, lattice, cell, params) for volume in volumes]
         return [
-            _fitted(feature, scans, volumes, lattice, resolutions, scales, params)
-            for feature in stage.progress(params.define, len(params.define), "features")
+            _fitted(name, scans, volumes, lattice, resolutions, scales, params)
+            for name in stage.progress(params.define, len(params.define), "features")
         ]
 
 
@@ -287,7 +277,7 @@ def _resolution(
 
 
 def _fitted(
-    definition: Definition,
+    name: str,
     scans: Sequence["Orientation"],
     volumes: Sequence["OpenVolume"],
     lattice: "Lattice",
@@ -302,8 +292,9 @@ def _fitted(
     from hklflow.series import feature_copies, feature_fit, feature_voxels
     from hklflow.series.line_shape import Smearing
 
+    definition = params.define[name]
     feature = feature_copies.Feature(
-        definition.name,
+        name,
         definition.shape,
         np.asarray(definition.point),
         None if definition.direction is None else np.asarray(definition.direction),
@@ -362,7 +353,7 @@ def _fitted(
     ]
     intensity, sigma = np.array(pairs).T / columns[:, 0]
     course = Course(
-        name=_words(definition),
+        name=_words(name, definition),
         axes=axes.names,
         temperatures=[scan.temperature or 0.0 for scan in scans],
         fits=fits,
@@ -373,7 +364,7 @@ def _fitted(
     return _Fitted(scans[0].parent, feature, axes, chosen, names, course, resolutions)
 
 
-def _words(definition: Definition) -> str:
+def _words(name: str, definition: Definition) -> str:
     """Return a feature in words, such as "rods along [0 0 1] at (1/2, 1/2, 0)"."""
     from hklflow.quality.remedies import vector_text
 
@@ -382,7 +373,7 @@ def _words(definition: Definition) -> str:
         vector = " ".join(f"{x:g}" for x in definition.direction)
         along = f" along [{vector}]" if definition.shape == "rod" else f" normal to [{vector}]"
     place = vector_text(definition.point)
-    return f"{definition.name}, {definition.shape}s{along} at {place}"
+    return f"{name}, {definition.shape}s{along} at {place}"
 
 
 def _write_table(path: Path, fits: Sequence[_Fitted]) -> None:

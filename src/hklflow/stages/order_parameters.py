@@ -106,8 +106,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     from hklflow import plots
     from hklflow.quality.order_words import sentence
-    from hklflow.stage import series_scales
     from hklflow.quality.remedies import vector_text
+    from hklflow.stage import series_scales
 
     scans = [stage.read_orientation(path) for path in inputs.orientations]
     _require_volumes(inputs, scans)
