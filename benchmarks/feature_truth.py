@@ -39,9 +39,9 @@ def feature_of(series: worlds.Series) -> feature_copies.Feature:
 
 
 def per_unit(data: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """Return 1/norm: σ²/S where there are 20 counts, and around such voxels."""
+    """Return 1/norm: σ²/S where there are 60 counts, and around such voxels."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        known = np.isfinite(data) & (data**2 >= 19.5 * sigma**2)
+        known = np.isfinite(data) & (data**2 >= 60 * sigma**2)
         norm = np.where(known, data / sigma**2, 0.0)
         near = [ndimage.uniform_filter(x, 21) for x in (norm, known.astype(float))]
         return np.where(known, 1 / norm, np.where(near[1] > 1e-9, near[1] / near[0], np.nan))
@@ -129,20 +129,20 @@ def main() -> None:
                     true = float(truth.xi[axis])
                     d = 2 * np.pi / along.length[along.first_of(number)]
                     res = series.info["res_sigma"][axis] * 2 * np.pi / d
-                    row = dict(
-                        kind=kind,
-                        seed=seed,
-                        t=t,
-                        true=true,
-                        xi=xi,
-                        d=d,
-                        res=res,
-                        fit=fit,
-                        determined=fit.determined[number],
-                        model=series.info["model"],
-                        counts=series.info["counts_at_maximum"],
-                        pattern=series.info["pattern"],
-                    )
+                    row = {
+                        "kind": kind,
+                        "seed": seed,
+                        "t": t,
+                        "true": true,
+                        "xi": xi,
+                        "d": d,
+                        "res": res,
+                        "fit": fit,
+                        "determined": fit.determined[number],
+                        "model": series.info["model"],
+                        "counts": series.info["counts_at_maximum"],
+                        "pattern": series.info["pattern"],
+                    }
                     rows.append(row)
                     if verbose:
                         print(

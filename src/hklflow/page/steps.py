@@ -340,7 +340,7 @@ SERIES = (
     Product("series", "Cell, mosaic width and scale.", "Against temperature"),
     Product(
         "features",
-        "Correlation lengths and intensity of each diffuse feature; triangles are one-sided limits.",
+        "Correlation lengths and intensity of each diffuse feature; triangles are limits.",
         "Diffuse features",
     ),
     Product("order", "Reflections of each propagation vector, with the fit.", "Order parameters"),

@@ -1,8 +1,8 @@
 """Copies of a diffuse feature in a volume: images by the Laue group, and lattice translations.
 
 A feature is a point, a rod or a sheet. Rods and sheets are cut into copies of half a period, each
-with an intensity of its own. Each voxel belongs to the nearest copy; voxels near Bragg reflections belong
-to none.
+with an intensity of its own. Each voxel belongs to the nearest copy; voxels near Bragg reflections
+belong to none.
 """
 
 import itertools

@@ -473,7 +473,7 @@ def fit(
 
 
 def _expected(voxels: Voxels, calculated: Floats) -> Voxels:
-    """Return voxels with the variance of calculated S; never below a tenth of the mean of a copy."""
+    """Return voxels with the variance of calculated S, at least of a tenth of the mean S."""
     starts = np.searchsorted(voxels.copy, np.arange(len(voxels.copies)))
     number = np.bincount(voxels.copy)
     mean = np.add.reduceat(np.abs(voxels.data), starts) / number

@@ -4,8 +4,8 @@ Two models have correlation lengths ξ = 1/κ along the axes i of the reciprocal
 distance Δ in hkl from the centre of the feature:
 
 * "lattice": Ornstein and Zernike on a lattice,
-  :math:`f = 1 / (1 + \sum_n J_n \sin^2(π\,n·Δ) / π^2)`. The vectors *n* of the direct lattice and the
-  numbers :math:`J_n ≥ 0` are those of Selling's reduction (J. reine angew. Math. 77, 143, 1874) of
+  :math:`f = 1 / (1 + \sum_n J_n \sin^2(π\,n·Δ) / π^2)`. The vectors *n* of the direct lattice and
+  the numbers :math:`J_n ≥ 0` are those of Selling's reduction (J. reine angew. Math. 77, 143) of
   the form :math:`Δ^T K Δ = \sum_n J_n (n·Δ)^2`, which is :math:`|\sum_i a^*_i Δ_i / κ_i|^2`. For an
   orthogonal lattice :math:`f = 1 / (1 + \sum_i 4 \sin^2(πΔ_i) / (2πκ_i)^2)` with κ in r.l.u.
 * "chains": the product of Markov chains,

@@ -81,7 +81,7 @@ class Definition(stage.Params):
 class Settings(stage.Params):
     """Settings of this stage in the configuration file."""
 
-    define: dict[str, Definition] = {}
+    define: dict[str, Definition] = Field(default_factory=dict)
     """Features that are fitted in all scans of the sample, by name; empty: no feature is fitted."""
     resolution: Hkl | None = None
     """Standard deviations of the Gaussian resolution along h, k, l, in r.l.u. None: measured from
@@ -92,8 +92,8 @@ class Settings(stage.Params):
     reflections.
     """
     copies: int = Field(30, ge=1, le=500)
-    """Largest number of independent copies of a feature that are fitted: those that are strongest in
-    the sum over all scans.
+    """Largest number of independent copies of a feature that are fitted: the strongest ones in the
+    sum over all scans.
     """
     min_measured: float = Field(0.5, gt=0, le=1)
     """Smallest measured fraction of the window of a copy that is used."""

@@ -38,7 +38,7 @@ class Inputs(stage.Inputs):
     """Table of the temperature series."""
     findings: Path
     """Findings of the temperature series."""
-    features: list[Path] = []
+    features: list[Path] = Field(default_factory=list)
     """Results of the diffuse features, for the statement; empty if none are defined."""
 
 
