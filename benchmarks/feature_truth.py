@@ -94,7 +94,7 @@ def fitted(
     best = {centre for centre, _ in strength.most_common(MOST)}
     chosen = [copy for copy in copies if tuple(copy.centre) in best]
     return along, {
-        t: feature_fit.fit(voxels(t, chosen), along, smearing, RELATIVE_ERROR, 0.0)
+        t: feature_fit.fit(voxels(t, chosen), along, smearing, RELATIVE_ERROR, 0.0, len(strength))
         for t in temperatures
     }
 

@@ -388,6 +388,7 @@ def fit(
     smearing: Smearing,
     relative_error: float,
     resolution_error: float,
+    searched: int,
 ) -> Fit:
     """Fit one feature in one volume.
 
@@ -401,6 +402,8 @@ def fit(
         Relative error of S of each voxel besides its noise.
     resolution_error : float
         Relative error of the width of the resolution; it widens the intervals.
+    searched : int
+        Number of copies of which those of the voxels are the strongest.
     """
     n, m = len(axes.names), axes.shifts.shape[1]
     models: list[Model] = ["lattice"]
@@ -437,7 +440,9 @@ def fit(
     inflation = _inflation(voxels, residuals, smearing.step, freedom)
     covariance = _covariance(problem, point, inflation)
     intensity, intensity_sigma = _intensity(problem, point, covariance, inflation)
-    chance = len(voxels.copies) + 4 * np.sqrt(2 * len(voxels.copies))
+    # The strongest of many copies without a feature take away some χ² by chance.
+    chosen = len(voxels.copies)
+    chance = chosen * (1 + 2 * np.log(max(searched / chosen, 1.0))) + 4 * np.sqrt(2 * chosen)
     seen = bool(gain / inflation > _SEEN + chance and intensity > 0)
     near = [x for x in final if (x[2] - chi2) / inflation < _OUTER]
     kappa = [_profile(near, chi2, i, inflation) for i in range(n)] if seen else []

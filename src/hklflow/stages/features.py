@@ -343,7 +343,8 @@ def _fitted(
                 axes,
                 smearings[i],
                 params.relative_error,
-                np.hypot(resolutions[i].error, params.resolution_error),
+                float(np.hypot(resolutions[i].error, params.resolution_error)),
+                len(whole),
             )
         )
     columns = np.array([scales[scan.scan] for scan in scans])
