@@ -374,21 +374,12 @@ def _groups(voxels: Voxels, step: Floats) -> list[_Group]:
     return groups
 
 
-def gains(voxels: Voxels, axes: Axes, smearing: Smearing, relative_error: float) -> Floats:
-    """Return the χ² (c,) that a feature as wide as resolution and voxel takes away at each copy."""
-    problem = _Problem(voxels, axes, smearing, relative_error, "lattice")
-    start = np.append(np.log(problem.whole), np.zeros(axes.shifts.shape[1]))
-    _, factors, covariance = problem.solved(start)
-    return np.asarray(np.sign(factors[:, 0]) * factors[:, 0] ** 2 / covariance[:, 0, 0])
-
-
 def fit(
     voxels: Voxels,
     axes: Axes,
     smearing: Smearing,
     relative_error: float,
     resolution_error: float,
-    searched: int,
 ) -> Fit:
     """Fit one feature in one volume.
 
@@ -402,8 +393,6 @@ def fit(
         Relative error of S of each voxel besides its noise.
     resolution_error : float
         Relative error of the width of the resolution; it widens the intervals.
-    searched : int
-        Number of copies of which those of the voxels are the strongest.
     """
     n, m = len(axes.names), axes.shifts.shape[1]
     models: list[Model] = ["lattice"]
@@ -440,9 +429,7 @@ def fit(
     inflation = _inflation(voxels, residuals, smearing.step, freedom)
     covariance = _covariance(problem, point, inflation)
     intensity, intensity_sigma = _intensity(problem, point, covariance, inflation)
-    # The strongest of many copies without a feature take away some χ² by chance.
-    chosen = len(voxels.copies)
-    chance = chosen * (1 + 2 * np.log(max(searched / chosen, 1.0))) + 4 * np.sqrt(2 * chosen)
+    chance = len(voxels.copies) + 4 * np.sqrt(2 * len(voxels.copies))
     seen = bool(gain / inflation > _SEEN + chance and intensity > 0)
     near = [x for x in final if (x[2] - chi2) / inflation < _OUTER]
     kappa = [_profile(near, chi2, i, inflation) for i in range(n)] if seen else []

@@ -107,3 +107,13 @@ def distinct(copies: Sequence[Copy], operations: Floats) -> list[Copy]:
     for copy in copies:
         found.setdefault(round(float(np.max(operations @ copy.centre @ key)), 5), copy)
     return list(found.values())
+
+
+def spread(copies: Sequence[Copy], most: int) -> list[Copy]:
+    """Return at most ``most`` copies, evenly from small hkl on.
+
+    Copies are not chosen by their strength: noise that looks like the feature would be chosen too.
+    """
+    if len(copies) <= most:
+        return list(copies)
+    return [copies[i] for i in np.linspace(0, len(copies) - 1, most).astype(int)]

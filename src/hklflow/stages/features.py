@@ -91,10 +91,8 @@ class Settings(stage.Params):
     """Relative standard deviation of the width of the resolution, besides its scatter between
     reflections.
     """
-    copies: int = Field(30, ge=1, le=500)
-    """Largest number of independent copies of a feature that are fitted: the strongest ones in the
-    sum over all scans.
-    """
+    copies: int = Field(60, ge=1, le=500)
+    """Largest number of independent copies of a feature that are fitted, evenly spread over hkl."""
     min_measured: float = Field(0.5, gt=0, le=1)
     """Smallest measured fraction of the window of a copy that is used."""
     relative_error: float = Field(0.02, ge=0, le=0.5)
@@ -321,17 +319,11 @@ def _fitted(
             params.min_measured,
         )
 
-    gains: dict[Hkl, list[float]] = {}
-    for i in range(len(volumes)):
-        found = voxels(i, independent)
-        if found is not None:
-            values = feature_fit.gains(found, axes, smearings[i], params.relative_error)
-            for copy, gain in zip(found.copies, values, strict=True):
-                gains.setdefault(copy.key, []).append(float(gain))
     # Copies that all scans measured; otherwise mean intensities could not be compared.
-    whole = {key: sum(x) for key, x in gains.items() if len(x) == len(volumes)}
-    best = sorted(whole, key=lambda x: -whole[x])[: params.copies]
-    chosen = [copy for copy in independent if copy.key in best]
+    measured = [voxels(i, independent) for i in range(len(volumes))]
+    keys = [set() if x is None else {copy.key for copy in x.copies} for x in measured]
+    whole = set.intersection(*keys)
+    chosen = feature_voxels.spread([x for x in independent if x.key in whole], params.copies)
     fits: list[Fit | None] = []
     for i in range(len(volumes)):
         found = voxels(i, chosen)
@@ -344,7 +336,6 @@ def _fitted(
                 smearings[i],
                 params.relative_error,
                 float(np.hypot(resolutions[i].error, params.resolution_error)),
-                len(whole),
             )
         )
     columns = np.array([scales[scan.scan] for scan in scans])
