@@ -2,13 +2,12 @@ r"""Correlation lengths of a diffuse feature, from the voxels of all its copies 
 
 The model of a voxel of copy *c*, at Δ from its centre, is
 
-.. math:: S = (A_c + a_c · Δ) \sum_{arms} f(Δ - Δ_{arm} - s; κ) / <f> + b_c + g_c · Δ
+.. math:: S = A_c \sum_{arms} f(Δ - Δ_{arm} - s; κ) / <f> + b_c + g_c · Δ
 
 with the line shape *f* of `series.line_shape`. κ (1/Å) along the axes and the shift *s* are common
-to all copies. Intensity, its gradient (form and structure factors change within a window),
-background and its gradient belong to the copy, and are eliminated (variable projection). The
-gradient of the intensity has a Gaussian prior of twice the rms intensity per r.l.u. <f> is the mean
-over the cell of the reciprocal lattice: A is the integral of the feature over this cell.
+to all copies; intensity, background and its gradient belong to the copy, and are eliminated
+(variable projection). <f> is the mean over the cell of the reciprocal lattice: A is the integral of
+the feature over this cell.
 
 Intervals are those of the profile likelihood, with all other parameters and the kind of line shape
 fitted: a symmetric error bar is wrong where κ is much smaller than the resolution. ξ = 1/κ.
@@ -43,9 +42,7 @@ _LEAST = 0.02  # smallest κ that is tried, in σ of the resolution
 _MOST = 0.5  # largest κ that is tried, in periods of the reciprocal lattice
 _STARTS = (0.3, 1.0, 3.0, 9.0)  # κ of which the best starts the fit, in σ of resolution and voxel
 _SEEN = 16.0  # smallest χ² that a feature takes away, besides chance
-_SLOPE = 2.0  # standard deviation of the gradient of the intensity, in rms intensities per r.l.u.
 _CORRELATED = 3.0  # correlation that is not chance, in standard deviations
-_FIXED = 1e30
 _MOVE = 2e-3  # of ln κ, and r.l.u., for derivatives
 _FARTHEST = 0.15  # largest shift, r.l.u.
 _FLOOR = 0.1
@@ -203,7 +200,6 @@ class _Problem:
         self.oblique = bool(np.abs(form - np.diag(np.diag(form))).max() > 1e-9 * np.abs(form).max())
         self.planes = self._planes()
         self.data = self._apart((voxels.data * self.weight)[:, None])[:, 0]
-        self.stiffness = _FIXED  # 1/τ² of the gradients of the intensity
         first = [axes.first_of(i) for i in range(len(axes.names))]
         vectors = np.linalg.pinv(axes.columns.T)  # hkl of a unit along each axis
         scale = axes.length / np.linalg.norm(vectors, axis=0)
@@ -271,31 +267,22 @@ class _Problem:
         return line_shape.chains(self.axes.spacings(kappa)[order], smearing)
 
     def solved(self, parameters: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return the weighted columns (n, 4), best factors (c, 4) and their covariances."""
-        shape = self.shape(parameters) * self.weight
-        columns = self._apart(np.column_stack([shape, shape[:, None] * self.voxels.distance]))
-        normal = np.empty((len(self.starts), 4, 4))
-        for i in range(4):
-            normal[:, i] = self._sum(columns * columns[:, [i]])
-        normal[:, [1, 2, 3], [1, 2, 3]] += self.stiffness
-        normal[:, 0, 0] += 1e-12 * normal[:, 0, 0].max() + 1e-300
-        covariance = np.linalg.inv(normal)
-        factors = np.einsum("cij,cj->ci", covariance, self._sum(columns * self.data[:, None]))
-        return columns, factors, np.asarray(covariance, dtype=np.float64)
+        """Return weighted shape (n,) without planes, and intensities (c,) with their variances."""
+        shape = self._apart((self.shape(parameters) * self.weight)[:, None])[:, 0]
+        size = np.maximum(self._sum(shape**2), 1e-300)
+        return shape, self._sum(shape * self.data) / size, 1 / size
 
     def residuals(self, parameters: Floats) -> Floats:
-        """Return residuals (n + 3 c,), whose squares add to χ² and the prior's part."""
-        columns, factors, _ = self.solved(parameters)
-        left = self.data - np.einsum("ni,ni->n", columns, factors[self.voxels.copy])
-        return np.concatenate([left, np.sqrt(self.stiffness) * factors[:, 1:].ravel()])
+        """Return residuals (n,), whose squares add to χ²."""
+        shape, intensity, _ = self.solved(parameters)
+        return np.asarray(self.data - intensity[self.voxels.copy] * shape)
 
     def calculated(self, parameters: Floats) -> Floats:
         """Return S (n,) of the model with the best factors and planes."""
-        left = self.residuals(parameters)[: len(self.data)]
-        return np.asarray(self.voxels.data - left / self.weight)
+        return np.asarray(self.voxels.data - self.residuals(parameters) / self.weight)
 
     def slopes(self, parameters: Floats, value: Floats) -> Floats:
-        """Return the derivatives (n + 3 c, p) of the residuals."""
+        """Return the derivatives (n, p) of the residuals."""
         found = np.empty((len(value), len(parameters)))
         for i in range(len(parameters)):
             move = np.zeros(len(parameters))
@@ -416,32 +403,24 @@ def fit(
     found = [best(model, voxels, [*starts, first[1]]) for model in models]
     problem, point, chi2 = min(found, key=lambda x: x[2])
     gain = float(np.sum(problem.data**2)) - chi2
-    amplitude = problem.solved(point)[1][:, 0]
-    stiffness = 1 / (_SLOPE**2 * float(np.mean(amplitude**2)))
-    final = []
-    for problem, point, _ in found:
-        problem.stiffness = stiffness
-        final.append((problem, *problem.best(point)))
-    problem, point, chi2 = min(final, key=lambda x: x[2])
-    residuals = problem.residuals(point)[: len(voxels.data)]
+    residuals = problem.residuals(point)
     independent = float(np.sum(1 / voxels.equal))
-    freedom = max(independent - 6 * len(voxels.copies) - n - m, 1.0)
+    freedom = max(independent - 5 * len(voxels.copies) - n - m, 1.0)
     inflation = _inflation(voxels, residuals, smearing.step, freedom)
     covariance = _covariance(problem, point, inflation)
     intensity, intensity_sigma = _intensity(problem, point, covariance, inflation)
     chance = len(voxels.copies) + 4 * np.sqrt(2 * len(voxels.copies))
     seen = bool(gain / inflation > _SEEN + chance and intensity > 0)
-    near = [x for x in final if (x[2] - chi2) / inflation < _OUTER]
+    near = [x for x in found if (x[2] - chi2) / inflation < _OUTER]
     kappa = [_profile(near, chi2, i, inflation) for i in range(n)] if seen else []
     if seen and resolution_error > 0:
         wider = replace(smearing, covariance=smearing.covariance * (1 + resolution_error) ** 2)
         other = _Problem(voxels, axes, wider, relative_error, problem.model)
-        other.stiffness = stiffness
         moves = other.best(point, most=4)[0][:n] - point[:n]
         kappa = [_widened(x, float(move)) for x, move in zip(kappa, moves, strict=True)]
         covariance[:n, :n] += np.outer(moves, moves)
     moved_var = axes.shifts @ covariance[n:, n:] @ axes.shifts.T
-    rise = [(x[2] - chi2) / inflation for x in final if x[0] is not problem]
+    rise = [(x[2] - chi2) / inflation for x in found if x[0] is not problem]
     return Fit(
         seen=seen,
         gain=gain / inflation,
@@ -449,7 +428,7 @@ def fit(
         other=min(rise, default=np.inf),
         intensity=intensity,
         intensity_sigma=intensity_sigma,
-        amplitude=problem.solved(point)[1][:, 0],
+        amplitude=problem.solved(point)[1],
         xi=tuple(x.inverse() for x in kappa),
         covariance=covariance[:n, :n],
         determined=tuple(
@@ -539,8 +518,8 @@ def _intensity(
     """Return the mean intensity of the copies and its standard deviation."""
 
     def mean(at: Floats) -> tuple[float, float]:
-        _, factors, own = problem.solved(at)
-        return float(factors[:, 0].mean()), float(own[:, 0, 0].sum()) / len(own) ** 2
+        _, each, variance = problem.solved(at)
+        return float(each.mean()), float(variance.sum()) / len(each) ** 2
 
     value, var = mean(point)
     slope = np.zeros(len(point))
