@@ -76,15 +76,19 @@ def gather(
         kept.append(copy)
     if not kept:
         return None
-    number, distance, *values, equal = (np.concatenate(x) for x in zip(*columns, strict=True))
-    centres = np.array([copy.centre for copy in kept])
+    number, distance, data, sigma, per_unit, extra, equal = (
+        np.concatenate(column).astype(np.float64) for column in zip(*columns, strict=True)
+    )
     return Voxels(
-        kept,
-        number.astype(np.int64),
-        distance,
-        *(array.astype(np.float64) for array in values),
-        equal.astype(np.float64),
-        widening(centres),
+        copies=kept,
+        copy=number.astype(np.int64),
+        distance=distance,
+        data=data,
+        sigma=sigma,
+        per_unit=per_unit,
+        extra=extra,
+        equal=equal,
+        widening=widening(np.array([copy.centre for copy in kept])),
     )
 
 
