@@ -64,7 +64,7 @@ class Definition(stage.Params):
     """True: a rod may condense: it also has a width along itself, with the maximum at ``point``."""
     width: float = Field(0.25, gt=0, le=0.5)
     """Half-width of the fitted windows around the feature along h, k, l, in r.l.u. Along the
-    directions in which the feature is flat, windows are one period long.
+    directions in which the feature is flat, windows are half a period long.
     """
 
     @model_validator(mode="after")
