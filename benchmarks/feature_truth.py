@@ -2,10 +2,10 @@
 
 python -m benchmarks.feature_truth [develop|held] [SERIES] [KIND ...]
 
-`develop` has even seeds, with which the fit was chosen, `held` odd seeds from 9 on (1 to 5 were seen). Of
-each series of `tests.truth.feature_worlds` the coldest and hottest volumes are fitted, with all
-voxels of the volume and the resolution of the world (``σ(0) (1 + growth (Q/Q_max)²)``). A pull
-is (ln ξ - ln truth)/σ with half the interval of 68 % as σ.
+`develop` has even seeds, with which the fit was chosen, `held` odd seeds from 9 on (1 to 5 were
+seen). Of each series of `tests.truth.feature_worlds` the coldest and hottest volumes are fitted,
+with all voxels of the volume and the resolution of the world (``σ(0) (1 + growth (Q/Q_max)²)``). A
+pull is (ln ξ - ln truth)/σ with half the interval of 68 % as σ.
 """
 
 import sys
