@@ -780,6 +780,16 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "add_transforms": [{}],
     "accept": [{}, {"on_failure": "warn", "min_z": 7, "max_expansion": 1e-6}],
     "temperature_series": [{}],
+    "features": [
+        {},
+        {
+            "define": {
+                ODD: {"shape": "rod", "point": (0.5, 0.5, 0), "direction": (0, 0, 1)},
+                "p": {"shape": "point", "point": (-0.5, 0, 1e-3), "width": 0.2},
+            },
+            "resolution": (0.01, 0.02, 0.03),
+        },
+    ],
     "order_parameters": [{}, {"vectors": [(0.5, 0, -0.25)], "temperature_sigma": 0.3}],
     "stack": [
         {},

@@ -36,6 +36,7 @@ SHARED = {
             "cluster",
             "temperature_series",
             "order_parameters",
+            "features",
             "bragg_series",
         ),
         "merge_crystals",

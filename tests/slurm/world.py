@@ -115,12 +115,16 @@ def write_stills(folder: Path) -> None:
 
 
 def write_series(folder: Path) -> None:
-    """Write an experiment of five temperatures, whose voxels are clustered."""
+    """Write an experiment of five temperatures, with clusters of voxels and a diffuse feature."""
     settings = {
         "binning": 2,
         "refine_parent": {"grid_step": [0.1, 0.1, 0.1], "grid_limits": [2.0, 2.0, 2.0]},
         "simulation": CONFIG["simulation"] | {"rotations": {}},
         "cluster": {"run": True},
+        "features": {
+            "define": {"M": {"shape": "point", "point": [0.5, 0, 0]}},
+            "resolution": [0.05, 0.05, 0.05],
+        },
     }
     table = (SERIES.format(scan=f"{t}K", temperature=t) for t in range(300, 50, -50))
     _write(folder, CONFIG | settings, SAMPLES, "".join(table))
@@ -140,11 +144,11 @@ def experiment(folder: Path) -> Experiment:
 
 def jobs(folder: Path) -> list[Job]:
     """Return the jobs to be run; of the strip's rotation the corrected frames, of a series the
-    clusters alone.
+    clusters and features alone.
     """
     every = Plan(experiment(folder)).jobs
     if clusters := [job for job in every if job.rule == "cluster"]:
-        return clusters[:1]
+        return [clusters[0], *(job for job in every if job.rule == "features")]
     if (folder / "raw/strip").exists():
         return [job for job in every if job.column == "constants" or job.rule == "correct_frames"]
     return every

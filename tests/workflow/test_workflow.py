@@ -201,6 +201,15 @@ def test_a_changed_layer_reruns_its_scan_only(finished: Path) -> None:
     assert "merge the rotations of hexa 300K" not in told
 
 
+def test_features_are_fitted_only_if_they_are_defined(finished: Path) -> None:
+    defined = "features={define: {M: {shape: point, point: [0.5, 0, 0]}}}"
+    run = snakemake(finished, "--dry-run", "--config", defined)
+    jobs = _jobs(run.stdout + run.stderr)
+    assert jobs["features"] == 1
+    assert jobs["order_parameters"] == 1  # writes the findings
+    assert "transform" not in jobs
+
+
 def test_a_misspelt_key_is_told_before_the_dag_exists(tmp_path: Path) -> None:
     wrong = copy.deepcopy(CONFIG)
     wrong["find_peaks"] = {"thresold": 40}

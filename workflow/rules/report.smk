@@ -20,9 +20,28 @@ rule temperature_series:
         table.command("temperature_series")
 
 
+rule features:
+    input:
+        **reads("features", "volumes", "orientations", "series"),
+    output:
+        **writes("features", "table", "picture", "results"),
+    log:
+        table.log("features"),
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources_of("features"),
+    params:
+        **params_of("features"),
+    message:
+        "diffuse features of {wildcards.sample}"
+    shell:
+        table.command("features")
+
+
 rule order_parameters:
     input:
-        **reads("order_parameters", "volumes", "orientations", "series", "findings"),
+        **reads("order_parameters", "volumes", "orientations", "series", "findings", "features"),
     output:
         **writes("order_parameters", "table", "picture", "orders", "statement"),
     log:

@@ -95,6 +95,8 @@ COSTS: Mapping[str, Cost] = {
     "scan_file": Cost(),
     "temperature_series": Cost(260, seconds=5),
     "order_parameters": Cost(300, seconds=30),
+    # Each feature takes seconds per scan; twenty scans of three features are assumed.
+    "features": Cost(400, seconds=400),
     "stack": Cost(300, seconds=5),
     "cluster": Cost(600, per_mvoxel=25, seconds=30, voxel_rate=0.5),
     "stack_pdf": Cost(400, per_mvoxel=2, seconds=5, voxel_rate=1.9),

@@ -28,6 +28,7 @@ import hklflow.stages.bragg_series
 import hklflow.stages.cluster
 import hklflow.stages.converge
 import hklflow.stages.difference
+import hklflow.stages.features
 import hklflow.stages.fill
 import hklflow.stages.find_peaks
 import hklflow.stages.frame_scale
@@ -313,6 +314,8 @@ class Config(_Section):
     order_parameters: stages.order_parameters.Settings = stages.order_parameters.Settings()
     """Order parameters of propagation vectors against temperature, and the findings of the sample.
     """
+    features: stages.features.Settings = stages.features.Settings()
+    """Diffuse features against temperature: intensity, position and correlation lengths."""
     stack: stages.stack.Settings = stages.stack.Settings()
     """Merged volumes against temperature, and chosen reflections."""
     stack_pdf: stages.stack_pdf.Settings = stages.stack_pdf.Settings()

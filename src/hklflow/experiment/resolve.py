@@ -50,6 +50,7 @@ PER_SAMPLE = (
     *PER_SCAN,
     "temperature_series",
     "order_parameters",
+    "features",
     "stack",
     "stack_pdf",
     "cluster",

@@ -280,9 +280,15 @@ def of_scans(name: str) -> Source:
     return Source(products)
 
 
-def of_series(name: str) -> Source:
+def of_series(name: str, when: "Callable[[Jobs, Wildcards], bool] | None" = None) -> Source:
     """Return the input file: a product of the job's sample against temperature."""
-    return Source(lambda plan, at: [plan.paths.series(name).format(**at)])
+
+    def products(plan: Jobs, at: Wildcards) -> list[str]:
+        if when is not None and not when(plan, at):
+            return []
+        return [plan.paths.series(name).format(**at)]
+
+    return Source(products)
 
 
 def of_scans_rotations(name: str) -> Source:

@@ -155,6 +155,15 @@ def _clusters(plan: Jobs, at: Wildcards) -> Iterable[Wildcards]:
     return _pdf_kinds(plan, at) if wished else ()
 
 
+def _has_features(plan: Jobs, at: Wildcards) -> bool:
+    """Return True if diffuse features are defined for the sample of the job."""
+    return bool(plan.experiment.settings(at["sample"], None).features.define)
+
+
+def _features(plan: Jobs, at: Wildcards) -> Iterable[Wildcards]:
+    return ({},) if _has_features(plan, at) else ()
+
+
 def _model_mask(plan: Jobs, at: Wildcards) -> bool:
     """Return True if the 3-D mask of the job contains the Bragg reflections of the model."""
     return plan.experiment.settings(at["sample"], at["scan"]).mask_3d.model
@@ -896,6 +905,25 @@ _TOGETHER = (
         params=section("temperature_series"),
     ),
     Step(
+        "features",
+        SAMPLE,
+        "stacks",
+        reads={
+            "volumes": of_scans("symm_transform.nxs"),
+            "orientations": of_scans("orientation.json"),
+            "series": of_series("series.tsv"),
+        },
+        writes={
+            "table": picture(
+                "features.tsv", _OVERVIEW, "{sample}: diffuse features (table)", "features"
+            ),
+            "picture": picture("features.png", _OVERVIEW, "{sample}: diffuse features", "features"),
+            "results": figures("features.json"),
+        },
+        params=section("features"),
+        runs=_features,
+    ),
+    Step(
         "order_parameters",
         SAMPLE,
         "stacks",
@@ -904,6 +932,7 @@ _TOGETHER = (
             "orientations": of_scans("orientation.json"),
             "series": of_series("series.tsv"),
             "findings": of_series("findings.json"),
+            "features": of_series("features.json", when=_has_features),
         },
         writes={
             "table": picture(

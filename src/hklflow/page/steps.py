@@ -338,6 +338,11 @@ STEPS = (
 
 SERIES = (
     Product("series", "Cell, mosaic width and scale.", "Against temperature"),
+    Product(
+        "features",
+        "Correlation lengths and intensity of each diffuse feature; triangles are limits.",
+        "Diffuse features",
+    ),
     Product("order", "Reflections of each propagation vector, with the fit.", "Order parameters"),
     Product(
         "intensities",

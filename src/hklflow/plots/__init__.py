@@ -14,6 +14,7 @@ from hklflow.plots.detector import (
     peaks,
     pixel_mask,
 )
+from hklflow.plots.features import diffuse_features
 from hklflow.plots.geometry import powder, residuals
 from hklflow.plots.order import order_parameters
 from hklflow.plots.refined_scale import refined_scale
@@ -27,6 +28,7 @@ __all__ = [
     "comparison",
     "coverage",
     "detector_image",
+    "diffuse_features",
     "frame_mask",
     "frame_scale",
     "frame_statistics",

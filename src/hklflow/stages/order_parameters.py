@@ -22,12 +22,11 @@ if TYPE_CHECKING:
     from hklflow.nexus import OpenVolume
     from hklflow.orientation.product import Orientation
 
-VERSION = 3
+VERSION = 4
 
 Hkl = tuple[float, float, float]
 
 _ALIKE = 0.04  # vectors at a smaller distance are the same vector
-_UNKNOWN_SCALE = 0.1  # relative error of a scan without a scale to its parent
 
 
 class Inputs(stage.Inputs):
@@ -39,6 +38,8 @@ class Inputs(stage.Inputs):
     """Table of the temperature series."""
     findings: Path
     """Findings of the temperature series."""
+    features: list[Path] = Field(default_factory=list)
+    """Results of the diffuse features, for the statement; empty if none are defined."""
 
 
 class Outputs(stage.Outputs):
@@ -106,10 +107,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow import plots
     from hklflow.quality.order_words import sentence
     from hklflow.quality.remedies import vector_text
+    from hklflow.stage import series_scales
 
     scans = [stage.read_orientation(path) for path in inputs.orientations]
     _require_volumes(inputs, scans)
-    scales = _scales(inputs.series)
+    scales = series_scales.scales(inputs.series)
     fits: list[_Fitted] = []
     notes: list[str] = []
     for parent in dict.fromkeys(scan.parent for scan in scans):
@@ -145,6 +147,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         for i, fit in enumerate(fits)
     ]
     shown += [(text, f"hklflow show {orders}") for text in notes]
+    for path in inputs.features:
+        rows = stage.read_json(path)["findings"]
+        shown += [(row["sentence"], row["command"]) for row in rows]
     together = [*shown, *((text, cell) for text in earlier)]
     stage.write_json(
         outputs.orders,
@@ -169,28 +174,6 @@ def _require_volumes(inputs: Inputs, scans: Sequence["Orientation"]) -> None:
         )
 
 
-def _scales(path: Path) -> dict[str, tuple[float, float, float]]:
-    """Return scale to the parent, its relative error, and ΔB of each scan."""
-    import csv
-
-    from hklflow.base.errors import HklflowError
-
-    scales = {}
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file, delimiter="\t"):
-                scale, sigma, b = (float(row[x]) for x in ("scale", "scale_sigma", "debye_waller"))
-                known = scale == scale
-                scales[row["scan"]] = (
-                    (scale, sigma / scale, b) if known else (1.0, _UNKNOWN_SCALE, 0.0)
-                )
-    except (UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        raise HklflowError(
-            f"{path} is not a table of a temperature series ({error}); delete it and run snakemake"
-        ) from error
-    return scales
-
-
 def _fits(
     scans: Sequence["Orientation"],
     files: Sequence[Path],
@@ -202,6 +185,7 @@ def _fits(
     from hklflow.bragg import order_parameter
     from hklflow.nexus.stack import in_order
     from hklflow.quality.remedies import vector_text
+    from hklflow.stage.series_scales import UNKNOWN
 
     vectors = _vectors(scans, params)
     if not vectors:
@@ -216,10 +200,10 @@ def _fits(
         ]
     members = in_order(files, names, [scan.temperature for scan in scans])
     fits, notes = [], []
-    if unknown := [name for name in names if scales[name][1] == _UNKNOWN_SCALE]:
+    if unknown := [name for name in names if scales[name][1] == UNKNOWN]:
         notes.append(
             f"the scale of {', '.join(unknown)} to the parent {parent} is not known: 1 with an "
-            f"error of {_UNKNOWN_SCALE:.0%} is used for the order parameters"
+            f"error of {UNKNOWN:.0%} is used for the order parameters"
         )
     with nexus.open_members(members) as volumes:
         for vector, origin in vectors.items():
