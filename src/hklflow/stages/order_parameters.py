@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hklflow.nexus import OpenVolume
     from hklflow.orientation.product import Orientation
 
-VERSION = 4
+VERSION = 5
 
 Hkl = tuple[float, float, float]
 
@@ -135,7 +135,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     sample = scans[0].sample
     panels = [(vector_text(fit.vector), fit.counts, fit.order) for fit in fits]
     plots.save(plots.order_parameters(panels, f"{sample}: order parameters"), outputs.picture)
-    earlier = stage.read_json(inputs.findings)["sentences"]
+    earlier = stage.read_json(inputs.findings)
     # Outputs have other names until the job is done: the series is in their folder.
     orders = inputs.series.with_name("order.json")
     cell = f"hklflow show {inputs.series.with_suffix('.nxs')} --plot"
@@ -150,7 +150,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     for path in inputs.features:
         rows = stage.read_json(path)["findings"]
         shown += [(row["sentence"], row["command"]) for row in rows]
-    together = [*shown, *((text, cell) for text in earlier)]
+    facts = [text for row in earlier["expansions"] for text in row["sentences"]]
+    facts += _agreements(earlier["expansions"], fits)
+    together = [*shown, *((text, cell) for text in (*facts, *earlier["sentences"]))]
     stage.write_json(
         outputs.orders,
         {
@@ -162,6 +164,25 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     outputs.statement.write_text(_statement(sample, together), encoding="utf-8")
     print("\n".join([f"{sample}: {len(fits)} propagation vectors", *(text for text, _ in shown)]))
+
+
+def _agreements(expansions: Sequence[Mapping[str, Any]], fits: Sequence[_Fitted]) -> list[str]:
+    """Compare the transition of the cell with the order parameters of the same parent."""
+    from hklflow.bragg.order_parameter import Interval
+    from hklflow.quality.expansion_words import agreement
+    from hklflow.quality.remedies import vector_text
+
+    told = []
+    for row in expansions:
+        if (own := row["T_c (K)"]) is None:
+            continue
+        t_c = Interval(own["value"], own["sigma"], tuple(own["68 %"]), tuple(own["95 %"]))
+        told += [
+            agreement(t_c, vector_text(fit.vector), fit.order.t_c)
+            for fit in fits
+            if fit.parent == row["parent"] and fit.order.t_c is not None
+        ]
+    return told
 
 
 def _require_volumes(inputs: Inputs, scans: Sequence["Orientation"]) -> None:
