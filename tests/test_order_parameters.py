@@ -23,6 +23,13 @@ TEMPERATURES = [*np.arange(40.0, 300.0, 20.0), None]
 WIDTH = 0.03
 SCALE = {80.0: 0.6}  # a scan with less beam
 COLUMNS = ("scan", "scale", "scale_sigma", "debye_waller")
+EXPANSIONS = [
+    {
+        "parent": "280K",
+        "sentences": ["the cell expands"],
+        "T_c (K)": {"value": 90.0, "sigma": 2.0, "68 %": [88, 92], "95 %": [86, 94]},
+    }
+]
 
 
 def scattering(temperature: float) -> np.ndarray:
@@ -65,7 +72,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         rows.append((name, scale, 0.005, 0.0))
     with (folder / "series.tsv").open("w", newline="") as file:
         csv.writer(file, delimiter="\t").writerows([COLUMNS, *rows])
-    (folder / "findings.json").write_text(json.dumps({"sentences": ["a jumps"]}))
+    (folder / "findings.json").write_text(
+        json.dumps({"sentences": ["a jumps"], "expansions": EXPANSIONS})
+    )
     return {
         "volumes": volumes,
         "orientations": orientations,
@@ -118,7 +127,12 @@ def test_the_transition_of_the_satellite_is_found_and_the_static_one_is_not_one(
     for row in told["findings"]:
         assert row["sentence"] in text
         assert f"`{row['command']}`" in text
-    assert told["findings"][-1]["sentence"] == "a jumps"
+    texts = [row["sentence"] for row in told["findings"]]
+    assert texts[-1] == "a jumps"
+    assert "the cell expands" in texts
+    (compared,) = [text for text in texts if text.startswith("T_c of the cell")]
+    assert "and of the reflections at (1/2, 0, 0)" in compared
+    assert "σ: two transitions, or one is wrong" in compared
     show(Path(told["findings"][1]["command"].removeprefix("hklflow show ")))
     assert "vector: [0.5, 0.0, 0.0]" in capsys.readouterr().out
     assert "reflections at (1/2, 0, 0) appear on cooling; continuous" in told["sentences"][1]
