@@ -454,3 +454,18 @@ def test_narrow_reflections_and_strangers_are_said(tmp_path: Path) -> None:
     told = stage.read_json(run(given, tmp_path).findings)["sentences"]
     assert any("cold: no rocking width" in sentence for sentence in told)
     assert any("cold: no scale, because it has only 0 reflections" in sentence for sentence in told)
+
+
+def test_expansion_of_the_parent_with_five_temperatures(findings: dict[str, Any]) -> None:
+    (found,) = findings["expansions"]
+    assert found["parent"] == "s300"
+    assert found["reference"] == "s300"
+    assert found["temperatures (K)"] == [100, 150, 200, 250, 300]
+    # Of `Truth.cell`: a contracts by 1.2e-5 (T - 300) + 1e-8 (T - 300)².
+    mean, errors = (
+        np.array(found[x]) for x in ("mean expansion (1/K)", "covariance of the mean expansion")
+    )
+    truth = (1 - (1 + 1.2e-5 * -200 + 1e-8 * 200**2)) / 200
+    assert mean[0] == pytest.approx(truth, abs=4 * np.sqrt(errors[0, 0]))
+    assert mean[0] == pytest.approx(truth, rel=0.1)
+    assert found["sentences"][0].startswith("the cell of parent s300 expands by ")

@@ -114,7 +114,9 @@ def _expansion(parent: str, scans: "Sequence[Orientation]") -> dict[str, Any] | 
     from hklflow.bragg import expansion
     from hklflow.quality import expansion_words
 
-    mine = [x for x in scans if x.parent == parent and x.temperature is not None and not x.fixed]
+    mine = [x for x in scans if x.parent == parent and x.temperature is not None]
+    # A cell that was not refined has no errors.
+    mine = [x for x in mine if np.any(x.own_cell_sigma > 0)]
     if len({scan.temperature for scan in mine}) < expansion.FEWEST:
         return None
     warmest = max(mine, key=lambda scan: scan.temperature or 0.0)
