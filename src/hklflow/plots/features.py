@@ -36,12 +36,13 @@ def diffuse_features(courses: Sequence["Course"], title: str) -> Figure:
                     marker = "^" if known == "longer" else "v"
                     lengths.plot([t], [limit], marker, color=colour, mfc="none")
             lengths.plot([], [], "o", color=colour, label=f"ξ along {axis}")
+        decorate(lengths, "correlation length (Å)", course.name)
         if any(fit is not None and fit.seen for fit in course.fits):
             lengths.set_yscale("log")
+            lengths.legend(fontsize=9)
         else:
             lengths.text(0.5, 0.5, "not seen", ha="center", transform=lengths.transAxes)
-        decorate(lengths, "correlation length (Å)", course.name)
-        lengths.legend(fontsize=9)
+            lengths.set(xticks=[], yticks=[], xlabel="", ylabel="")
         sizes.axhline(0, color="0.8", lw=0.8)
         rows = [i for i, fit in enumerate(course.fits) if fit is not None]
         sizes.errorbar(
