@@ -85,7 +85,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             if params.spectrum and not doubts:
                 tail_share.weigh(target, tails, q_max, threads, stage.progress, memory)
             elif tails.found:
-                tails.weigh(*tail_share.usual(tails))
+                tails.weigh(*tail_share.usual())
             metrics["maxima inside of holes"] = tails.summary()
             warnings += hole_checks.tails(tails)
             tails.subtract()

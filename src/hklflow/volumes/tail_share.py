@@ -60,15 +60,12 @@ def weigh(
     """
     if tails.found:
         shares = _measured(target, tails, q_max, threads, progress, memory)
-        tails.weigh(*(shares or usual(tails)))
+        tails.weigh(*(shares or usual()))
 
 
-def usual(tails: Tails) -> tuple[Share, Share]:
+def usual() -> tuple[Share, Share]:
     """Return the shares that are expected of elastic waves, and of other models."""
-    doubt = tails.likely * (1 - tails.likely)
-    errors = np.sqrt(np.square([_OF_WAVES, _UNKNOWN]) + doubt)
-    waves, others = (Share(tails.likely, float(error)) for error in errors)
-    return waves, others
+    return Share(1.0, _OF_WAVES), Share(1.0, _UNKNOWN)
 
 
 def _measured(
@@ -82,7 +79,8 @@ def _measured(
     """Return the shares of elastic waves and of others; None if the rim cannot tell."""
     wider = tails.beyond_rim()
     if not wider.found:
-        return None
+        # Its A_G are fitted in the rim, too, which a true model and none differ in by far more.
+        wider = tails
     holes = find_holes(target, (target.code == PUNCHED).view(np.uint8))
     found = control.controls(target, holes, q_max)
     model = control.best_of(found, BEST)
@@ -97,14 +95,14 @@ def _measured(
     measured = target.data[places].astype(np.float64)
     plain = again.predicted(voxels, np.zeros(len(voxels)))[0]
     shares = []
-    for elastic, expected in ((True, 1.0), (False, tails.likely)):
-        share = Share(expected, 0.0, -np.inf)
+    for elastic in (True, False):
+        share = Share(1.0, 0.0, -np.inf)
         if elastic in wider.classes:
             wider.only(elastic)
             change = _predicted(target, again, wider, voxels) - plain
             own = np.isfinite(plain) & np.isfinite(change) & np.isfinite(measured * weights)
             values = (measured - plain)[own], change[own], weights[own]
-            found_share = _share(*values, number[own], expected, elastic)
+            found_share = _share(*values, number[own], elastic)
             if found_share is None:
                 return None
             share = found_share
@@ -126,9 +124,12 @@ def _predicted(target: Target, again: SpectrumFill, wider: Tails, voxels: Indice
 
 
 def _share(
-    left: Floats, change: Floats, weights: Floats, number: Indices, expected: float, elastic: bool
+    left: Floats, change: Floats, weights: Floats, number: Indices, elastic: bool
 ) -> Share | None:
     """Return the share s for which s · change is nearest to what is left.
+
+    The evidence is that of maxima against none: s is 1 with a spread, or 0, as measured with an
+    error that contains the scatter between sets of equivalent reflections.
 
     Voxels (n,) around equivalent reflections have the same number: they share the errors of the
     fill and of the model. ``weights`` are such that equivalent voxels count as one. The share of
@@ -144,12 +145,11 @@ def _share(
     scatter = np.sum((upper - share * lower) ** 2) * several / (several - 1) / total**2
     variance = max(scatter, 1 / total)
     spread = (_OF_RIM if elastic else _SPREAD) ** 2
-    chi2 = float(np.sum(weights * left**2) - share**2 * total)
-    evidence = -chi2 - (share - expected) ** 2 / (spread + variance)
-    evidence = 0.5 * (evidence + np.log(variance / (spread + variance)))
+    evidence = share**2 / variance - (share - 1) ** 2 / (spread + variance)
+    evidence = 0.5 * float(evidence + np.log(variance / (spread + variance)))
     if elastic:
         return Share(1.0, _OF_WAVES, evidence)
     known = 1 / variance + 1 / spread
-    mean = max((share / variance + expected / spread) / known, 0.0)
+    mean = max((share / variance + 1 / spread) / known, 0.0)
     error = np.sqrt(1 / known + _FLOOR**2 + (_PART * mean) ** 2)
     return Share(mean, float(error), evidence)
