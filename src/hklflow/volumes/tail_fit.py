@@ -100,8 +100,8 @@ class Problem:
         best = min(tried, key=lambda item: float(item.cost))
         slopes = jacobian(best.x)
         precision = slopes.T @ slopes
-        before = np.linalg.slogdet(family.slopes_of_unusual(best.x, kind))[1]
-        spent = float(np.linalg.slogdet(precision)[1] - 2 * before)
+        widths = family.widths(kind)
+        spent = float(np.linalg.slogdet(precision * np.outer(widths, widths))[1])
         chi2 = 2 * float(best.cost)
         covariance: Floats = np.asarray(np.linalg.pinv(precision), dtype=np.float64)
         return Fit(kind, best.x, covariance, chi2, chi2 + spent)
@@ -135,9 +135,14 @@ class Problem:
         return design
 
     def _smooth(self, values: Floats, i: int) -> Floats:
-        """Return b and b q (n, 4)."""
+        """Return b and q (n, 4), q times b if S has a minimum at the reflections.
+
+        Form factors make the slope of other scattering proportional to it. In maxima, the slope
+        tells displacements, whose maxima are higher on the far side of the reflection.
+        """
         b = 1 + self._waves[i] @ self._family.of_waves(values)
-        return b[:, None] * np.column_stack([np.ones(len(b)), self._data[i].ring.q])
+        q = self._data[i].ring.q
+        return np.column_stack([b, q * b[:, None] if self._family.dips(values) else q])
 
     def _residuals(self, kind: Kind | None, values: Floats) -> Floats:
         parts = []
@@ -155,7 +160,7 @@ class Problem:
         first, so that no array of all derivatives is needed.
         """
         unusual = self._family.unusual(values, kind)
-        rest = np.column_stack([self._family.slopes_of_unusual(values, kind), unusual])
+        rest = np.column_stack([np.diag(1 / self._family.widths(kind)), unusual])
         total: Floats = rest.T @ rest
         for i, item in enumerate(self._data):
             design = self._design(kind, values, i)
@@ -166,7 +171,10 @@ class Problem:
             w, waves = item.weights, self._waves[i]
             own = slice(len(values) - waves.shape[1], len(values))
             # Minus the derivatives by b, and their products with the design.
-            scaled = (x[:, -4, None] + x[:, -3:] @ item.ring.q.T) * w
+            scaled = np.broadcast_to(x[:, -4, None], w.shape)
+            if self._family.dips(values):
+                scaled = scaled + x[:, -3:] @ item.ring.q.T
+            scaled = scaled * w
             total[own, own] += waves.T @ (np.sum(scaled**2, axis=0)[:, None] * waves)
             total[own, -1] -= waves.T @ np.sum(scaled * right[..., 0], axis=0)
             onto = np.zeros((*seen.shape[:2], len(values)))
