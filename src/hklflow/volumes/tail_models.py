@@ -311,10 +311,6 @@ class Family:
         """Return cos(R·q) (n, m), as mean over equivalent R, at q (n, 3), 1/Å."""
         return np.stack([np.cos(q @ star.T).mean(axis=1) for star in self.stars], axis=1)
 
-    def dips(self, values: Floats) -> bool:
-        """Return True if b is smaller at the reflections than on average over all q."""
-        return bool(self.of_waves(values).sum() < 0)
-
     def of_waves(self, values: Floats) -> Floats:
         """Return b_R (m,)."""
         return values[2 + self.sizes[0] :]
