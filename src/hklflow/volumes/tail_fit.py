@@ -135,19 +135,10 @@ class Problem:
         return design
 
     def _smooth(self, values: Floats, i: int) -> Floats:
-        """Return b and q (n, 4), q times b if b has a minimum at the reflections.
-
-        Form factors make the slope of other scattering proportional to it. In maxima, the slope
-        tells displacements, whose maxima are higher on the far side of the reflection.
-        """
+        """Return b, and q or b q (n, 4)."""
         b = 1 + self._waves[i] @ self._family.of_waves(values)
         q = self._data[i].ring.q
-        return np.column_stack([b, q * b[:, None] if self._dips(values, i) else q])
-
-    def _dips(self, values: Floats, i: int) -> bool:
-        """Return True if b is smaller at the reflections than around them, on average."""
-        around = self._waves[i].mean(axis=0) - 1
-        return bool(around @ self._family.of_waves(values) > 0)
+        return np.column_stack([b, q * b[:, None] if self._family.dips else q])
 
     def _residuals(self, kind: Kind | None, values: Floats) -> Floats:
         parts = []
@@ -177,7 +168,7 @@ class Problem:
             own = slice(len(values) - waves.shape[1], len(values))
             # Minus the derivatives by b, and their products with the design.
             scaled = np.broadcast_to(x[:, -4, None], w.shape)
-            if self._dips(values, i):
+            if self._family.dips:
                 scaled = scaled + x[:, -3:] @ item.ring.q.T
             scaled = scaled * w
             total[own, own] += waves.T @ (np.sum(scaled**2, axis=0)[:, None] * waves)

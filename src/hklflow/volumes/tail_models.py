@@ -5,8 +5,10 @@
 at Q = G + q, with Γ_ij = C_ikjl q_k q_l (Christoffel) of elastic constants C that the Laue group
 allows (Warren, X-ray Diffraction, 1969, ch. 11). p = 1 and κ = 0 are elastic waves (thermal diffuse
 scattering, 1/q²); κ is an inverse correlation length in units of q √C_11, and larger p are
-correlations that end sooner. b = 1 + Σ b_R cos(R·q) is other diffuse scattering, of
-correlations up to some lattice vectors R; equivalent R have the same b_R.
+correlations that end sooner. b = 1 + Σ b_R (cos(R·q) − 1) is other diffuse scattering, of
+correlations up to some lattice vectors R; equivalent R have the same b_R. If other scattering has
+deep minima at the reflections, b = 1 + Σ b_R cos(R·q), and C_G·q is multiplied by b, because form
+factors make its slope proportional to it.
 """
 
 from dataclasses import dataclass
@@ -21,10 +23,11 @@ _FEWEST, _MOST = 3, 40  # sets of equivalent R
 #: Smallest and largest κ and c, 1/Å.
 _BOUNDS = ((0.005, 3.0), (0.1, 5.0))
 # Standard deviations of what is expected of ln κ, ln c, the elastic constants and b. The data
-# determine most of them; these keep the others near an isotropic crystal. b is positive: each |b_R|
-# alone is below 1.
+# determine most of them; these keep the others near an isotropic crystal.
 _USUAL = (0.2, 1.0)
-_WIDTHS = (2.0, 2.0, 1.0, 1.0)
+_WIDTHS = (2.0, 2.0, 1.0, 2.0)
+# And of b in units of its mean: b is positive, so that each |b_R| alone is below 1.
+_WIDTH_OF_MEAN = 1.0
 # ln κ of elastic waves, in 1/Å, and its standard deviation, so that it stays there. κ reduces the
 # mean over a voxel by some 2 κ/(edge of the voxel): 0.006 took a fifth of the middle of the holes.
 _NO_KAPPA, _FIXED = np.log(1e-5), 0.05
@@ -145,6 +148,9 @@ class Family:
         Edges of a voxel as columns, 1/Å.
     points : (p, 3) array
         Points in a voxel, in edges, whose mean is taken for the mean over the voxel.
+    dips : bool
+        True if other scattering has minima at the reflections: b is in units of its mean over all
+        q, not of b at the reflections.
     """
 
     elastic: Floats
@@ -152,10 +158,17 @@ class Family:
     unit: float
     edges: Floats
     points: Floats
+    dips: bool
 
     @classmethod
     def of(
-        cls, rotations: Floats, b: Floats, longest: float, unit: float, edges: Floats
+        cls,
+        rotations: Floats,
+        b: Floats,
+        longest: float,
+        unit: float,
+        edges: Floats,
+        dips: bool = False,
     ) -> "Family":
         """Return the models of a group of rotations (n, 3, 3).
 
@@ -169,10 +182,12 @@ class Family:
             1/Å.
         edges : (3, 3) array
             1/Å.
+        dips : bool
         """
         coarse = unit < _COARSE * np.linalg.norm(edges, axis=0).max()
         points = _EIGHT if coarse else _FOUR
-        return cls(_elastic(rotations), _stars(rotations, b, longest), unit, edges, points)
+        stars = _stars(rotations, b, longest)
+        return cls(_elastic(rotations), stars, unit, edges, points, dips)
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -212,6 +227,8 @@ class Family:
     def widths(self, kind: Kind | None) -> Floats:
         """Return standard deviations of what is expected of the parameters."""
         widths = np.repeat(_WIDTHS, [1, 1, *self.sizes])
+        if self.dips:
+            widths[-self.sizes[1] :] = _WIDTH_OF_MEAN
         if kind is not None and kind.elastic:
             widths[0] = _FIXED
         return widths
@@ -308,8 +325,15 @@ class Family:
         return np.append(1.0, values[2 : 2 + self.sizes[0]])
 
     def waves(self, q: Floats) -> Floats:
-        """Return cos(R·q) (n, m), as mean over equivalent R, at q (n, 3), 1/Å."""
-        return np.stack([np.cos(q @ star.T).mean(axis=1) for star in self.stars], axis=1)
+        """Return what b_R multiplies (n, m), with cos(R·q) as mean over equivalent R.
+
+        Parameters
+        ----------
+        q : (n, 3) array
+            1/Å.
+        """
+        cosines = np.stack([np.cos(q @ star.T).mean(axis=1) for star in self.stars], axis=1)
+        return cosines if self.dips else cosines - 1
 
     def of_waves(self, values: Floats) -> Floats:
         """Return b_R (m,)."""

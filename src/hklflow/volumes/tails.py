@@ -28,9 +28,10 @@ from hklflow.volumes.tapers import Taper
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-# Longest lattice vectors R times the radius, which the data choose from. cos(R·q) changes its sign
-# up to twice between one and two radii from a reflection; longer correlations end inside of a hole.
-_LONGEST = (2.4, 4.2)
+# Longest lattice vectors R times the radius, and whether other scattering has deep minima at the
+# reflections; all but the first are tried if the first does not describe the tails. cos(R·q) changes
+# its sign up to twice between one and two radii; longer correlations end inside of a hole.
+_OTHERS = ((2.4, False), (2.4, True), (4.2, True))
 _REACH = 2.0  # outer end of the fitted voxels, in radii of a hole
 _FADE = 1.5  # end of the model, in outer ends: it goes to 0 beyond the fitted voxels
 # Least outer end, in radii of a hole: with 1.2 to 1.4, maxima in holes were up to a million times
@@ -121,7 +122,10 @@ class Tails:
         self._outer = min(_REACH * radius, 0.5 * apart)
         self._end = min(_FADE * self._outer, apart - radius)
         edges = self._b * target.grid.step
-        families = [Family.of(rotations, self._b, x / radius, radius, edges) for x in _LONGEST]
+        families = [
+            Family.of(rotations, self._b, longest / radius, radius, edges, dips)
+            for longest, dips in _OTHERS
+        ]
         self._family = families[0]
         length = np.linalg.norm(positions @ self._b.T, axis=1)
         edge = np.linalg.norm(edges, axis=0).max()
@@ -144,12 +148,15 @@ class Tails:
         data = strongest(everywhere, _MOST)
         if sum(len(item.ring.members) for item in data) < _FEWEST:
             return
-        problems = [Problem(family, data, len(self._centres)) for family in families]
-        firsts = [problem.fitted(KINDS[0]) for problem in problems]
-        best = int(np.argmin([fit.cost for fit in firsts]))
-        self._family, some = families[best], problems[best]
+        tried: list[tuple[Fit, Problem, Family]] = []
+        for family in families:
+            some = Problem(family, data, len(self._centres))
+            tried.append((some.fitted(KINDS[0]), some, family))
+            if tried[0][0].chi2 < some.number + _CERTAIN * np.sqrt(2 * some.number):
+                break
+        first, some, self._family = min(tried, key=lambda item: item[0].cost)
         whole = Problem(self._family, everywhere, len(self._centres))
-        found = self._fits(firsts[best], some, whole)
+        found = self._fits(first, some, whole)
         if found is not None:
             self._draw(*found, some, whole)
 
