@@ -5,7 +5,7 @@ recover what is as wide as a hole. Therefore the holes are widened by a rim of m
 spectrum predicts the rim, with a model that is fitted beyond it, and without. The share of a model
 is the one that fits the rim best: 1 if the model is right, 0 if the spectrum needs none. Elastic
 waves have the share 1, because 1/q² does not end inside of a hole; the rim tells how likely they
-are, compared with other models.
+are, compared with other models and with no maxima.
 """
 
 from collections.abc import Callable, Iterable
@@ -44,8 +44,9 @@ def weigh(
 ) -> None:
     """Give a model of maxima the share that the rim of the holes needs.
 
-    The rim cannot tell if kriging is kept, which cannot be asked for the rim, or if the data beyond
-    the rim do not determine a model: then its share is its probability, with an error.
+    The rim cannot tell if kriging is kept, which cannot be asked for the rim: the probability of
+    maxima is then that of their tails. If the data beyond the rim do not determine a model, that of
+    all data is asked.
 
     Parameters
     ----------

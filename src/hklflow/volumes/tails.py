@@ -29,8 +29,8 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 # Longest lattice vectors R times the radius, and whether other scattering has deep minima at the
-# reflections; all but the first are tried if the first does not describe the tails. cos(R·q) changes
-# its sign up to twice between one and two radii; longer correlations end inside of a hole.
+# reflections; all but the first are tried if the first does not describe the tails. Between one and
+# two radii, cos(R·q) changes its sign up to twice; longer correlations end inside of a hole.
 _OTHERS = ((2.4, False), (2.4, True), (4.2, True))
 _REACH = 2.0  # outer end of the fitted voxels, in radii of a hole
 _FADE = 1.5  # end of the model, in outer ends: it goes to 0 beyond the fitted voxels
@@ -47,7 +47,7 @@ _FEWEST = 2  # reflections without which the shape is not known
 _BAD, _MOSTLY, _SOME = 2.0, 0.75, 0.4
 _UNLIKELY = 0.03  # probability of maxima below which none are modelled
 # Kinds that are unlike each other: if S has minima by all of them, no other has maxima. And the
-# reduction of χ², in its standard deviations by noise, that is no noise.
+# change of χ², in its standard deviations by noise, that is no noise.
 _UNLIKE, _CERTAIN = (KINDS[0], KINDS[5], KINDS[7]), 5.0
 _SAMPLES = 12  # drawn models of elastic waves, and of others
 _IGNORED = 0.003  # weight of all models but elastic waves below which none of them are drawn
@@ -63,7 +63,7 @@ _NEAR = 2.0  # voxels from a reflection within which M is no parabola within a v
 
 
 class Share(NamedTuple):
-    """Share of models of a class, its error, and the ln of the evidence for the class."""
+    """Share of models of a class, its error, and the ln of their evidence, compared with none."""
 
     mean: float
     error: float
@@ -302,9 +302,7 @@ class Tails:
 
     # -------------------------------------------------------------------------- fit
 
-    def _fits(
-        self, first: Fit, data: Problem, whole: Problem
-    ) -> tuple[list[Fit], Growth] | None:
+    def _fits(self, first: Fit, data: Problem, whole: Problem) -> tuple[list[Fit], Growth] | None:
         """Return models, and the growth of their A_G; None if the data need no maxima.
 
         Parameters
