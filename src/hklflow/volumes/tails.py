@@ -154,9 +154,9 @@ class Tails:
             tried.append((some.fitted(KINDS[0]), some, family))
             if tried[0][0].chi2 < some.number + _CERTAIN * np.sqrt(2 * some.number):
                 break
-        first, some, self._family = min(tried, key=lambda item: item[0].cost)
+        fit, some, self._family = min(tried, key=lambda item: item[0].cost)
         whole = Problem(self._family, everywhere, len(self._centres))
-        found = self._fits(first, some, whole)
+        found = self._fits(fit, some, whole)
         if found is not None:
             self._draw(*found, some, whole)
 
