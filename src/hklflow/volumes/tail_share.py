@@ -95,20 +95,24 @@ def _measured(
     weights = 1 / target.errors[places].astype(np.float64) ** 2 / len(target.images)
     measured = target.data[places].astype(np.float64)
     plain = again.predicted(voxels, np.zeros(len(voxels)))[0]
-    shares = []
-    for elastic in (True, False):
-        share = Share(1.0, 0.0, -np.inf)
-        if elastic in wider.classes:
-            wider.only(elastic)
-            change = _predicted(target, again, wider, voxels) - plain
-            own = np.isfinite(plain) & np.isfinite(change) & np.isfinite(measured * weights)
-            values = (measured - plain)[own], change[own], weights[own]
-            found_share = _share(*values, number[own], elastic)
-            if found_share is None:
-                return None
-            share = found_share
-        shares.append(share)
-    return shares[0], shares[1]
+    sums: dict[bool, tuple[Floats, Floats]] = {}
+    for elastic in wider.classes:
+        wider.only(elastic)
+        change = _predicted(target, again, wider, voxels) - plain
+        own = np.isfinite(plain) & np.isfinite(change) & np.isfinite(measured * weights)
+        weighted = weights[own] * change[own]
+        upper = np.bincount(number[own], weighted * (measured - plain)[own])
+        lower = np.bincount(number[own], weighted * change[own])
+        if np.count_nonzero(lower) < _FEWEST:
+            return None
+        sums[elastic] = upper, lower
+    stretch = min(_variance(*x) * x[1].sum() for x in sums.values())
+    none = Share(1.0, 0.0, -np.inf)
+    waves, others = (
+        _share(*sums[elastic], elastic, stretch) if elastic in sums else none
+        for elastic in (True, False)
+    )
+    return waves, others
 
 
 def _predicted(target: Target, again: SpectrumFill, wider: Tails, voxels: Indices) -> Floats:
@@ -124,29 +128,35 @@ def _predicted(target: Target, again: SpectrumFill, wider: Tails, voxels: Indice
     return modelled
 
 
-def _share(
-    left: Floats, change: Floats, weights: Floats, number: Indices, elastic: bool
-) -> Share | None:
+def _variance(upper: Floats, lower: Floats) -> float:
+    """Return the variance of the share, from its scatter between sets and at least from noise."""
+    several = np.count_nonzero(lower)
+    total = lower.sum()
+    left = upper - upper.sum() / total * lower
+    scatter = np.sum(left**2) * several / (several - 1) / total**2
+    return float(max(scatter, 1 / total))
+
+
+def _share(upper: Floats, lower: Floats, elastic: bool, stretch: float) -> Share:
     """Return the share s for which s · change is nearest to what is left.
 
-    The evidence is that of maxima against none: s is 1 with a spread, or 0, as measured with an
-    error that contains the scatter between sets of equivalent reflections.
+    The evidence is that of maxima against none: s is 1 with a spread, or 0. The share of elastic
+    waves, 1/q² up to the reflection, is 1: the rim tells how likely they are.
 
-    Voxels (n,) around equivalent reflections have the same number: they share the errors of the
-    fill and of the model. ``weights`` are such that equivalent voxels count as one. The share of
-    elastic waves, 1/q² up to the reflection, is 1: the rim tells how likely they are.
+    Parameters
+    ----------
+    upper, lower : (n,) arrays
+        Sums of change · left and change² around each set of equivalent reflections, in units of
+        the noise, and such that equivalent voxels count as one. Within a set, voxels share the
+        errors of the fill and of the model.
+    stretch : float
+        χ² per degree of freedom of the rim, the same for all models.
     """
-    upper = np.bincount(number, weights * change * left)
-    lower = np.bincount(number, weights * change**2)
-    if np.count_nonzero(lower) < _FEWEST:
-        return None
     total = lower.sum()
     share = upper.sum() / total
-    several = np.count_nonzero(lower)
-    scatter = np.sum((upper - share * lower) ** 2) * several / (several - 1) / total**2
-    variance = max(scatter, 1 / total)
+    variance = _variance(upper, lower)
     spread = (_OF_RIM if elastic else _SPREAD) ** 2
-    evidence = share**2 / variance - (share - 1) ** 2 / (spread + variance)
+    evidence = share**2 * total / stretch - (share - 1) ** 2 / (spread + variance)
     evidence = 0.5 * float(evidence + np.log(variance / (spread + variance)))
     if elastic:
         return Share(1.0, _OF_WAVES, evidence)
