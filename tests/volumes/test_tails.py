@@ -1,5 +1,7 @@
 """Maxima inside of holes, from their tails, in worlds with a known S(Q)."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tests.truth import hole_judge, hole_worlds
@@ -54,18 +56,22 @@ def errors_in_holes(
 
 
 @pytest.mark.parametrize(
-    ("kind", "cell", "step", "largest"),
+    ("kind", "step", "norm", "seed", "largest"),
     [
-        ("correlated displacements", "cubic", 0.1, 0.1),
+        ("correlated displacements", 0.1, 100.0, 1, 0.1),
         # Reflections are not at the centres of voxels.
-        ("correlated displacements", "cubic", 0.12, 0.15),
+        ("correlated displacements", 0.12, 100.0, 1, 0.15),
         # Without the model, S in the holes is too small by 0.6.
-        ("short-range order + isotropic TDS", "cubic", 0.1, 0.45),
+        ("short-range order + isotropic TDS", 0.1, 100.0, 1, 0.2),
+        # Other maxima scatter less in the rim than elastic waves, but do not describe it better.
+        ("short-range order + isotropic TDS", 0.1, 30.0, 5001, 0.2),
     ],
 )
-def test_maxima_are_found_again(kind: str, cell: str, step: float, largest: float) -> None:
-    world = world_of(kind, cell, step)
-    target = target_of(world, 100.0, 1)
+def test_maxima_are_found_again(
+    kind: str, step: float, norm: float, seed: int, largest: float
+) -> None:
+    world = world_of(kind, "cubic", step)
+    target = target_of(world, norm, seed)
     model = Tails(target, reflections(world), RADIUS, world.q_max)
     assert model.found
     assert model.chi2 < 1.4
@@ -122,12 +128,13 @@ def test_only_certain_minima_save_the_fit_of_all_kinds(
     assert 0.9 < model.chi2 < 1.5
 
 
-def test_products_of_the_derivatives_are_those_of_the_residuals() -> None:
+@pytest.mark.parametrize("dips", [False, True])
+def test_products_of_the_derivatives_are_those_of_the_residuals(dips: bool) -> None:
     """Of χ² with the amplitudes held, which `Problem.chi2` differs from by their best values."""
     world = world_of("correlated displacements", "monoclinic")
     target = target_of(world, 100.0, 0)
     model = Tails(target, reflections(world), RADIUS, world.q_max)
-    family = model._family
+    family = replace(model._family, dips=dips)
     problem = Problem(family, around(target, model._centres, RADIUS, model._outer), 999)
     for kind in (None, KINDS[0]):
         values = family.start(0.2, 0.5, False)
