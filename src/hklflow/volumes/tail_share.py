@@ -100,9 +100,9 @@ def _measured(
         wider.only(elastic)
         change = _predicted(target, again, wider, voxels) - plain
         own = np.isfinite(plain) & np.isfinite(change) & np.isfinite(measured * weights)
-        weighted = weights[own] * change[own]
-        upper = np.bincount(number[own], weighted * (measured - plain)[own])
-        lower = np.bincount(number[own], weighted * change[own])
+        left, change, weight = (measured - plain)[own], change[own], weights[own]
+        upper: Floats = np.bincount(number[own], weight * change * left).astype(np.float64)
+        lower: Floats = np.bincount(number[own], weight * change**2).astype(np.float64)
         if np.count_nonzero(lower) < _FEWEST:
             return None
         sums[elastic] = upper, lower
