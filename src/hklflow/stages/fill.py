@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hklflow.volumes.hole_covariance import Prior
     from hklflow.volumes.tails import Tails
 
-VERSION = 12
+VERSION = 13
 
 # Memory per voxel, measured: S, σ, code, and temporary arrays.
 _BYTES_PER_VOXEL = 12
@@ -85,7 +85,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             if params.spectrum and not doubts:
                 tail_share.weigh(target, tails, q_max, threads, stage.progress, memory)
             elif tails.found:
-                tails.weigh(*tail_share.usual(tails))
+                tails.weigh(*tail_share.usual())
             metrics["maxima inside of holes"] = tails.summary()
             warnings += hole_checks.tails(tails)
             tails.subtract()

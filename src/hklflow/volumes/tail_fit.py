@@ -135,9 +135,10 @@ class Problem:
         return design
 
     def _smooth(self, values: Floats, i: int) -> Floats:
-        """Return b and q (n, 4)."""
+        """Return b, and q or b q (n, 4)."""
         b = 1 + self._waves[i] @ self._family.of_waves(values)
-        return np.column_stack([b, self._data[i].ring.q])
+        q = self._data[i].ring.q
+        return np.column_stack([b, q * b[:, None] if self._family.dips else q])
 
     def _residuals(self, kind: Kind | None, values: Floats) -> Floats:
         parts = []
@@ -166,7 +167,10 @@ class Problem:
             w, waves = item.weights, self._waves[i]
             own = slice(len(values) - waves.shape[1], len(values))
             # Minus the derivatives by b, and their products with the design.
-            scaled = x[:, -4, None] * w
+            scaled = np.broadcast_to(x[:, -4, None], w.shape)
+            if self._family.dips:
+                scaled = scaled + x[:, -3:] @ item.ring.q.T
+            scaled = scaled * w
             total[own, own] += waves.T @ (np.sum(scaled**2, axis=0)[:, None] * waves)
             total[own, -1] -= waves.T @ np.sum(scaled * right[..., 0], axis=0)
             onto = np.zeros((*seen.shape[:2], len(values)))

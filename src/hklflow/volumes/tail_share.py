@@ -5,7 +5,7 @@ recover what is as wide as a hole. Therefore the holes are widened by a rim of m
 spectrum predicts the rim, with a model that is fitted beyond it, and without. The share of a model
 is the one that fits the rim best: 1 if the model is right, 0 if the spectrum needs none. Elastic
 waves have the share 1, because 1/q² does not end inside of a hole; the rim tells how likely they
-are, compared with other models.
+are, compared with other models and with no maxima.
 """
 
 from collections.abc import Callable, Iterable
@@ -44,8 +44,9 @@ def weigh(
 ) -> None:
     """Give a model of maxima the share that the rim of the holes needs.
 
-    The rim cannot tell if kriging is kept, which cannot be asked for the rim, or if the data beyond
-    the rim do not determine a model: then its share is its probability, with an error.
+    The rim cannot tell if kriging is kept, which cannot be asked for the rim: the probability of
+    maxima is then that of their tails. If the data beyond the rim do not determine a model, that of
+    all data is asked.
 
     Parameters
     ----------
@@ -60,15 +61,12 @@ def weigh(
     """
     if tails.found:
         shares = _measured(target, tails, q_max, threads, progress, memory)
-        tails.weigh(*(shares or usual(tails)))
+        tails.weigh(*(shares or usual()))
 
 
-def usual(tails: Tails) -> tuple[Share, Share]:
+def usual() -> tuple[Share, Share]:
     """Return the shares that are expected of elastic waves, and of other models."""
-    doubt = tails.likely * (1 - tails.likely)
-    errors = np.sqrt(np.square([_OF_WAVES, _UNKNOWN]) + doubt)
-    waves, others = (Share(tails.likely, float(error)) for error in errors)
-    return waves, others
+    return Share(1.0, _OF_WAVES), Share(1.0, _UNKNOWN)
 
 
 def _measured(
@@ -82,7 +80,8 @@ def _measured(
     """Return the shares of elastic waves and of others; None if the rim cannot tell."""
     wider = tails.beyond_rim()
     if not wider.found:
-        return None
+        # Its A_G are fitted in the rim, too, which a true model and none differ in by far more.
+        wider = tails
     holes = find_holes(target, (target.code == PUNCHED).view(np.uint8))
     found = control.controls(target, holes, q_max)
     model = control.best_of(found, BEST)
@@ -96,20 +95,24 @@ def _measured(
     weights = 1 / target.errors[places].astype(np.float64) ** 2 / len(target.images)
     measured = target.data[places].astype(np.float64)
     plain = again.predicted(voxels, np.zeros(len(voxels)))[0]
-    shares = []
-    for elastic, expected in ((True, 1.0), (False, tails.likely)):
-        share = Share(expected, 0.0, -np.inf)
-        if elastic in wider.classes:
-            wider.only(elastic)
-            change = _predicted(target, again, wider, voxels) - plain
-            own = np.isfinite(plain) & np.isfinite(change) & np.isfinite(measured * weights)
-            values = (measured - plain)[own], change[own], weights[own]
-            found_share = _share(*values, number[own], expected, elastic)
-            if found_share is None:
-                return None
-            share = found_share
-        shares.append(share)
-    return shares[0], shares[1]
+    sums: dict[bool, tuple[Floats, Floats]] = {}
+    for elastic in wider.classes:
+        wider.only(elastic)
+        change = _predicted(target, again, wider, voxels) - plain
+        own = np.isfinite(plain) & np.isfinite(change) & np.isfinite(measured * weights)
+        left, change, weight = (measured - plain)[own], change[own], weights[own]
+        upper: Floats = np.bincount(number[own], weight * change * left).astype(np.float64)
+        lower: Floats = np.bincount(number[own], weight * change**2).astype(np.float64)
+        if np.count_nonzero(lower) < _FEWEST:
+            return None
+        sums[elastic] = upper, lower
+    stretch = min(_variance(*x) * x[1].sum() for x in sums.values())
+    none = Share(1.0, 0.0, -np.inf)
+    waves, others = (
+        _share(*sums[elastic], elastic, stretch) if elastic in sums else none
+        for elastic in (True, False)
+    )
+    return waves, others
 
 
 def _predicted(target: Target, again: SpectrumFill, wider: Tails, voxels: Indices) -> Floats:
@@ -125,31 +128,39 @@ def _predicted(target: Target, again: SpectrumFill, wider: Tails, voxels: Indice
     return modelled
 
 
-def _share(
-    left: Floats, change: Floats, weights: Floats, number: Indices, expected: float, elastic: bool
-) -> Share | None:
+def _variance(upper: Floats, lower: Floats) -> float:
+    """Return the variance of the share, from its scatter between sets and at least from noise."""
+    several = np.count_nonzero(lower)
+    total = lower.sum()
+    left = upper - upper.sum() / total * lower
+    scatter = np.sum(left**2) * several / (several - 1) / total**2
+    return float(max(scatter, 1 / total))
+
+
+def _share(upper: Floats, lower: Floats, elastic: bool, stretch: float) -> Share:
     """Return the share s for which s · change is nearest to what is left.
 
-    Voxels (n,) around equivalent reflections have the same number: they share the errors of the
-    fill and of the model. ``weights`` are such that equivalent voxels count as one. The share of
-    elastic waves, 1/q² up to the reflection, is 1: the rim tells how likely they are.
+    The evidence is that of maxima against none: s is 1 with a spread, or 0. The share of elastic
+    waves, 1/q² up to the reflection, is 1: the rim tells how likely they are.
+
+    Parameters
+    ----------
+    upper, lower : (n,) arrays
+        Sums of change · left and change² around each set of equivalent reflections, in units of
+        the noise, and such that equivalent voxels count as one. Within a set, voxels share the
+        errors of the fill and of the model.
+    stretch : float
+        χ² per degree of freedom of the rim, the same for all models.
     """
-    upper = np.bincount(number, weights * change * left)
-    lower = np.bincount(number, weights * change**2)
-    if np.count_nonzero(lower) < _FEWEST:
-        return None
     total = lower.sum()
     share = upper.sum() / total
-    several = np.count_nonzero(lower)
-    scatter = np.sum((upper - share * lower) ** 2) * several / (several - 1) / total**2
-    variance = max(scatter, 1 / total)
+    variance = _variance(upper, lower)
     spread = (_OF_RIM if elastic else _SPREAD) ** 2
-    chi2 = float(np.sum(weights * left**2) - share**2 * total)
-    evidence = -chi2 - (share - expected) ** 2 / (spread + variance)
-    evidence = 0.5 * (evidence + np.log(variance / (spread + variance)))
+    evidence = share**2 * total / stretch - (share - 1) ** 2 / (spread + variance)
+    evidence = 0.5 * float(evidence + np.log(variance / (spread + variance)))
     if elastic:
         return Share(1.0, _OF_WAVES, evidence)
     known = 1 / variance + 1 / spread
-    mean = max((share / variance + expected / spread) / known, 0.0)
+    mean = max((share / variance + 1 / spread) / known, 0.0)
     error = np.sqrt(1 / known + _FLOOR**2 + (_PART * mean) ** 2)
     return Share(mean, float(error), evidence)

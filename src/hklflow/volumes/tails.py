@@ -28,7 +28,10 @@ from hklflow.volumes.tapers import Taper
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-_LONGEST = 2.4  # of lattice vectors R times the radius: longer correlations end inside of a hole
+# Longest lattice vectors R times the radius, and whether other scattering has deep minima at the
+# reflections; all but the first are tried if the first does not describe the tails. Between one and
+# two radii, cos(R·q) changes its sign up to twice; longer correlations end inside of a hole.
+_OTHERS = ((2.4, False), (2.4, True), (4.2, True))
 _REACH = 2.0  # outer end of the fitted voxels, in radii of a hole
 _FADE = 1.5  # end of the model, in outer ends: it goes to 0 beyond the fitted voxels
 # Least outer end, in radii of a hole: with 1.2 to 1.4, maxima in holes were up to a million times
@@ -44,7 +47,7 @@ _FEWEST = 2  # reflections without which the shape is not known
 _BAD, _MOSTLY, _SOME = 2.0, 0.75, 0.4
 _UNLIKELY = 0.03  # probability of maxima below which none are modelled
 # Kinds that are unlike each other: if S has minima by all of them, no other has maxima. And the
-# reduction of χ², in its standard deviations by noise, that is no noise.
+# change of χ², in its standard deviations by noise, that is no noise.
 _UNLIKE, _CERTAIN = (KINDS[0], KINDS[5], KINDS[7]), 5.0
 _SAMPLES = 12  # drawn models of elastic waves, and of others
 _IGNORED = 0.003  # weight of all models but elastic waves below which none of them are drawn
@@ -60,7 +63,7 @@ _NEAR = 2.0  # voxels from a reflection within which M is no parabola within a v
 
 
 class Share(NamedTuple):
-    """Share of models of a class, its error, and the ln of the evidence for the class."""
+    """Share of models of a class, its error, and the ln of their evidence, compared with none."""
 
     mean: float
     error: float
@@ -96,9 +99,9 @@ class Tails:
     chi2 : float
         χ² per degree of freedom of the model.
     share : float
-        Part of the model that is used.
+        Mean part of the model that is used.
     shares : dict
-        Weight of each kind of model.
+        Weight of each kind of model, if there are maxima.
     classes : tuple of bool
         Of the drawn models: elastic waves (True), always, and others (False).
     """
@@ -119,7 +122,11 @@ class Tails:
         self._outer = min(_REACH * radius, 0.5 * apart)
         self._end = min(_FADE * self._outer, apart - radius)
         edges = self._b * target.grid.step
-        self._family = Family.of(rotations, self._b, _LONGEST / radius, radius, edges)
+        families = [
+            Family.of(rotations, self._b, longest / radius, radius, edges, dips)
+            for longest, dips in _OTHERS
+        ]
+        self._family = families[0]
         length = np.linalg.norm(positions @ self._b.T, axis=1)
         edge = np.linalg.norm(edges, axis=0).max()
         self._rim = radius + max(_RIM * radius, 0.5 * float(edge))
@@ -141,9 +148,15 @@ class Tails:
         data = strongest(everywhere, _MOST)
         if sum(len(item.ring.members) for item in data) < _FEWEST:
             return
+        tried: list[tuple[Fit, Problem, Family]] = []
+        for family in families:
+            some = Problem(family, data, len(self._centres))
+            tried.append((some.fitted(KINDS[0]), some, family))
+            if tried[0][0].chi2 < some.number + _CERTAIN * np.sqrt(2 * some.number):
+                break
+        fit, some, self._family = min(tried, key=lambda item: item[0].cost)
         whole = Problem(self._family, everywhere, len(self._centres))
-        some = Problem(self._family, data, len(self._centres))
-        found = self._fits(some, whole)
+        found = self._fits(fit, some, whole)
         if found is not None:
             self._draw(*found, some, whole)
 
@@ -239,7 +252,10 @@ class Tails:
         self._give(self._are_elastic() == elastic)
 
     def weigh(self, elastic: Share, others: Share) -> None:
-        """Give elastic waves and other models a share, which has an error, and their evidence."""
+        """Give elastic waves and other models a share, which has an error, and their evidence.
+
+        If the evidence for maxima is too small, there is no model.
+        """
         from scipy.special import ndtri
 
         are = self._are_elastic()
@@ -247,11 +263,16 @@ class Tails:
             own: sum(x for kind, x in self.shares.items() if kind.elastic == own)
             for own in (True, False)
         }
-        evidence = np.array([elastic.evidence, others.evidence])
-        odds = np.exp(evidence - evidence.max()) * [prior[True], prior[False]]
+        evidence = np.array([0.0, elastic.evidence, others.evidence])
+        odds = np.exp(evidence - evidence.max())
+        odds *= np.append(1 - self.likely, self.likely * np.array([prior[True], prior[False]]))
         odds /= odds.sum()
+        self.likely = float(1 - odds[0])
+        if self.likely < _UNLIKELY:
+            self.found, self.rises = False, False
+            return
         weights, scaled = np.zeros(len(are)), list(self._samples)
-        for own, part, share in zip((True, False), odds, (elastic, others), strict=True):
+        for own, part, share in zip((True, False), odds[1:], (elastic, others), strict=True):
             at = np.flatnonzero(are == own)
             strata = ndtri((np.arange(len(at)) + 0.5) / max(len(at), 1))
             shares = np.maximum(share.mean + share.error * self._random.permutation(strata), 0.0)
@@ -259,17 +280,21 @@ class Tails:
             for i, factor in zip(at, shares, strict=True):
                 kind, values, amplitude = self._samples[i]
                 scaled[i] = kind, values, amplitude * factor
-            scale = float(part) / max(prior[own], 1e-300)
+            scale = float(part) / self.likely / max(prior[own], 1e-300)
             self.shares |= {k: x * scale for k, x in self.shares.items() if k.elastic == own}
         self._samples = scaled
-        self.share = float(odds @ [elastic.mean, others.mean])
+        self.share = float(odds[1:] @ [elastic.mean, others.mean])
         self._give(weights)
+        self._mean *= self.likely
 
     def _are_elastic(self) -> NDArray[np.bool_]:
         return np.array([kind.elastic for kind, _, _ in self._samples], dtype=bool)
 
     def _give(self, weights: NDArray[Any]) -> None:
-        """Set the weights of classes of drawn models, the same for each model of a class."""
+        """Set the weights of classes of drawn models, the same for each model of a class.
+
+        Their sum is 1, or less if there may be no maxima.
+        """
         are = self._are_elastic()
         number = np.where(are, are.sum(), (~are).sum())
         self._mean = weights / number
@@ -277,10 +302,15 @@ class Tails:
 
     # -------------------------------------------------------------------------- fit
 
-    def _fits(self, data: Problem, whole: Problem) -> tuple[list[Fit], Growth] | None:
-        """Return models, and the growth of their A_G; None if the data need no maxima."""
+    def _fits(self, first: Fit, data: Problem, whole: Problem) -> tuple[list[Fit], Growth] | None:
+        """Return models, and the growth of their A_G; None if the data need no maxima.
+
+        Parameters
+        ----------
+        first : Fit
+            Of the first kind.
+        """
         plain = data.fitted(None)
-        first = data.fitted(KINDS[0])
         fits = {KINDS[0]: first}
         for kind in _UNLIKE:
             fits[kind] = fits.get(kind) or data.fitted(kind, first)
@@ -438,8 +468,10 @@ class Tails:
 
     def _modes(self) -> list[Floats]:
         """Return sums over the drawn models that have their scatter in the holes, but for noise."""
-        apart = np.sqrt(self._mean)[:, None] * (np.eye(len(self._mean)) - self._mean)
-        scatter = np.zeros_like(apart)
+        # The last is none, with the weight that the models leave.
+        weights = np.append(self._mean, max(1 - self._mean.sum(), 0.0))
+        apart = np.sqrt(weights)[:, None] * (np.eye(*2 * (len(weights),))[:, :-1] - self._mean)
+        scatter = np.zeros(2 * (len(weights),))
         for ring in rings(self._target, self._positions, -1.0, self._radius * (1 + 1e-9)):
             for member, (_, models) in zip(ring.members, self._modelled(ring, apart), strict=True):
                 big = self._positions[member] @ self._b.T + ring.q
