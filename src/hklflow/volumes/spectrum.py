@@ -27,6 +27,8 @@ from hklflow.volumes import fill_kernels
 from hklflow.volumes.cosine_waves import CosineWaves
 from hklflow.volumes.fill import PUNCHED, UNMEASURED, Target
 from hklflow.volumes.hole_waves import Voxels, Waves
+from hklflow.volumes.series import Series
+from hklflow.volumes.series_field import SeriesField
 from hklflow.volumes.tapered import LEAST, Tapered
 from hklflow.volumes.wave_box import box_of
 from hklflow.volumes.wave_power import WavePower
@@ -145,6 +147,10 @@ class SpectrumFill:
         self._waves = Waves(target.data.shape, middle or (0, 0, 0), middle is not None, threads)
         self._orbits = self._numbered_orbits()
         self._voxels = Voxels(self._waves, self.holes)
+        self._series: Series | None = None
+        if gaps and middle is not None:
+            self._series = Series(target, self._tapered, middle, threads)
+            self._tapered.series = self._series.field()
         self._t = self._tapered.t_of(self.holes).astype(np.float64)
         self._known, self._squares = self._waves_of_known(reach, memory)
         # Equivalent voxels have the same noise, so that their waves add up.
@@ -295,7 +301,7 @@ class SpectrumFill:
             fields = int(np.clip(_DRAWN // max(len(self.holes), 1), 1, _MOST_FIELDS))
             self.missed, every = [], True
             for _ in range(fields):
-                self.missed.append(self._missed())
+                self.missed.append(self._missed(self._series))
                 every = every and self.converged
             self.converged = every
             self._gain = self._gains(self.missed)
@@ -460,8 +466,10 @@ class SpectrumFill:
         self.converged = size <= end
         return x
 
-    def _missed(self) -> Floats:
+    def _missed(self, series: Series | None = None) -> Floats:
         """Return what the fill of a random field with the symmetry of S misses in the holes (n,).
+
+        With a series, a draw of its errors is added to the field.
 
         The field is t = F* V^(1/2) F n with white noise n, and its fill misses
         t_h + Λ_hh⁻¹ Λ_hm t_m = Λ_hh⁻¹ (F* V^(−1/2) F n)_h.
@@ -476,7 +484,24 @@ class SpectrumFill:
             values = in_holes * self._beyond**power + self._voxels.of_waves(root * in_box)
             fields.append(self._symmetric(values))
         start, right = fields
+        if series is not None:
+            field = series.field(series.drawn(self._random))
+            start += self._tapered.weights(self.holes) * field.at(self.holes)
+            right += self._precision(field)
         return self._solved(self._voxels, right, start, self._steps, _LEARNING)
+
+    def _precision(self, field: SeriesField) -> Floats:
+        """Return Λ times a field, with the taper, in the holes (n,)."""
+        waves, places = self._waves, self._waves.places_of_grid()
+
+        def plane(place: int) -> Singles:
+            l = (place + waves.middle[0]) % waves.periods[0]  # noqa: E741
+            return waves.padded(self._tapered.taper_of(l) * field.plane(l))
+
+        found = waves.of_planes(waves.planes_of(plane, places), places)
+        found *= self._weights
+        values = self._tapered.weights(self.holes) * field.at(self.holes) / self._beyond
+        return np.asarray(values - self._voxels.of_waves(found), dtype=np.float64)
 
     def _symmetric(self, values: Floats) -> Floats:
         """Return the means (n,) of values in holes over their equivalents."""
