@@ -23,6 +23,7 @@ import scipy.fft
 import scipy.linalg
 from numpy.typing import NDArray
 
+from hklflow.geometry import lattice
 from hklflow.volumes.fill import Target
 from hklflow.volumes.hole_waves import Singles, Waves
 from hklflow.volumes.series_field import SeriesField
@@ -34,10 +35,14 @@ Indices = NDArray[np.int64]
 # Largest number of sets of equivalent vectors; how many are added at a time, and rounds of learning
 # each time and at the end.
 _MOST, _ADDED, _ROUNDS, _LAST_ROUNDS = 1250, 250, 2, 4
-# Square of a term of the residual, in its variance by noise, above which a vector may be added.
-_GAIN = 9.0
+# Mean square of the residual around a vector, in its variance by noise, above which it may be added.
+_GAIN = 3.0
+# Standard deviation of the neighbourhood of r, Å: thermal motion makes D of S no sharper.
+_WIDTH = 0.5
 # Largest edge of the box of differences of vectors, an odd number with small factors.
 _EDGE = 243
+# Factor by which a period may be longer for lattice vectors to be points of the grid of r.
+_LONGER = 1.3
 # Rounding errors of the normal equations.
 _ROUNDING = 1e-6
 # Least variance, in variances of the first estimate, that is not nothing.
@@ -77,6 +82,7 @@ class Series:
         waves.box = tuple(min(p, _EDGE) for p in waves.periods)
         self._box = np.array(waves.box[::-1])
         steps = 1 / (np.array(waves.periods[::-1]) * step)
+        self._edges = (2 * np.pi * np.linalg.inv(lattice.b_matrix(target.cell)).T * steps).T
         # Columns of W act on rows of u, because hkl·u stays.
         self._moves = np.rint(steps[:, None] * operations / steps).astype(np.int64)
         self._reach = np.array(
@@ -95,7 +101,9 @@ class Series:
 
     def _set_periods(self, operations: Floats, step: Floats) -> None:
         """Give axes that symmetry mixes the same period."""
-        periods = np.array(self._waves.periods[::-1])
+        periods = np.array(
+            [_commensurate(p, s) for p, s in zip(self._waves.periods[::-1], step, strict=True)]
+        )
         mixed = (operations != 0).any(axis=0)
         for i, j in zip(*np.nonzero(mixed), strict=True):
             if i != j and np.isclose(step[i], step[j]):
@@ -119,14 +127,15 @@ class Series:
         # The taper keeps side lobes of strong cosines from being chosen.
         known = self._transform(tapered, lambda t, w, _, __: np.where(w > 0, t, np.float32(0)))
         self._filter = scipy.fft.rfftn(known, workers=self._waves.threads)
-        self._whole_taper = float(known[0, 0, 0])
+        self._whole = float(known[0, 0, 0])
         self._left = self._transform(tapered, lambda t, _, x, __: t * x)
         self._noise = n * tapered.noise
+        self._around = self._weights_around()
         while len(self.vectors) < _MOST and self._add(min(_ADDED, _MOST - len(self.vectors))):
             self._learn(_ROUNDS)
         if len(self.vectors):
             self._learn(_LAST_ROUNDS)
-        del self._weights, self._data, self._filter, self._left
+        del self._weights, self._data, self._filter, self._left, self._around
 
     def _transform(
         self, tapered: Tapered, of: Callable[[Singles, Singles, Singles, int], Singles]
@@ -138,9 +147,9 @@ class Series:
             l = (place + waves.middle[0]) % waves.periods[0]  # noqa: E741
             return waves.padded(of(*tapered.measured(l), 2 if place else 1))
 
-        return self._whole(waves.of_planes(waves.planes_of(plane, places), places))
+        return self._full(waves.of_planes(waves.planes_of(plane, places), places))
 
-    def _whole(self, half: NDArray[Any]) -> Singles:
+    def _full(self, half: NDArray[Any]) -> Singles:
         """Return real waves [l, k, h] for all h from those of h >= 0."""
         n = self._waves.box[2]
         found = np.empty(self._waves.box, np.float32)
@@ -153,13 +162,16 @@ class Series:
     def _add(self, most: int) -> bool:
         """Choose more vectors, by what they gain; return False if there are none."""
         left = self._left
+        waves, threads = self._waves, self._waves.threads
         if len(self.vectors):
-            waves = scipy.fft.rfftn(self._in_box(self.coefficients), workers=self._waves.threads)
-            waves *= self._filter
-            left = left - scipy.fft.irfftn(waves, self._waves.box, workers=self._waves.threads)
+            made = scipy.fft.rfftn(self._in_box(self.coefficients), workers=threads) * self._filter
+            left = left - scipy.fft.irfftn(made, waves.box, workers=threads)
         least = _GAIN * self._noise
         gain = np.square(left)
         gain[0, 0, 0] = 0
+        gain = scipy.fft.irfftn(
+            scipy.fft.rfftn(gain, workers=threads) * self._around, waves.box, workers=threads
+        )
         near = np.ix_(
             *(
                 np.minimum(np.arange(n), n - np.arange(n)) > r
@@ -202,9 +214,8 @@ class Series:
         normal[old:, old:] = (new[:, old:] + new[:, old:].T) / 2
         self._normal = normal
         x, y, z = (index[rows] % self._box).T
-        sites = len(self._mates) / (self._mates[:, old:] == index[rows]).all(axis=2).sum(axis=0)
-        guess = left[z, y, x].astype(np.float64) / self._whole_taper * sites
-        self._variances = np.concatenate([self._variances, guess**2])
+        guess = gain[z, y, x].astype(np.float64) * (self._sites()[old:] / self._whole) ** 2
+        self._variances = np.concatenate([self._variances, guess])
         self.coefficients = np.concatenate([self.coefficients, np.zeros(len(rows))])
         return True
 
@@ -218,6 +229,7 @@ class Series:
         """Learn the variances, and the coefficients."""
         x, y, z = (self.vectors % self._box).T
         right = self._data[z, y, x].astype(np.float64)
+        sites, near = self._sites(), self._near()
         for _ in range(rounds):
             root = np.sqrt(self._variances)
             matrix = root[:, None] * self._normal * root / self.chi2
@@ -231,11 +243,39 @@ class Series:
             c = root * (inverse.T @ (inverse @ (root * right))) / self.chi2
             spread = np.sum(inverse**2, axis=0)
             self.coefficients = c
-            most = float(np.max(c**2))
-            self._variances = np.maximum(c**2 + root**2 * spread, _NOTHING * most)
+            power = (c**2 + root**2 * spread) / sites**2
+            self._variances = sites**2 * np.maximum(near @ power, _NOTHING * power.max())
             free = self._number - (len(root) - float(spread.sum()))
             left = self._squares - 2 * float(c @ right) + float(c @ self._normal @ c)
             self.chi2 = max(left / max(free, 1.0), 1.0)
+
+    def _sites(self) -> Floats:
+        """Return the number (n,) of different equivalents of each vector."""
+        same = (self._mates == self.vectors).all(axis=2).sum(axis=0)
+        number: Floats = len(self._mates) / same
+        return number
+
+    def _near(self) -> Floats:
+        """Return weights (n, n) of the neighbours of each vector, with a sum of 1."""
+        own = self.vectors @ self._edges
+        near = np.zeros((len(own), len(own)))
+        for moved in self._mates @ self._edges:
+            apart = np.square(own[:, None] - moved).sum(axis=-1)
+            near += np.exp(-0.5 / _WIDTH**2 * apart)
+        near /= near.sum(axis=1)[:, None]
+        return near
+
+    def _weights_around(self) -> NDArray[np.complex64]:
+        """Return the transform of the weights of neighbours in the box."""
+        x, y, z = (scipy.fft.fftfreq(n, 1 / n) for n in self._box)
+        e = self._edges
+        r2 = sum(
+            np.square(x * e[0, i] + y[:, None] * e[1, i] + z[:, None, None] * e[2, i])
+            for i in range(3)
+        )
+        weights = np.exp(-0.5 / _WIDTH**2 * r2).astype(np.float32)
+        transform: NDArray[np.complex64] = scipy.fft.rfftn(weights / weights.sum())
+        return transform
 
     # -------------------------------------------------------------------------- values
 
@@ -260,3 +300,15 @@ class Series:
         return SeriesField(
             self._waves, self._in_box(self.coefficients if coefficients is None else coefficients)
         )
+
+
+def _commensurate(period: int, step: float) -> int:
+    """Return a period with small factors, whole numbers of hkl long if one is a bit longer.
+
+    Then lattice vectors are points of the grid of r.
+    """
+    for longer in range(period, int(_LONGER * period) + 1):
+        if np.isclose(longer * step, np.rint(longer * step), rtol=0, atol=1e-6):
+            if scipy.fft.next_fast_len(longer, real=True) == longer:
+                return longer
+    return period
