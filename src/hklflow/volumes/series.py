@@ -1,18 +1,17 @@
 """Series of cosines that describes S(Q) as far as it was measured, for gaps.
 
-The taper w lowers S near q_max, so that the transform of T = w (S − μ) is wider around each
-distance between atoms than the taper's resolution alone requires, and a fill that knows T only
-takes a maximum in a wide gap for what the taper lowered. S itself is a sum of cosines of few
-distance vectors r, up to the end of the data:
+The taper lowers the maxima of S near q_max. A fill that knows S times the taper only cannot
+distinguish that from a maximum that a wide gap hides, and makes it too weak. S itself is a sum of
+cosines of few distance vectors r up to the end of the data:
 
     S(Q) − μ(|Q|) = Σ c_r <cos Q·r> + noise,
 
 with the mean < > over equivalents. c_r are taken for Gaussian with mean 0 and variances A_r, which
-are learnt by expectation and maximisation, so that cosines that are not needed die out (MacKay,
-Neural Comput. 4, 415, 1992; Tipping, J. Mach. Learn. Res. 1, 211, 2001). r are points of the grid of
-distance vectors of a transform of the whole volume. The strongest are chosen first, then those that
-are left in the residual. With the transform of the weights 1/σ² of the measured voxels, the normal
-equations need no sums over voxels.
+are learnt by expectation and maximisation as means over neighbours, so that cosines that are not
+needed die out (Tipping, J. Mach. Learn. Res. 1, 211, 2001). r are points of the grid of a transform
+of the whole volume. The strongest are chosen first, then those that are left in the residual. With
+the transform of the weights 1/σ² of the measured voxels, the normal equations need no sums over
+voxels. What the series does not describe is left to `SpectrumFill`.
 """
 
 from collections.abc import Callable
@@ -35,7 +34,7 @@ Indices = NDArray[np.int64]
 # Largest number of sets of equivalent vectors; how many are added at a time, and rounds of learning
 # each time and at the end.
 _MOST, _ADDED, _ROUNDS, _LAST_ROUNDS = 1250, 250, 2, 4
-# Mean square of the residual around a vector, in its variance by noise, above which it may be added.
+# Mean square of the residual around a vector, in its variance by noise, above which it is added.
 _GAIN = 3.0
 # Standard deviation of the neighbourhood of r, Å: thermal motion makes D of S no sharper.
 _WIDTH = 0.5
@@ -280,10 +279,16 @@ class Series:
     # -------------------------------------------------------------------------- values
 
     def drawn(self, random: np.random.Generator) -> Floats:
-        """Return a draw of the errors (n,) of the coefficients."""
+        """Return a draw of the errors (n,) of the coefficients.
+
+        Cosines that were not chosen, with up to `_GAIN` times the noise, disturb the others as
+        noise does.
+        """
         normal = random.standard_normal(len(self.vectors))
-        x: Floats = self._root * scipy.linalg.solve_triangular(
-            self._factor, normal, lower=True, trans="T"
+        x: Floats = (
+            np.sqrt(_GAIN)
+            * self._root
+            * scipy.linalg.solve_triangular(self._factor, normal, lower=True, trans="T")
         )
         return x
 
@@ -308,7 +313,7 @@ def _commensurate(period: int, step: float) -> int:
     Then lattice vectors are points of the grid of r.
     """
     for longer in range(period, int(_LONGER * period) + 1):
-        if np.isclose(longer * step, np.rint(longer * step), rtol=0, atol=1e-6):
-            if scipy.fft.next_fast_len(longer, real=True) == longer:
-                return longer
+        whole = np.isclose(longer * step, np.rint(longer * step), rtol=0, atol=1e-6)
+        if whole and scipy.fft.next_fast_len(longer, real=True) == longer:
+            return longer
     return period

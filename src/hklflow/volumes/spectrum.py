@@ -13,6 +13,8 @@ holes leave open, from random fields that are punched and filled likewise. No st
 Where distances between atoms have weight, V is large. Far from the origin V is noise, so that an
 offset that all holes share, which would stand at each lattice vector, is removed.
 
+If regions were not measured, a series of cosines (`series.py`) is subtracted from S before.
+
 V differs from a constant V∞ in a box of r only (`box_of`), so that
 Λ = 1/V∞ − F* (1/V∞ − 1/V) F needs no other waves.
 """
@@ -49,7 +51,8 @@ ROUNDS = 3
 _SETTLED = 0.1
 
 # Of the residual of the conjugate gradients, while V is learnt and at the end.
-_LEARNING, _TOLERANCE = 1e-3, 1e-4
+# In wide gaps, 1e-4 leaves a third of a maximum out.
+_LEARNING, _TOLERANCE, _TOLERANCE_IN_GAPS = 1e-3, 1e-4, 1e-5
 # Largest number of steps while V is learnt, and at the end. Holes of reflections take some 20; wide
 # gaps, to which only long waves reach, up to some 200 where 100 counts were measured.
 _STEPS, _LAST_STEPS, _STEPS_IN_GAPS = 40, 120, 600
@@ -147,6 +150,7 @@ class SpectrumFill:
         self._waves = Waves(target.data.shape, middle or (0, 0, 0), middle is not None, threads)
         self._orbits = self._numbered_orbits()
         self._voxels = Voxels(self._waves, self.holes)
+        # The series needs the inversion centre that a volume with the Laue symmetry has.
         self._series: Series | None = None
         if gaps and middle is not None:
             self._series = Series(target, self._tapered, middle, threads)
@@ -184,7 +188,8 @@ class SpectrumFill:
     def write(self) -> int:
         """Replace S and σ in the holes of the target; return the number of voxels."""
         target = self._target
-        self._t = self._complete(self._voxels, self._known, self._t, self._last_steps)
+        tolerance = _TOLERANCE_IN_GAPS if self._tapered.gaps else _TOLERANCE
+        self._t = self._complete(self._voxels, self._known, self._t, self._last_steps, tolerance)
         filled = self.converged
         self._draw()
         self.converged = self.converged and filled
@@ -486,22 +491,21 @@ class SpectrumFill:
         start, right = fields
         if series is not None:
             field = series.field(series.drawn(self._random))
-            start += self._tapered.weights(self.holes) * field.at(self.holes)
-            right += self._precision(field)
+            values = self._tapered.weights(self.holes) * field.at(self.holes)
+            start += values
+            right += values / self._beyond
+            right -= self._voxels.of_waves(self._weights * self._tapered_waves(field))
         return self._solved(self._voxels, right, start, self._steps, _LEARNING)
 
-    def _precision(self, field: SeriesField) -> Floats:
-        """Return Λ times a field, with the taper, in the holes (n,)."""
+    def _tapered_waves(self, field: SeriesField) -> NDArray[Any]:
+        """Return the waves of a field, with the taper."""
         waves, places = self._waves, self._waves.places_of_grid()
 
         def plane(place: int) -> Singles:
             l = (place + waves.middle[0]) % waves.periods[0]  # noqa: E741
             return waves.padded(self._tapered.taper_of(l) * field.plane(l))
 
-        found = waves.of_planes(waves.planes_of(plane, places), places)
-        found *= self._weights
-        values = self._tapered.weights(self.holes) * field.at(self.holes) / self._beyond
-        return np.asarray(values - self._voxels.of_waves(found), dtype=np.float64)
+        return waves.of_planes(waves.planes_of(plane, places), places)
 
     def _symmetric(self, values: Floats) -> Floats:
         """Return the means (n,) of values in holes over their equivalents."""

@@ -72,7 +72,10 @@ class Tapered:
         return self._w[self._place(h, k[:, None], at[l])]
 
     def measured(self, l: int) -> tuple[Singles, Singles, Singles]:  # noqa: E741
-        """Return w, 1/σ² and S − μ (k, h) of a plane; the latter are 0 where nothing was measured."""
+        """Return w, 1/σ² and S − μ (k, h) of a plane.
+
+        1/σ² and S − μ are 0 where nothing was measured.
+        """
         target = self._target
         h, k, at = self._axes
         place = self._place(h, k[:, None], at[l])
