@@ -40,12 +40,19 @@ _GAIN = 3.0
 _WIDTH = 0.5
 # Largest edge of the box of differences of vectors, an odd number with small factors.
 _EDGE = 243
+# Bytes per voxel of that box.
+_BYTES = 40
 # Factor by which a period may be longer for lattice vectors to be points of the grid of r.
 _LONGER = 1.3
 # Rounding errors of the normal equations.
 _ROUNDING = 1e-6
-# Least variance, in variances of the first estimate, that is not nothing.
+# Least power of a vector, in the largest power.
 _NOTHING = 1e-12
+
+
+def bytes_needed(shape: tuple[int, ...]) -> float:
+    """Return the memory that `Series` needs for a grid of a shape (3,), without the volume."""
+    return float(_BYTES * np.prod(np.minimum(shape, _EDGE), dtype=float))
 
 
 class Series:
@@ -171,14 +178,9 @@ class Series:
         gain = scipy.fft.irfftn(
             scipy.fft.rfftn(gain, workers=threads) * self._around, waves.box, workers=threads
         )
-        near = np.ix_(
-            *(
-                np.minimum(np.arange(n), n - np.arange(n)) > r
-                for n, r in zip(self._waves.box, self._reach[::-1], strict=True)
-            )
-        )
-        for axis, far in enumerate(near):
-            gain[tuple(far.reshape(-1) if i == axis else slice(None) for i in range(3))] = 0
+        for axis, (n, most_far) in enumerate(zip(waves.box, self._reach[::-1], strict=True)):
+            far = np.minimum(np.arange(n), n - np.arange(n)) > most_far
+            np.moveaxis(gain, axis, 0)[far] = 0
         strong = np.flatnonzero(gain > least)
         number = most * len(self._moves)
         if len(strong) > number:
@@ -314,6 +316,6 @@ def _commensurate(period: int, step: float) -> int:
     """
     for longer in range(period, int(_LONGER * period) + 1):
         whole = np.isclose(longer * step, np.rint(longer * step), rtol=0, atol=1e-6)
-        if whole and scipy.fft.next_fast_len(longer, real=True) == longer:
+        if whole and scipy.fft.next_fast_len(longer) == longer:
             return longer
     return period

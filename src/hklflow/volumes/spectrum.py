@@ -30,6 +30,7 @@ from hklflow.volumes.cosine_waves import CosineWaves
 from hklflow.volumes.fill import PUNCHED, UNMEASURED, Target
 from hklflow.volumes.hole_waves import Voxels, Waves
 from hklflow.volumes.series import Series
+from hklflow.volumes.series import bytes_needed as bytes_needed_of_series
 from hklflow.volumes.series_field import SeriesField
 from hklflow.volumes.tapered import LEAST, Tapered
 from hklflow.volumes.wave_box import box_of
@@ -153,8 +154,12 @@ class SpectrumFill:
         # The series needs the inversion centre that a volume with the Laue symmetry has.
         self._series: Series | None = None
         if gaps and middle is not None:
-            self._series = Series(target, self._tapered, middle, threads)
-            self._tapered.series = self._series.field()
+            needed = bytes_needed_of_series(target.data.shape)
+            if needed > memory:
+                raise TooLargeError(needed)
+            series = Series(target, self._tapered, middle, threads)
+            if len(series.vectors):
+                self._series, self._tapered.series = series, series.field()
         self._t = self._tapered.t_of(self.holes).astype(np.float64)
         self._known, self._squares = self._waves_of_known(reach, memory)
         # Equivalent voxels have the same noise, so that their waves add up.
