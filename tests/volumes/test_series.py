@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
+from tests.truth import hole_worlds
+from tests.truth.hole_worlds import UNMEASURED, World, hkl_of
 
 from hklflow.volumes import fill
 from hklflow.volumes.series import Series
 from hklflow.volumes.spectrum import ROUNDS, SpectrumFill
 from hklflow.volumes.tapered import Tapered
 from hklflow.volumes.wave_box import reach_of
-from tests.truth import hole_worlds
-from tests.truth.hole_worlds import UNMEASURED, World, hkl_of
 
 
 def target_of(world: World, norm: float, seed: int) -> fill.Target:

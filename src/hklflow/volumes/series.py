@@ -34,6 +34,8 @@ Indices = NDArray[np.int64]
 # Largest number of sets of equivalent vectors; how many are added at a time, and rounds of learning
 # each time and at the end.
 _MOST, _ADDED, _ROUNDS, _LAST_ROUNDS = 1250, 250, 2, 4
+# The same number, in inequivalent measured voxels.
+_SHARE = 0.25
 # Mean square of the residual around a vector, in its variance by noise, above which it is added.
 _GAIN = 3.0
 # Standard deviation of the neighbourhood of r, Å: thermal motion makes D of S no sharper.
@@ -137,7 +139,8 @@ class Series:
         self._left = self._transform(tapered, lambda t, _, x, __: t * x)
         self._noise = n * tapered.noise
         self._around = self._weights_around()
-        while len(self.vectors) < _MOST and self._add(min(_ADDED, _MOST - len(self.vectors))):
+        most = min(_MOST, int(_SHARE * self._number))
+        while len(self.vectors) < most and self._add(min(_ADDED, most - len(self.vectors))):
             self._learn(_ROUNDS)
         if len(self.vectors):
             self._learn(_LAST_ROUNDS)

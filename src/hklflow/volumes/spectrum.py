@@ -160,7 +160,10 @@ class SpectrumFill:
             series = Series(target, self._tapered, middle, threads)
             if len(series.vectors):
                 self._series, self._tapered.series = series, series.field()
-        self._t = self._tapered.t_of(self.holes).astype(np.float64)
+        # What is left of S without the series has the mean 0.
+        self._t = np.zeros(len(self.holes))
+        if self._series is None:
+            self._t += self._tapered.t_of(self.holes)
         self._known, self._squares = self._waves_of_known(reach, memory)
         # Equivalent voxels have the same noise, so that their waves add up.
         self._noise = len(target.images) * self._tapered.noise / self._waves.size
