@@ -15,8 +15,8 @@ and the error of the ΔPDF is that of the measured voxels, with the covariance N
 What drawn models of maxima in the holes (`tails.py`) differ by is added: an error common to all.
 Vectors that are equivalent are one: H is summed over both sets. Wide gaps are no holes that repeat.
 There, H is that of holes and gaps, and random fields that are punched and filled
-(`SpectrumFill.missed`) give L. They are few. Therefore L is their mean with a model, as if the model
-were as good as `_WORTH` fields: noise, and a field with the spectrum of the ΔPDF and σ of the
+(`SpectrumFill.missed`) give L. They are few. Therefore L is their mean with a model, as if the
+model were known from `_WORTH` fields: noise, and a field with the spectrum of the ΔPDF and σ of the
 filled voxels. The model has about the right correlations, but too large variances: where the ΔPDF
 is strong, measured voxels determine the gap best. The drawn fields give it their variances.
 """

@@ -65,7 +65,7 @@ _ROUGHLY = 3e-2
 _LEAST_ERROR = 0.02
 # In volumes with gaps: voxels of holes that are drawn for their errors, least and largest number of
 # fields, and groups of voxels with about the same error by kriging. With one field, χ² at lattice
-# vectors is 1.5 instead of 1.2 with four and 1.0 with 64.
+# vectors is 1.4 instead of 1.2 with four and 1.0 with 64.
 _DRAWN, _LEAST_FIELDS, _MOST_FIELDS, _PARTS = 2_000_000, 4, 64, 10
 
 
