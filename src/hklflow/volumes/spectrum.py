@@ -168,6 +168,7 @@ class SpectrumFill:
         self._known, self._squares = self._waves_of_known(reach, memory)
         # Equivalent voxels have the same noise, so that their waves add up.
         self._noise = len(target.images) * self._tapered.noise / self._waves.size
+        self._whole: Singles | None = None
         self._gain: dict[int, tuple[Floats, Floats]] = {}
         self.missed: list[Floats] = []
         self._power = WavePower(self._waves, target)
@@ -424,7 +425,7 @@ class SpectrumFill:
             left = self._squares + squares - self._power.total(power)
             beyond = max(beyond, len(self._target.images) * left / outside)
         self._variance = np.maximum(self._power.around(power), np.float32(self._noise))
-        self._whole: Singles | None = None
+        self._whole = None
         self._beyond = beyond
         # 1/V∞ − 1/V, with the scale of the transforms.
         weights = np.divide(-1, self._variance, dtype=np.float32)
