@@ -13,8 +13,6 @@ holes leave open, from random fields that are punched and filled likewise. No st
 Where distances between atoms have weight, V is large. Far from the origin V is noise, so that an
 offset that all holes share, which would stand at each lattice vector, is removed.
 
-If regions were not measured, a series of cosines (`series.py`) is subtracted from S before.
-
 V differs from a constant V∞ in a box of r only (`box_of`), so that
 Λ = 1/V∞ − F* (1/V∞ − 1/V) F needs no other waves.
 """
@@ -29,9 +27,6 @@ from hklflow.volumes import fill_kernels
 from hklflow.volumes.cosine_waves import CosineWaves
 from hklflow.volumes.fill import PUNCHED, UNMEASURED, Target
 from hklflow.volumes.hole_waves import Voxels, Waves
-from hklflow.volumes.series import Series
-from hklflow.volumes.series import bytes_needed as bytes_needed_of_series
-from hklflow.volumes.series_field import SeriesField
 from hklflow.volumes.tapered import LEAST, Tapered
 from hklflow.volumes.wave_box import box_of
 from hklflow.volumes.wave_power import WavePower
@@ -52,8 +47,7 @@ ROUNDS = 3
 _SETTLED = 0.1
 
 # Of the residual of the conjugate gradients, while V is learnt and at the end.
-# In wide gaps, 1e-4 leaves a third of a maximum out.
-_LEARNING, _TOLERANCE, _TOLERANCE_IN_GAPS = 1e-3, 1e-4, 1e-5
+_LEARNING, _TOLERANCE = 1e-3, 1e-4
 # Largest number of steps while V is learnt, and at the end. Holes of reflections take some 20; wide
 # gaps, to which only long waves reach, up to some 200 where 100 counts were measured.
 _STEPS, _LAST_STEPS, _STEPS_IN_GAPS = 40, 120, 600
@@ -63,10 +57,9 @@ _BYTES, _BYTES_OF_BOX = 3, 20
 _ROUGHLY = 3e-2
 # Least variance of a filled voxel, in variances of a measured one.
 _LEAST_ERROR = 0.02
-# In volumes with gaps: voxels of holes that are drawn for their errors, least and largest number of
-# fields, and groups of voxels with about the same error by kriging. With one field, χ² at lattice
-# vectors is 1.4 instead of 1.2 with four and 1.0 with 64.
-_DRAWN, _LEAST_FIELDS, _MOST_FIELDS, _PARTS = 2_000_000, 4, 64, 10
+# In volumes with gaps: voxels of holes that are drawn for their errors, largest number of fields,
+# and groups of voxels with about the same error by kriging.
+_DRAWN, _MOST_FIELDS, _PARTS = 200_000, 16, 10
 
 
 class TooLargeError(Exception):
@@ -152,23 +145,10 @@ class SpectrumFill:
         self._waves = Waves(target.data.shape, middle or (0, 0, 0), middle is not None, threads)
         self._orbits = self._numbered_orbits()
         self._voxels = Voxels(self._waves, self.holes)
-        # The series needs the inversion centre that a volume with the Laue symmetry has.
-        self._series: Series | None = None
-        if gaps and middle is not None:
-            needed = bytes_needed_of_series(target.data.shape)
-            if needed > memory:
-                raise TooLargeError(needed)
-            series = Series(target, self._tapered, middle, threads)
-            if len(series.vectors):
-                self._series, self._tapered.series = series, series.field()
-        # What is left of S without the series has the mean 0.
-        self._t = np.zeros(len(self.holes))
-        if self._series is None:
-            self._t += self._tapered.t_of(self.holes)
+        self._t = self._tapered.t_of(self.holes).astype(np.float64)
         self._known, self._squares = self._waves_of_known(reach, memory)
         # Equivalent voxels have the same noise, so that their waves add up.
         self._noise = len(target.images) * self._tapered.noise / self._waves.size
-        self._whole: Singles | None = None
         self._gain: dict[int, tuple[Floats, Floats]] = {}
         self.missed: list[Floats] = []
         self._power = WavePower(self._waves, target)
@@ -198,8 +178,7 @@ class SpectrumFill:
     def write(self) -> int:
         """Replace S and σ in the holes of the target; return the number of voxels."""
         target = self._target
-        tolerance = _TOLERANCE_IN_GAPS if self._tapered.gaps else _TOLERANCE
-        self._t = self._complete(self._voxels, self._known, self._t, self._last_steps, tolerance)
+        self._t = self._complete(self._voxels, self._known, self._t, self._last_steps)
         filled = self.converged
         self._draw()
         self.converged = self.converged and filled
@@ -258,12 +237,7 @@ class SpectrumFill:
         return np.unique(np.ravel_multi_index(tuple(moved[inside].T), shape))
 
     def signal(self, vectors: Floats) -> Floats:
-        """Return the share of V that is not noise at vectors (n, 3), in unit cells.
-
-        With a series, V is that of the whole T: where the series has a cosine, little is left.
-        """
-        if self._whole is None:
-            self._whole = self._variance_of_whole()
+        """Return the share of V that is not noise at vectors (n, 3), in unit cells."""
         # The noise of the waves, as if there were no holes.
         share = float(np.sum(self._tapered.weights(self.holes).astype(np.float64) ** 2))
         noise = self._noise / (1 - share / self._tapered.taper)
@@ -278,7 +252,7 @@ class SpectrumFill:
             at = np.where(at[:, 2:] < 0, -at, at)
             inside = np.all((at >= -ends[:, 1]) & (at < ends[:, 0]), axis=1)
             found = np.full(len(vectors), self._beyond)
-            found[inside] = self._whole[tuple((at[inside] % box).T)]
+            found[inside] = self._variance[tuple((at[inside] % box).T)]
             v += weights * found
         signal: Floats = np.maximum(1 - noise / v, 0.0)
         return signal
@@ -318,11 +292,10 @@ class SpectrumFill:
     def _draw(self) -> None:
         """If there are gaps, draw what the fill misses with V as it is, and set the errors."""
         if self._tapered.gaps:
-            most = _DRAWN // max(len(self.holes), 1)
-            fields = int(np.clip(most, _LEAST_FIELDS, _MOST_FIELDS))
+            fields = int(np.clip(_DRAWN // max(len(self.holes), 1), 1, _MOST_FIELDS))
             self.missed, every = [], True
             for _ in range(fields):
-                self.missed.append(self._missed(self._series))
+                self.missed.append(self._missed())
                 every = every and self.converged
             self.converged = every
             self._gain = self._gains(self.missed)
@@ -425,22 +398,12 @@ class SpectrumFill:
             left = self._squares + squares - self._power.total(power)
             beyond = max(beyond, len(self._target.images) * left / outside)
         self._variance = np.maximum(self._power.around(power), np.float32(self._noise))
-        self._whole = None
         self._beyond = beyond
         # 1/V∞ − 1/V, with the scale of the transforms.
         weights = np.divide(-1, self._variance, dtype=np.float32)
         weights += np.float32(1 / beyond)
         weights /= np.float32(self._waves.size)
         self._weights: Singles = weights
-
-    def _variance_of_whole(self) -> Singles:
-        """Return V of T without a series subtracted."""
-        if self._series is None:
-            return self._variance
-        waves = self._known + self._voxels.waves_of(self._t)
-        waves += self._tapered_waves(self._series.field())
-        power: Singles = self._power.around(self._power.of(waves))
-        return np.maximum(power, np.float32(self._noise))
 
     # -------------------------------------------------------------------------- holes
 
@@ -497,10 +460,8 @@ class SpectrumFill:
         self.converged = size <= end
         return x
 
-    def _missed(self, series: Series | None = None) -> Floats:
+    def _missed(self) -> Floats:
         """Return what the fill of a random field with the symmetry of S misses in the holes (n,).
-
-        With a series, a draw of its errors is added to the field.
 
         The field is t = F* V^(1/2) F n with white noise n, and its fill misses
         t_h + Λ_hh⁻¹ Λ_hm t_m = Λ_hh⁻¹ (F* V^(−1/2) F n)_h.
@@ -515,23 +476,7 @@ class SpectrumFill:
             values = in_holes * self._beyond**power + self._voxels.of_waves(root * in_box)
             fields.append(self._symmetric(values))
         start, right = fields
-        if series is not None:
-            field = series.field(series.drawn(self._random))
-            values = self._tapered.weights(self.holes) * field.at(self.holes)
-            start += values
-            right += values / self._beyond
-            right -= self._voxels.of_waves(self._weights * self._tapered_waves(field))
         return self._solved(self._voxels, right, start, self._steps, _LEARNING)
-
-    def _tapered_waves(self, field: SeriesField) -> NDArray[Any]:
-        """Return the waves of a field, with the taper."""
-        waves, places = self._waves, self._waves.places_of_grid()
-
-        def plane(place: int) -> Singles:
-            l = (place + waves.middle[0]) % waves.periods[0]  # noqa: E741
-            return waves.padded(self._tapered.taper_of(l) * field.plane(l))
-
-        return waves.of_planes(waves.planes_of(plane, places), places)
 
     def _symmetric(self, values: Floats) -> Floats:
         """Return the means (n,) of values in holes over their equivalents."""

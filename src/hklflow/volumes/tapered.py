@@ -9,7 +9,6 @@ from hklflow.geometry import lattice
 from hklflow.volumes import fill_kernels
 from hklflow.volumes.fill import MEASURED, PUNCHED, UNMEASURED, Target
 from hklflow.volumes.pdf import unit_of
-from hklflow.volumes.series_field import SeriesField
 from hklflow.volumes.tapers import Taper
 
 Floats = NDArray[np.float64]
@@ -63,31 +62,6 @@ class Tapered:
         self._w[-1] = 0
         self.unit, mean, self.noise, self.taper = self._of_lines()
         self._mean = mean(squares).astype(np.float32)
-        #: What is subtracted together with μ, in the unit.
-        self.series: SeriesField | None = None
-
-    def taper_of(self, l: int) -> Singles:  # noqa: E741
-        """Return w (k, h) of a plane."""
-        h, k, at = self._axes
-        return self._w[self._place(h, k[:, None], at[l])]
-
-    def measured(self, l: int) -> tuple[Singles, Singles, Singles]:  # noqa: E741
-        """Return w, 1/σ² and S − μ (k, h) of a plane.
-
-        1/σ² and S − μ are 0 where nothing was measured.
-        """
-        target = self._target
-        h, k, at = self._axes
-        place = self._place(h, k[:, None], at[l])
-        values = target.data[l] / np.float32(self.unit) - self._mean[place]
-        errors = target.errors[l] / np.float32(self.unit)
-        known = (target.code[l] == MEASURED) & np.isfinite(values) & (errors > 0)
-        taper = self._w[place]
-        known &= taper >= self._rim
-        weights = np.zeros_like(values)
-        np.divide(1, errors * errors, out=weights, where=known)
-        values[~known] = 0
-        return taper, weights, values
 
     def plane(self, l: int) -> Singles:  # noqa: E741
         """Return T (k, h) of a plane, with zero in its holes."""
@@ -97,8 +71,6 @@ class Tapered:
         w = self._w[place]
         t = target.data[l] / np.float32(self.unit)
         t -= self._mean[place]
-        if self.series is not None:
-            t -= self.series.plane(l)
         code = target.code[l]
         hidden = ((code == PUNCHED) | (code == UNMEASURED)) & (w >= self._rim)
         hidden |= ~np.isfinite(t)
@@ -121,8 +93,6 @@ class Tapered:
         place = self._places(numbers)
         t = self._target.data.reshape(-1)[numbers] / np.float32(self.unit)
         t -= self._mean[place]
-        if self.series is not None:
-            t -= self.series.at(numbers)
         t *= self._w[place]
         return t
 
@@ -133,8 +103,6 @@ class Tapered:
         s = np.full(len(w), np.nan)
         np.divide(t, w, out=s, where=w >= self.least)
         s += self._mean[place]
-        if self.series is not None:
-            s += self.series.at(numbers)
         return s * self.unit
 
     def _place(self, h: Singles, k: Singles, l: Singles | np.float32) -> NDArray[np.int32]:  # noqa: E741
