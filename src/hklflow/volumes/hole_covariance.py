@@ -14,10 +14,11 @@ and the error of the ΔPDF is that of the measured voxels, with the covariance N
 
 What drawn models of maxima in the holes (`tails.py`) differ by is added: an error common to all.
 Vectors that are equivalent are one: H is summed over both sets. Wide gaps are no holes that repeat.
-What is lost there is taken for a field with the spectrum of the ΔPDF and σ of the filled voxels.
-This has about the right correlations, but too large variances: where the ΔPDF is strong, measured
-voxels determine the gap best. Random fields that are punched and filled (`SpectrumFill.missed`)
-give the variances.
+There, H is that of holes and gaps, and random fields that are punched and filled
+(`SpectrumFill.missed`) give L. They are few. Therefore L is their mean with a model, as if the
+model were known from `_WORTH` fields: noise, and a field with the spectrum of the ΔPDF and σ of the
+filled voxels. The model has about the right correlations, but too large variances: where the ΔPDF
+is strong, measured voxels determine the gap best. The drawn fields give it their variances.
 """
 
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ MOST = 300
 _LEAST = 0.01
 # Vectors of about the same length that get one factor from the drawn fields.
 _ALIKE = 8
+# Drawn fields that the model of their covariance counts for; 20 to 100 give about the same χ².
+_WORTH = 50
 # Largest number of vectors whose waves cross the gaps.
 _SOURCES = 1000
 
@@ -249,21 +252,18 @@ class HoleSums:
         l = np.linalg.solve(np.eye(len(b)) - h * b, h)  # noqa: E741
         size = np.sqrt([len(s) for s in self._sets])
         # The holes have the noise of their neighbours.
-        variance = self._noise / (1 - self._share_of_holes())
-        noise += variance * (h + (b[:, None] + b - 1) * (l + l.T) / 2)
-        result: Floats = noise / size[:, None] / size
+        variance = self._noise / (1 - self._share_of_holes()) / (size[:, None] * size)
+        total = noise / (size[:, None] * size) + variance * h
+        lost = variance * (l + l.T) / 2
         gaps = self._of_gaps()
         if gaps.any() and len(self._prior.missed):
-            # Gaps have the noise of their neighbours, and the rest of their errors.
-            noise = self._between(self._even(self._in_gaps)) / self._weight
-            noise *= variance / (size[:, None] * size)
-            result += noise
-            # The drawn fields contain the noise of holes and gaps.
-            known = variance * np.diag(l) / size**2 + 2 * np.diag(noise)
-            factor = self._factors(gaps, known)
-            gaps *= factor[:, None] * factor
-        result += gaps
-        result = self._scale() * (result + result.T) / 2
+            in_gaps = variance * self._between(self._even(self._in_gaps)) / self._weight
+            total += in_gaps
+            lost = self._lost(lost + in_gaps, gaps)
+        else:
+            total += gaps
+        total += (b[:, None] + b - 1) * lost
+        result: Floats = self._scale() * (total + total.T) / 2
         shifts = self._prior.shifts
         if len(shifts):
             result += shifts.T @ shifts / len(shifts)
@@ -278,17 +278,34 @@ class HoleSums:
         """Return the mean of sums at R and −R."""
         return (sums + sums[::-1, ::-1, ::-1]) / 2
 
-    def _factors(self, gaps: Floats, known: Floats) -> Floats:
+    def _lost(self, noise: Floats, gaps: Floats) -> Floats:
+        """Return L (n, n) in volumes with gaps: the mean of the drawn fields and their model.
+
+        Parameters
+        ----------
+        noise : (n, n) array
+            L of holes, and of noise in gaps.
+        gaps : (n, n) array
+            Covariance by gaps without factors.
+        """
+        missed = self._prior.missed
+        drawn = missed.T @ missed / len(missed) / self._scale()
+        factor = self._factors(gaps, np.diag(drawn) - np.diag(noise))
+        model = noise + gaps * factor[:, None] * factor
+        share = len(missed) / (len(missed) + _WORTH)
+        lost: Floats = share * drawn + (1 - share) * model
+        return lost
+
+    def _factors(self, gaps: Floats, rest: Floats) -> Floats:
         """Return factors (n,) of the errors by gaps that give them the variances of drawn fields.
 
         Parameters
         ----------
         gaps : (n, n) array
             Covariance by gaps without factors.
-        known : (n,) array
-            Variances of the drawn fields that other terms have.
+        rest : (n,) array
+            Variances of the drawn fields without noise.
         """
-        rest = np.mean(self._prior.missed**2, axis=0) / self._scale() - known
         starts = np.arange(0, max(len(rest) - _ALIKE // 2, 1), _ALIKE)
         sums = np.add.reduceat(rest, starts) / np.add.reduceat(np.diag(gaps), starts)
         lengths = np.diff(np.append(starts, len(rest)))

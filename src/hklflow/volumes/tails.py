@@ -470,8 +470,8 @@ class Tails:
         """Return sums over the drawn models that have their scatter in the holes, but for noise."""
         # The last is none, with the weight that the models leave.
         weights = np.append(self._mean, max(1 - self._mean.sum(), 0.0))
-        apart = np.sqrt(weights)[:, None] * (np.eye(*2 * (len(weights),))[:, :-1] - self._mean)
-        scatter = np.zeros(2 * (len(weights),))
+        apart = np.sqrt(weights)[:, None] * (np.eye(len(weights))[:, :-1] - self._mean)
+        scatter = np.zeros((len(weights), len(weights)))
         for ring in rings(self._target, self._positions, -1.0, self._radius * (1 + 1e-9)):
             for member, (_, models) in zip(ring.members, self._modelled(ring, apart), strict=True):
                 big = self._positions[member] @ self._b.T + ring.q
