@@ -43,6 +43,7 @@ def test_the_energy_of_debye_is_that_of_its_limits() -> None:
     assert expansion.debye(3e4, theta) == pytest.approx(3e4 - 3 * theta / 8, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_expansion_of_oscillators_is_within_its_errors_and_no_transition_is_claimed() -> None:
     pulls = []
     for seed in range(4):
@@ -74,6 +75,30 @@ def test_a_strain_below_a_transition_has_its_temperature_and_size(beta: float) -
     assert abs(found.strain[0]) < 4 * sigma[0]
 
 
+@pytest.mark.parametrize("number", [0, 6])
+def test_one_bad_scan_is_no_transition(number: int) -> None:
+    cells, covariances = tetragonal(5)
+    cells[number, :3] *= 1 + 25 * SIGMA
+    found = expansion.fit(T, cells, covariances, cells[-1])
+    assert found is not None
+    assert found.t_c is None
+    truth = np.subtract(*oscillators(T[[-1, 0]], 10)) / (T[-1] - T[0])
+    assert found.mean[0] == pytest.approx(truth, abs=4 * np.sqrt(found.mean_covariance[0, 0]))
+
+
+def test_a_jump_just_above_a_scan_is_found() -> None:
+    # A law that is steep at T_c has a narrow maximum of the likelihood just above a scan.
+    t_c = float(T[7]) + 0.3
+    below = np.clip(1 - T / t_c, 0, None)
+    cells, covariances = tetragonal(2, 3e-3 * np.where(t_c > T, 0.6 + 0.4 * np.sqrt(below), 0))
+    found = expansion.fit(T, cells, covariances, cells[-1])
+    assert found is not None
+    assert found.t_c is not None
+    assert abs(found.t_c.value - t_c) < 3 * found.t_c.sigma
+    assert found.t_c.sigma < 5
+
+
+@pytest.mark.slow
 def test_a_triclinic_cell_that_is_strained_has_this_strain() -> None:
     rng = np.random.default_rng(3)
     strain = rng.normal(0, 1e-5, (3, 3))

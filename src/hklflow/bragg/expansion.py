@@ -15,8 +15,9 @@ phonons expand the crystal in proportion to their energy, soft and hard modes wi
 their own. The square is anharmonicity. Below T_c, g = j + (1 - j)(1 - τ)^m with τ = T/T_c, or
 coth(θ/T)/coth(θ/T_c) if it saturates: the strain e goes with the square of a primary order
 parameter (linear-quadratic coupling; Salje, Phase transitions in ferroelastic and co-elastic
-crystals, 1990), which may jump. All parameters that are linear have
-Gaussian priors and are integrated; the others are averaged over a grid with their likelihoods.
+crystals, 1990), which may jump. Without a transition, one scan may be bad. All parameters that are
+linear have Gaussian priors and are integrated; the others are averaged over a grid with their
+likelihoods.
 """
 
 import itertools
@@ -48,15 +49,18 @@ _SHAPES = (
     *itertools.product((0.0, 0.3, 0.6), (0.5, 0.65, 0.8, 1.0), (0.0, 0.3)),
     (1.0, 1.0, 0.0),
 )
-_COARSE, _FINE, _ZOOMS = 30, 50, 4  # temperatures of transition; largest number of zooms
+_COARSE, _FINE = 8, 60  # T_c that are tried between two scans, and around the best ones
 # Laws between those of `_SHAPES` move T_c by about this share.
 _BETWEEN = 0.002
-_UNLIKELY = 12.0  # ln of a likelihood ratio that is left out
+# ln of likelihood ratios that are left out, when the T_c that are tried become denser.
+_UNLIKELY = (30.0, 12.0, 12.0, 12.0)
 # Errors of cells may be too small by these factors, with these prior probabilities: what differs
 # from scan to scan (temperature, place of the crystal) is not in the covariance of a refinement.
 _FACTORS = np.array([1.0, 1.5, 2.5, 4.0, 7.0])
 _PRIOR = np.array([0.4, 0.25, 0.15, 0.12, 0.08])
 _STRAINS = (3e-4, 3e-3, 3e-2)  # standard deviations of the strain at 0 K before the data
+# Probability that a scan is bad, and the standard deviation of the strain that it then has besides.
+_BAD, _OF_BAD = 0.04, 1e-3
 _OFFSET = 0.1  # standard deviation of the constant before the data
 _ANHARMONIC = 1e-8  # standard deviation of b before the data, 1/K²
 _LEAST = 1e-5  # least standard deviation of an expansion coefficient before the data, 1/K
@@ -127,22 +131,24 @@ def fit(
     if len(levels) < FEWEST or not free.shape[1]:
         return None
     data = _Data.of(t, strains @ free, np.einsum("ai,nab,bj->nij", free, covariance, free))
-    none = data.weighed([None])
+    # One bad scan must not look like a transition, least of all the coldest one.
+    every = [data, *(data.doubting(i) for i in range(len(t)))]
+    nones = [x.weighed([None]) for x in every]
+    chances = np.append(0.0, np.full(len(t), np.log(_BAD)))
+    chances += [float(x.by_place[0]) for x in nones]
+    best = int(np.argmax(chances))
     # Beyond the second temperatures from the ends, nothing distinguishes a transition from none.
-    low, high = float(levels[1]), float(levels[-2])
-    edges, number = np.linspace(low, high, _COARSE + 1), _FINE
-    some = data.weighed(_middles(edges))
-    for _ in range(_ZOOMS):
-        likely = np.flatnonzero(some.by_place > some.by_place.max() - _UNLIKELY)
-        if len(likely) > number / 4 and len(edges) == number + 1:
-            break
-        edges = np.linspace(edges[likely[0]], edges[likely[-1] + 1], number + 1)
-        some = data.weighed(_middles(edges))
-    share = np.log((edges[-1] - edges[0]) / (high - low) / number)
-    ratio = float(logsumexp(some.by_place) + share - none.by_place[0])
+    cells = _cells(levels[1:-1])
+    some = data.weighed(_middles(cells))
+    for least in _UNLIKELY:
+        kept = cells[some.by_place > some.by_place.max() - least]
+        cells = _divided(kept, -(-_FINE // len(kept)))
+        some = data.weighed(_middles(cells))
+    share = np.log(np.diff(cells)[:, 0] / (levels[-2] - levels[1]))
+    ratio = float(logsumexp(some.by_place + share) - logsumexp(chances))
     claimed = ratio > CLAIM
-    chosen = some if claimed else none
-    alpha, mean, strain = data.moments(chosen, levels)
+    chosen = some if claimed else nones[best]
+    alpha, mean, strain = (data if claimed else every[best]).moments(chosen, levels)
     at_levels, covariances = _tensor(alpha, free)
     return Expansion(
         levels,
@@ -150,14 +156,30 @@ def fit(
         np.sqrt(np.maximum(np.diagonal(covariances, axis1=1, axis2=2), 0.0)),
         *_tensor(mean, free),
         ratio,
-        _interval(edges, some.by_place) if claimed else None,
+        _interval(cells, some.by_place) if claimed else None,
         *_tensor(strain, free),
         float(np.exp(logsumexp(chosen.log, axis=(1, 2)) - logsumexp(chosen.log)) @ _FACTORS),
     )
 
 
-def _middles(edges: Floats) -> list[float]:
-    return [float(x) for x in (edges[1:] + edges[:-1]) / 2]
+def _cells(levels: Floats) -> Floats:
+    """Return cells (m, 2) between temperatures; they are narrow just above each of these.
+
+    There, a law such as √(T_c − T) of the scan below changes fastest with T_c.
+    """
+    part = np.linspace(0, 1, _COARSE + 1) ** 2
+    edges = np.append((levels[:-1, None] + np.diff(levels)[:, None] * part[:-1]), levels[-1])
+    return np.stack([edges[:-1], edges[1:]], axis=1)
+
+
+def _divided(cells: Floats, number: int) -> Floats:
+    """Return each cell divided into a number of cells."""
+    edges = cells[:, :1] + np.diff(cells) * np.linspace(0, 1, number + 1)
+    return np.stack([edges[:, :-1], edges[:, 1:]], axis=2).reshape(-1, 2)
+
+
+def _middles(cells: Floats) -> list[float]:
+    return [float(x) for x in cells.mean(axis=1)]
 
 
 def _strains(
@@ -252,6 +274,13 @@ class _Data(NamedTuple):
     spread: float
     """Standard deviation of an expansion coefficient before the data, 1/K."""
 
+    def doubting(self, number: int) -> "_Data":
+        """Return the same with a large error of one scan."""
+        weight = self.weight.copy()
+        wider = np.linalg.inv(weight[number]) + _OF_BAD**2 * np.eye(len(weight[number]))
+        weight[number] = np.linalg.inv(wider)
+        return self._replace(weight=weight)
+
     @classmethod
     def of(cls, temperature: Floats, y: Floats, variance: Floats) -> "_Data":
         """Prepare strains with their covariances (n, k, k)."""
@@ -280,6 +309,7 @@ class _Data(NamedTuple):
         sizes = _STRAINS if places[0] is not None else _STRAINS[:1]
         terms = [_Term(place, shape) for place in places for shape in shapes]
         matrix, right = self._sums(_bases(terms, self.temperature))
+        volume = float(np.linalg.slogdet(self.weight)[1].sum())
         square = np.einsum("ni,nij,nj->", self.y, self.weight, self.y)
         log = np.empty((len(_FACTORS), len(sizes), len(terms)))
         for i, factor in enumerate(_FACTORS):
@@ -294,6 +324,7 @@ class _Data(NamedTuple):
                     - np.sum(np.log(np.diagonal(root, axis1=1, axis2=2)), axis=1)
                     - 0.5 * square / factor**2
                     - self.y.size * np.log(factor)
+                    + 0.5 * volume
                     + np.log(_PRIOR[i] / len(sizes))
                 )
         alone = log.reshape(-1, len(places), len(terms) // len(places))
@@ -350,17 +381,17 @@ def _tensor(moments: tuple[Floats, Floats], free: Floats) -> tuple[Floats, Float
     return value @ free.T, free @ covariance @ free.T
 
 
-def _interval(edges: Floats, log: Floats) -> Interval:
-    """Return the distribution over cells between the edges as mean, σ and intervals."""
-    share = np.exp(log - logsumexp(log))
-    middles = (edges[1:] + edges[:-1]) / 2
-    mean = float(share @ middles)
-    width = edges[1] - edges[0]
-    sigma = float(np.sqrt(share @ (middles - mean) ** 2 + width**2 / 12))
-    whole = np.concatenate([[0.0], np.cumsum(share)])
+def _interval(cells: Floats, log: Floats) -> Interval:
+    """Return the distribution over ascending cells as mean, σ and intervals."""
+    width = np.diff(cells)[:, 0]
+    share = np.exp(log + np.log(width) - logsumexp(log, b=width))
+    mean = float(share @ cells.mean(axis=1))
+    sigma = float(np.sqrt(share @ ((cells.mean(axis=1) - mean) ** 2 + width**2 / 12)))
+    whole = np.append(0.0, np.cumsum(share))
+    rise = np.stack([whole[:-1], whole[1:]], axis=1).ravel()
 
     def at(level: float, sigmas: float) -> float:
-        own = float(np.interp(level, whole, edges)) - mean
+        own = float(np.interp(level, rise, cells.ravel())) - mean
         return mean + float(np.sign(sigmas) * np.hypot(own, sigmas * _BETWEEN * mean))
 
     return Interval(
