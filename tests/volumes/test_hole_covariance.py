@@ -121,6 +121,7 @@ def test_chi_square_of_a_world_is_one() -> None:
     assert 0.7 < result.shells < 1.3
 
 
+@pytest.mark.slow
 def test_chi_square_of_a_world_with_a_cone_and_gaps_is_near_one() -> None:
     """With σ of the filled voxels alone, sums over shells have pulls of 0.3."""
     world = hole_worlds.make_world("size effect", "monoclinic", 41, 0.1, True)

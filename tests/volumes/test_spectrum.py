@@ -380,6 +380,7 @@ def test_errors_of_gaps_and_of_holes_next_to_them_are_right() -> None:
         assert np.median(np.abs(wrong) / sigma) < 1
 
 
+@pytest.mark.slow
 def test_kriging_at_the_rim_of_gaps_is_not_taken_for_measured() -> None:
     """Values on the rim of q_max that are wrong by 1 are no data for the rest of the gap."""
     world = hole_worlds.make_world("short-range order", "cubic", 41, 0.1, True)

@@ -67,6 +67,7 @@ def errors_in_holes(
         ("short-range order + isotropic TDS", 0.1, 30.0, 5001, 0.2),
     ],
 )
+@pytest.mark.slow
 def test_maxima_are_found_again(
     kind: str, step: float, norm: float, seed: int, largest: float
 ) -> None:
@@ -90,6 +91,7 @@ def test_maxima_are_found_again(
         ("short-range order", "hexagonal", 30.0),
     ],
 )
+@pytest.mark.slow
 def test_no_maxima_are_claimed_where_there_are_none(kind: str, cell: str, norm: float) -> None:
     world = world_of(kind, cell)
     target = target_of(world, norm, 3)
@@ -157,6 +159,7 @@ def test_products_of_the_derivatives_are_those_of_the_residuals(dips: bool) -> N
     # Not every model of the maxima has more evidence than none; A_G hardly tell that they grow.
     [("triclinic", 1, 0.9), ("monoclinic", 6, 0.3)],
 )
+@pytest.mark.slow
 def test_maxima_that_are_hard_to_see_are_not_dismissed(cell: str, seed: int, least: float) -> None:
     world = world_of("correlated displacements", cell)
     target = target_of(world, 10.0, seed)
@@ -182,6 +185,7 @@ def test_evidence_against_maxima_leaves_no_model() -> None:
 
 
 @pytest.mark.parametrize("cell", ["cubic", "hexagonal"])
+@pytest.mark.slow
 def test_elastic_waves_next_to_minima_have_the_right_size(cell: str) -> None:
     """S of short-range order is 10 to 150 times smaller at the reflections."""
     kind = "short-range order + isotropic TDS"
@@ -257,6 +261,7 @@ def test_elastic_waves_are_those_of_the_constants() -> None:
     assert found[1] / found[0] == pytest.approx((0.2**2 * 1) / (0.1**2 / 3), rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_pdf_moves_with_the_models_as_its_shifts_say() -> None:
     """At lattice vectors, by plain sums over the voxels in the holes, for each drawn model."""
     world = world_of("correlated displacements", "cubic")
@@ -283,6 +288,7 @@ def test_the_pdf_moves_with_the_models_as_its_shifts_say() -> None:
     np.testing.assert_allclose(found.T @ found / len(found), expected, rtol=0.15)
 
 
+@pytest.mark.slow
 def test_a_hole_less_narrow_than_its_maximum_takes_up_what_is_wrong_with_the_model() -> None:
     """The rest of S contains it, and the fill of the rest sees it around the hole."""
     world = world_of("correlated displacements", "cubic", 0.08)
@@ -333,6 +339,7 @@ def test_unstable_elastic_constants_have_finite_slopes() -> None:
     assert np.isfinite(family.maximum(values, Kind(1.0, True), q)).all()
 
 
+@pytest.mark.slow
 def test_holes_that_nearly_meet_get_no_model() -> None:
     """Between them, the shape inside of them is not known: it was 10⁵ times too large."""
     world = hole_worlds.make_world("correlated displacements", "cubic", 41, 0.1, False, 0.48)
