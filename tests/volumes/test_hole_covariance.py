@@ -1,6 +1,7 @@
 """Covariance of the ΔPDF at lattice vectors, against Gaussian statistics and worlds."""
 
 import numpy as np
+import pytest
 from tests.truth import hole_judge, hole_worlds
 from tests.volumes.test_spectrum import target_of
 
