@@ -94,6 +94,7 @@ def test_a_refined_scale_multiplies_the_transmission(plate: Made) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.pictures
 def test_an_unknown_shape_states_its_uncertainty_and_divides_by_its_mean(plate: Made) -> None:
     folder = plate.folder / "unknown"
     folder.mkdir()

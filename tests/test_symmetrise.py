@@ -125,6 +125,7 @@ def test_rotations_become_one_symmetric_volume(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.pictures
 def test_little_memory_gives_the_same_and_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,6 +145,7 @@ def test_little_memory_gives_the_same_and_leaves_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.pictures
 def test_read_noise_is_kept(tmp_path: Path) -> None:
     paths = [tmp_path / "0.nxs", tmp_path / "1.nxs"]
     volumes = [rotation(paths[0], 0, np.float64, read=3.0), rotation(paths[1], 1)]
@@ -160,6 +162,7 @@ def test_read_noise_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.pictures
 def test_large_counts_stay_exact(tmp_path: Path) -> None:
     path = tmp_path / "0.nxs"
     volume = rotation(path, 0)
@@ -255,6 +258,7 @@ def test_norms_that_are_none_count_as_not_measured(
 
 
 @pytest.mark.slow
+@pytest.mark.pictures
 def test_nothing_measured_is_refused_and_one_plane_is_drawn(tmp_path: Path) -> None:
     path = tmp_path / "0.nxs"
     rotation(path, 0)

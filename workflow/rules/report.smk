@@ -41,7 +41,14 @@ rule features:
 
 rule order_parameters:
     input:
-        **reads("order_parameters", "volumes", "orientations", "series", "findings", "features"),
+        **reads(
+            "order_parameters",
+            "volumes",
+            "orientations",
+            "series",
+            "findings",
+            "features",
+        ),
     output:
         **writes("order_parameters", "table", "picture", "orders", "statement"),
     log:
