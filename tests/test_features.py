@@ -161,6 +161,19 @@ def test_sentences_are_what_the_fits_carry(
     assert [row["scan"] for row in rows] == ["100K", "200K", "300K"] * 2
 
 
+def test_a_scale_that_is_not_known_is_said(made: dict[str, Any], tmp_path: Path) -> None:
+    table = made["series"].read_text()
+    row = next(line for line in table.splitlines() if line.startswith("200K"))
+    series = tmp_path / "series.tsv"
+    series.write_text(table.replace(row, "200K\tnan\tnan\tnan"))
+    outputs = run(made | {"series": series}, tmp_path, define={"nothing": NONE})
+    *_, last = json.loads(outputs.results.read_text())["sentences"]
+    assert last == (
+        "the scale of 200K to the parent 300K is not known: 1 with an error of 10% is used for "
+        "the intensities of features"
+    )
+
+
 def test_volumes_that_are_not_symmetrised_are_refused(made: dict[str, Any], tmp_path: Path) -> None:
     volume = nexus.read_volume(made["volumes"][0])
     path = tmp_path / "100K.nxs"

@@ -7,7 +7,7 @@ smearing, a static intensity that changes), and they need not be symmetric. Rati
 likelihoods decide between a transition and a smooth change, and between first order and continuous.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -79,6 +79,15 @@ class Interval:
     sigma: float
     inner: tuple[float, float]
     outer: tuple[float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers by their names, JSON-ready."""
+        return {"value": self.value, "sigma": self.sigma, "68 %": self.inner, "95 %": self.outer}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Interval":
+        """Return the interval from the result of `to_dict`."""
+        return cls(data["value"], data["sigma"], tuple(data["68 %"]), tuple(data["95 %"]))
 
 
 @dataclass(frozen=True)

@@ -28,17 +28,17 @@ def sentences(parent: str, found: Expansion, cell: Sequence[float]) -> list[str]
     """
     low, high = found.temperature[[0, -1]]
     words = _along(found.mean * 1e6, found.mean_covariance * 1e12, cell)
-    told = [
+    lines = [
         f"the cell of parent {parent} expands by {words} (in 10⁻⁶/K, mean between {low:g} and "
         f"{high:g} K)"
     ]
     if found.t_c is not None:
         words = _along(found.strain * 100, found.strain_covariance * 1e4, cell, signed=True)
-        told.append(
+        lines.append(
             f"at T_c = {number(found.t_c, ' K')} the cell departs from the expansion by phonons; "
             f"spontaneous strain at {low:g} K: {words} (in %)"
         )
-    return told
+    return lines
 
 
 def agreement(cell: Interval, vector: str, order: Interval) -> str:
@@ -68,13 +68,13 @@ def _along(tensor: Floats, covariance: Floats, cell: Sequence[float], signed: bo
     for name, value, sigma in zip(names, values, sigmas, strict=True):
         near = [x for x in parts if np.allclose(x, (value, sigma), rtol=_ALIKE, atol=0)]
         parts.setdefault(near[0] if near else (float(value), float(sigma)), []).append(name)
-    told = []
+    lines = []
     for (value, sigma), mine in parts.items():
         digits = decimals(sigma)
         sign = "+" if signed else ""
         text = f"{value:{sign}.{digits}f} ± {sigma:.{digits}f}".replace("-", "−")
-        told.append(f"{text} along {' and '.join(mine)}")
-    return ", ".join(told)
+        lines.append(f"{text} along {' and '.join(mine)}")
+    return ", ".join(lines)
 
 
 def _principal(tensor: Floats) -> Floats:

@@ -92,24 +92,29 @@ def gather(
     )
 
 
+def orbit_keys(hkl: Floats, operations: Sequence[Floats] | Floats) -> Floats:
+    """Return a number (n,) for each hkl (n, 3) that only its equivalents share."""
+    # Along this irrational direction each lattice point has another coordinate.
+    direction = np.array([1.0, np.sqrt(2.0), np.sqrt(3.0)])
+    return np.asarray(np.max([hkl @ operation.T @ direction for operation in operations], axis=0))
+
+
 def _equal(hkl: Floats, centre: Floats, operations: Floats | None) -> Floats:
     """Return how many of the voxels (n, 3) of a copy symmetry makes equal to each of them."""
     if operations is None:
         return np.ones(len(hkl))
-    # Along this irrational direction each lattice point has another coordinate.
-    key = np.array([1.0, np.sqrt(2.0), np.sqrt(3.0)])
-    own = [x for x in operations if np.allclose(x @ centre, centre, atol=1e-6)]
-    keys = np.max([hkl @ operation.T @ key for operation in own], axis=0)
+    fixing = [x for x in operations if np.allclose(x @ centre, centre, atol=1e-6)]
+    keys = orbit_keys(hkl, fixing)
     _, inverse, counts = np.unique(np.round(keys, 6), return_inverse=True, return_counts=True)
     return np.asarray(counts[inverse], dtype=np.float64)
 
 
 def distinct(copies: Sequence[Copy], operations: Floats) -> list[Copy]:
     """Return one of each set of copies that symmetry makes equal."""
-    key = np.array([1.0, np.sqrt(2.0), np.sqrt(3.0)])
     found: dict[float, Copy] = {}
     for copy in copies:
-        found.setdefault(round(float(np.max(operations @ copy.centre @ key)), 5), copy)
+        key = orbit_keys(copy.centre[None], operations)[0]
+        found.setdefault(round(float(key), 5), copy)
     return list(found.values())
 
 

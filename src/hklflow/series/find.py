@@ -29,10 +29,8 @@ _FEWEST = 2_000  # voxels of the sample without which nothing can be said
 _ITEMS = 3_000  # items to which mixtures are fitted
 _BORDER = 0.5  # largest share of the voxels of a cluster that have neighbours in another one
 _SURE = 1e-4  # largest probability of an item without a change
-_FEW, _RARE = (
-    4,
-    0.01,
-)  # items of fewer voxels: largest expected number in the volume without a change
+# Items of fewer voxels, and their largest expected number in the volume without a change.
+_FEW, _RARE = 4, 0.01
 _AROUND = 8  # candidates for each claim, if features are small
 _CHUNK = 100_000  # voxels that are fitted at a time
 

@@ -1,6 +1,7 @@
 """Scales of the scans of a sample, from the table of its temperature series."""
 
 import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hklflow.base.errors import HklflowError
@@ -23,3 +24,19 @@ def scales(path: Path) -> dict[str, tuple[float, float, float]]:
             f"{path} is not a table of a temperature series ({error}); delete it and run snakemake"
         ) from error
     return found
+
+
+def notes(
+    scales: Mapping[str, tuple[float, float, float]],
+    scans: Sequence[str],
+    parent: str,
+    purpose: str,
+) -> list[str]:
+    """Return a sentence if the scale of some scans to their parent is not known."""
+    unknown = [scan for scan in scans if scales[scan][1] == UNKNOWN]
+    if not unknown:
+        return []
+    return [
+        f"the scale of {', '.join(unknown)} to the parent {parent} is not known: 1 with an error "
+        f"of {UNKNOWN:.0%} is used for {purpose}"
+    ]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hklflow.series.features import Lattice
     from hklflow.series.resolution import Resolution
 
-VERSION = 1
+VERSION = 2
 
 Hkl = tuple[float, float, float]
 
@@ -133,12 +133,15 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         )
     scales = series_scales.scales(inputs.series)
     fits: list[_Fitted] = []
+    notes: list[str] = []
     for parent in dict.fromkeys(scan.parent for scan in scans):
         rows = [i for i, x in enumerate(scans) if x.parent == parent and x.temperature is not None]
         mine = sorted(rows, key=lambda i: (scans[i].temperature or 0.0, scans[i].scan))
         if mine:
             files = [inputs.volumes[i] for i in mine]
             fits += _fits([scans[i] for i in mine], files, scales, params)
+            names = [scans[i].scan for i in mine]
+            notes += series_scales.notes(scales, names, parent, "the intensities of features")
     sample = scans[0].sample
     _write_table(outputs.table, fits)
     courses = [fit.course for fit in fits]
@@ -150,17 +153,18 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         for i, fit in enumerate(fits)
         for sentence in sentences(fit.course)
     ]
-    told = [row["sentence"] for row in findings]
+    findings += [{"sentence": note, "command": f"hklflow show {results}"} for note in notes]
+    lines = [row["sentence"] for row in findings]
     stage.write_json(
         outputs.results,
         {
             "sample": sample,
-            "sentences": told,
+            "sentences": lines,
             "findings": findings,
             "features": [_record(fit) for fit in fits],
         },
     )
-    print("\n".join([f"{sample}: {len(params.define)} diffuse features", *told]))
+    print("\n".join([f"{sample}: {len(params.define)} diffuse features", *lines]))
 
 
 def _fits(
@@ -250,6 +254,7 @@ def _resolution(
 
     from hklflow.base.errors import HklflowError
     from hklflow.series import resolution
+    from hklflow.series.feature_voxels import orbit_keys
 
     grid = volume.grid
     if params.resolution is not None:
@@ -258,9 +263,8 @@ def _resolution(
     nodes = np.array([x for x in itertools.product(*spans) if any(x)])
     nodes = nodes[lattice.allowed(nodes)]
     # One of each set of equivalents, spread over all |Q|.
-    key = np.array([1.0, np.sqrt(2.0), np.sqrt(3.0)])
-    highest = np.max([nodes @ w.T @ key for w in lattice.operations], axis=0)
-    nodes = nodes[nodes @ key > highest - 1e-6]
+    _, first = np.unique(orbit_keys(nodes, lattice.operations).round(6), return_index=True)
+    nodes = nodes[first]
     q2 = np.einsum("ni,ij,nj->n", nodes, lattice.metric, nodes)
     nodes = nodes[np.argsort(q2, kind="stable")]
     if len(nodes) > _SEARCHED:

@@ -172,17 +172,17 @@ def _agreements(expansions: Sequence[Mapping[str, Any]], fits: Sequence[_Fitted]
     from hklflow.quality.expansion_words import agreement
     from hklflow.quality.remedies import vector_text
 
-    told = []
+    lines = []
     for row in expansions:
-        if (own := row["T_c (K)"]) is None:
+        if (cell := row["T_c (K)"]) is None:
             continue
-        t_c = Interval(own["value"], own["sigma"], tuple(own["68 %"]), tuple(own["95 %"]))
-        told += [
+        t_c = Interval.from_dict(cell)
+        lines += [
             agreement(t_c, vector_text(fit.vector), fit.order.t_c)
             for fit in fits
             if fit.parent == row["parent"] and fit.order.t_c is not None
         ]
-    return told
+    return lines
 
 
 def _require_volumes(inputs: Inputs, scans: Sequence["Orientation"]) -> None:
@@ -206,7 +206,7 @@ def _fits(
     from hklflow.bragg import order_parameter
     from hklflow.nexus.stack import in_order
     from hklflow.quality.remedies import vector_text
-    from hklflow.stage.series_scales import UNKNOWN
+    from hklflow.stage import series_scales
 
     vectors = _vectors(scans, params)
     if not vectors:
@@ -220,12 +220,8 @@ def _fits(
             f"temperatures, and {order_parameter.FEWEST} are needed"
         ]
     members = in_order(files, names, [scan.temperature for scan in scans])
-    fits, notes = [], []
-    if unknown := [name for name in names if scales[name][1] == UNKNOWN]:
-        notes.append(
-            f"the scale of {', '.join(unknown)} to the parent {parent} is not known: 1 with an "
-            f"error of {UNKNOWN:.0%} is used for the order parameters"
-        )
+    fits: list[_Fitted] = []
+    notes = series_scales.notes(scales, names, parent, "the order parameters")
     with nexus.open_members(members) as volumes:
         for vector, origin in vectors.items():
             counts, n = _counts(vector, scans, volumes, scales, params)
@@ -320,11 +316,6 @@ def _record(fit: _Fitted) -> dict[str, Any]:
 
     order = fit.order
 
-    def interval(x: Any) -> dict[str, Any] | None:
-        if x is None:
-            return None
-        return {"value": x.value, "sigma": x.sigma, "68 %": x.inner, "95 %": x.outer}
-
     return {
         "parent": fit.parent,
         "vector": fit.vector,
@@ -332,8 +323,8 @@ def _record(fit: _Fitted) -> dict[str, Any]:
         "reflections": fit.reflections,
         "answer": order.answer,
         "ln likelihood ratio of a transition": order.ratio,
-        "T_c (K)": interval(order.t_c),
-        "exponent of the intensity": interval(order.exponent),
+        "T_c (K)": order.t_c and order.t_c.to_dict(),
+        "exponent of the intensity": order.exponent and order.exponent.to_dict(),
         "covariance of T_c and exponent": order.covariance,
         "order": order.kind,
         "ln likelihood ratio of first order": order.kind_ratio,

@@ -114,40 +114,37 @@ def _expansion(parent: str, scans: "Sequence[Orientation]") -> dict[str, Any] | 
     from hklflow.bragg import expansion
     from hklflow.quality import expansion_words
 
-    mine = [x for x in scans if x.parent == parent and x.temperature is not None]
+    refined = [x for x in scans if x.parent == parent and x.temperature is not None]
     # A cell that was not refined has no errors.
-    mine = [x for x in mine if np.any(x.own_cell_sigma > 0)]
-    if len({scan.temperature for scan in mine}) < expansion.FEWEST:
+    refined = [x for x in refined if np.any(x.own_cell_sigma > 0)]
+    if len({scan.temperature for scan in refined}) < expansion.FEWEST:
         return None
-    warmest = max(mine, key=lambda scan: scan.temperature or 0.0)
-    found = expansion.fit(
-        np.array([scan.temperature for scan in mine], dtype=np.float64),
-        np.array([scan.cell for scan in mine]),
+    warmest = max(refined, key=lambda scan: scan.temperature or 0.0)
+    fitted = expansion.fit(
+        np.array([scan.temperature for scan in refined], dtype=np.float64),
+        np.array([scan.cell for scan in refined]),
         # The error of the detector is common to the scans of a parent.
-        np.array([scan.cell_covariance - scan.inherited.cell for scan in mine]),
+        np.array([scan.cell_covariance - scan.inherited.cell for scan in refined]),
         warmest.cell,
     )
-    if found is None:
+    if fitted is None:
         return None
-    t_c = found.t_c
     return {
         "parent": parent,
         "reference": warmest.scan,
         "components": ["xx", "yy", "zz", "yz", "xz", "xy"],
         "axes": "x along a*, z along c",
-        "temperatures (K)": found.temperature.tolist(),
-        "expansion (1/K)": found.alpha.tolist(),
-        "sigma of the expansion (1/K)": found.alpha_sigma.tolist(),
-        "mean expansion (1/K)": found.mean.tolist(),
-        "covariance of the mean expansion": found.mean_covariance.tolist(),
-        "ln likelihood ratio of a transition": found.ratio,
-        "T_c (K)": None
-        if t_c is None
-        else {"value": t_c.value, "sigma": t_c.sigma, "68 %": t_c.inner, "95 %": t_c.outer},
-        "spontaneous strain at the lowest temperature": found.strain.tolist(),
-        "covariance of the spontaneous strain": found.strain_covariance.tolist(),
-        "errors of the cells times": found.factor,
-        "sentences": expansion_words.sentences(parent, found, warmest.cell.tolist()),
+        "temperatures (K)": fitted.temperature.tolist(),
+        "expansion (1/K)": fitted.alpha.tolist(),
+        "sigma of the expansion (1/K)": fitted.alpha_sigma.tolist(),
+        "mean expansion (1/K)": fitted.mean.tolist(),
+        "covariance of the mean expansion": fitted.mean_covariance.tolist(),
+        "ln likelihood ratio of a transition": fitted.ratio,
+        "T_c (K)": None if fitted.t_c is None else fitted.t_c.to_dict(),
+        "spontaneous strain at the lowest temperature": fitted.strain.tolist(),
+        "covariance of the spontaneous strain": fitted.strain_covariance.tolist(),
+        "errors of the cells times": fitted.factor,
+        "sentences": expansion_words.sentences(parent, fitted, warmest.cell.tolist()),
     }
 
 
