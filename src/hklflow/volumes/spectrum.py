@@ -201,7 +201,8 @@ class SpectrumFill:
 
         The change is that since they were read; the fill is linear in S as long as V is held.
         """
-        change = self._waves_of_known(None)[0] - self._known
+        change = self._waves_of_known(None)[0]
+        change -= self._known
         t = self._complete(self._voxels, change, np.zeros(len(self.holes)), self._steps, _LEARNING)
         w = self._tapered.weights(self.holes).astype(np.float64)
         # Where the taper is smaller, kriging is kept.
@@ -275,8 +276,7 @@ class SpectrumFill:
         cosine = np.mean([np.cos(2 * np.pi * hkl @ mate) for mate in mates], axis=0)
         lost = self._cosines.taper(hkl) * cosine
         # Λ_hh (filled − lost) is −Λ times the whole cosine.
-        known *= self._weights
-        right = self._voxels.of_waves(known) - lost / self._beyond
+        right = self._voxels.of_waves(known, self._weights) - lost / self._beyond
         wrong = self._solved(self._voxels, right, np.zeros(len(hkl)), self._steps, _ROUGHLY)
         return 1 + float(cosine @ wrong) / whole
 
@@ -428,7 +428,7 @@ class SpectrumFill:
         tolerance : float
             Residual that is left.
         """
-        return self._solved(voxels, voxels.of_waves(known * self._weights), start, most, tolerance)
+        return self._solved(voxels, voxels.of_waves(known, self._weights), start, most, tolerance)
 
     def _solved(
         self,

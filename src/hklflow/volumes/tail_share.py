@@ -116,7 +116,10 @@ def _measured(
 
 
 def _predicted(target: Target, again: SpectrumFill, wider: Tails, voxels: Indices) -> Floats:
-    """Return what S of voxels (n, 3) would be with a model, if they were holes."""
+    """Return what S of voxels (n, 3) would be with a model, if they were holes.
+
+    Afterwards the spectrum has read S without the model.
+    """
     places = tuple(voxels.T)
     before = target.data[places].astype(np.float64)
     wider.subtract()
@@ -124,7 +127,6 @@ def _predicted(target: Target, again: SpectrumFill, wider: Tails, voxels: Indice
     added = before - target.data[places]
     modelled: Floats = again.predicted(voxels, np.zeros(len(voxels)))[0] + added
     wider.add()
-    again.read()
     return modelled
 
 
