@@ -502,7 +502,8 @@ def _inversion_centre(target: Target) -> tuple[int, ...] | None:
     inversion = np.column_stack([-np.eye(3, dtype=np.int64), ends])
     if (ends % 2).any() or not (target.images == inversion).all(axis=(1, 2)).any():
         return None
-    for plane, image in zip(target.code, target.code[::-1], strict=True):
+    half = len(target.code) // 2 + 1
+    for plane, image in zip(target.code[:half], target.code[::-1][:half], strict=True):
         if (plane != image[::-1, ::-1]).any():
             return None
     return tuple(int(end) // 2 for end in ends[::-1])

@@ -55,11 +55,6 @@ class Problem:
     def __init__(self, family: Family, data: list[Data], centres: int) -> None:
         self._family, self._data, self._centres = family, data, centres
         self._waves = [family.waves(item.ring.q) for item in data]
-        # Q_i Q_j / G² over σ and over σ².
-        self._peaks = [item.peaks * item.weights[..., None] for item in data]
-        self._squares = [
-            peaks * item.weights[..., None] for peaks, item in zip(self._peaks, data, strict=True)
-        ]
         self.number = sum(item.number for item in data)
         self.reflections = sum(len(item.ring.members) for item in data)
 
@@ -135,7 +130,7 @@ class Problem:
         item = self._data[i]
         design = np.empty((*item.weights.shape, 4 if maximum is None else 5))
         if maximum is not None:
-            design[..., 0] = np.einsum("gnp,np->gn", self._peaks[i], maximum)
+            design[..., 0] = np.einsum("gnp,np->gn", item.peaks, maximum)
         np.multiply(self._smooth(values, i), item.weights[..., None], out=design[..., -4:])
         return design
 
@@ -186,7 +181,7 @@ class Problem:
             if slopes is not None:
                 shape = slice(0, own.start)
                 lines = slopes.reshape(-1, slopes.shape[2])
-                swapped = (self._peaks[i] * x[:, 0, None, None]).transpose(1, 2, 0)  # (n, 6, g)
+                swapped = (item.peaks * x[:, 0, None, None]).transpose(1, 2, 0)  # (n, 6, g)
                 among = (swapped @ swapped.swapaxes(1, 2)) @ slopes
                 total[shape, shape] += lines.T @ among.reshape(lines.shape)
                 across = swapped @ np.stack([scaled, right[..., 0]], axis=2).swapaxes(0, 1)
@@ -197,9 +192,9 @@ class Problem:
                 common = self._smooth(values, i)[:, :, None, None] * slopes[:, None]
                 common = common.transpose(0, 2, 1, 3).reshape(len(lines), -1)
                 number = len(x)
-                flat = self._squares[i].reshape(number, -1)
+                flat = (item.peaks * w[..., None]).reshape(number, -1)
                 onto[:, 1:, shape] = (flat @ common).reshape(number, 4, -1)
-                flat = (self._peaks[i] * design[..., :1]).reshape(number, -1)
+                flat = (item.peaks * design[..., :1]).reshape(number, -1)
                 onto[:, 0, shape] = flat @ lines
                 onto[..., shape] *= x[:, 0, None, None]
             total[-1, -1] += float(np.sum(right**2))

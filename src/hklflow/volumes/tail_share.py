@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hklflow.volumes import control
 from hklflow.volumes.fill import BEST, PUNCHED, Target, fill, find_holes
+from hklflow.volumes.fill_kernels import numbers_of
 from hklflow.volumes.refill import is_judged, refill
 from hklflow.volumes.spectrum import SpectrumFill
 from hklflow.volumes.tails import Share, Tails
@@ -82,7 +83,7 @@ def _measured(
     if not wider.found:
         # Its A_G are fitted in the rim, too, which a true model and none differ in by far more.
         wider = tails
-    holes = find_holes(target, (target.code == PUNCHED).view(np.uint8))
+    holes = find_holes(target, numbers_of(target.code, PUNCHED, PUNCHED))
     found = control.controls(target, holes, q_max)
     model = control.best_of(found, BEST)
     fill(target, model, rough=is_judged(found, model))
