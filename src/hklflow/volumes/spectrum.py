@@ -17,6 +17,7 @@ V differs from a constant V∞ in a box of r only (`box_of`), so that
 Λ = 1/V∞ − F* (1/V∞ − 1/V) F needs no other waves.
 """
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -89,6 +90,20 @@ def bytes_needed(shape: tuple[int, ...], box: tuple[int, ...] = (0,)) -> float:
     return float(_BYTES * np.prod(shape, dtype=float) + _BYTES_OF_BOX * np.prod(box, dtype=float))
 
 
+@dataclass
+class _Wider:
+    """Holes with more voxels, the most likely T in them, and the voxels ``of`` which they are made.
+
+    ``more`` and ``holes`` are flat numbers, ascending; ``more`` are those that are not punched.
+    """
+
+    of: Indices
+    more: Indices
+    holes: Indices
+    voxels: Voxels
+    t: Floats
+
+
 class SpectrumFill:
     """Fill of the holes of a volume that are filled by other means already.
 
@@ -151,6 +166,7 @@ class SpectrumFill:
         self._noise = len(target.images) * self._tapered.noise / self._waves.size
         self._gain: dict[int, tuple[Floats, Floats]] = {}
         self.missed: list[Floats] = []
+        self._wider: _Wider | None = None
         self._power = WavePower(self._waves, target)
         self._cosines = CosineWaves(self._waves, target.grid, target.cell, q_max)
         self._white = WhiteField(self._waves, self._voxels, self._random)
@@ -177,7 +193,7 @@ class SpectrumFill:
 
     def write(self) -> int:
         """Replace S and σ in the holes of the target; return the number of voxels."""
-        target = self._target
+        target, self._wider = self._target, None
         self._t = self._complete(self._voxels, self._known, self._t, self._last_steps)
         filled = self.converged
         self._draw()
@@ -213,21 +229,29 @@ class SpectrumFill:
         """Return S and σ that measured voxels (n, 3), (l, k, h), get if they are punched, too.
 
         Their equivalents, which tell their values, are then holes as well. NaN near q_max and
-        beyond. ``errors`` (n,) are those of kriging.
+        beyond. ``errors`` (n,) are those of kriging. The search starts at the last result if the
+        same array ``voxels`` is given again, when the target has been read anew.
         """
-        shape = self._target.data.shape
+        if self._wider is None or self._wider.of is not voxels:
+            self._wider = self._widened(voxels)
+        wider = self._wider
+        known = Voxels(self._waves, wider.more).waves_of(self._tapered.t_of(wider.more))
+        np.subtract(self._known, known, out=known)
+        wider.t = self._complete(wider.voxels, known, wider.t, self._last_steps)
+        numbers = np.ravel_multi_index(tuple(voxels.T), self._target.data.shape)
+        place = np.minimum(np.searchsorted(wider.holes, numbers), len(wider.holes) - 1)
+        found = np.where(_among(wider.holes, numbers), wider.t[place], np.nan)
+        code = np.full(len(voxels), PUNCHED, np.uint8)
+        return self._tapered.s_of(found, numbers), self._errors_of(errors, numbers, code)
+
+    def _widened(self, voxels: Indices) -> "_Wider":
+        """Return the holes with more voxels (n, 3), (l, k, h), and their equivalents."""
         more = self._with_equivalents(voxels)
         more = more[self._tapered.weights(more) >= LEAST]
         more = more[~_among(self.holes, more)]
-        known = self._known - Voxels(self._waves, more).waves_of(self._tapered.t_of(more))
         places = np.searchsorted(self.holes, more)
-        union, start = np.insert(self.holes, places, more), np.insert(self._t, places, 0.0)
-        t = self._complete(Voxels(self._waves, union), known, start, self._last_steps)
-        numbers = np.ravel_multi_index(tuple(voxels.T), shape)
-        place = np.minimum(np.searchsorted(union, numbers), len(union) - 1)
-        found = np.where(_among(union, numbers), t[place], np.nan)
-        code = np.full(len(voxels), PUNCHED, np.uint8)
-        return self._tapered.s_of(found, numbers), self._errors_of(errors, numbers, code)
+        holes, t = np.insert(self.holes, places, more), np.insert(self._t, places, 0.0)
+        return _Wider(voxels, more, holes, Voxels(self._waves, holes), t)
 
     def _with_equivalents(self, voxels: Indices) -> Indices:
         """Return the flat numbers, ascending, of voxels (n, 3), (l, k, h), and of their images."""
