@@ -17,7 +17,6 @@ V differs from a constant V∞ in a box of r only (`box_of`), so that
 Λ = 1/V∞ − F* (1/V∞ − 1/V) F needs no other waves.
 """
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -47,8 +46,8 @@ ROUNDS = 3
 # Change of the fill in a round, in its errors, after which the next would change it by far less.
 _SETTLED = 0.1
 
-# Of the residual of the conjugate gradients, while V is learnt and at the end.
-_LEARNING, _TOLERANCE = 1e-3, 1e-4
+#: Part of the residual that conjugate gradients leave, while V is learnt and at the end.
+LEARNING, TOLERANCE = 1e-3, 1e-4
 # Largest number of steps while V is learnt, and at the end. Holes of reflections take some 20; wide
 # gaps, to which only long waves reach, up to some 200 where 100 counts were measured.
 _STEPS, _LAST_STEPS, _STEPS_IN_GAPS = 40, 120, 600
@@ -88,20 +87,6 @@ def bytes_needed(shape: tuple[int, ...], box: tuple[int, ...] = (0,)) -> float:
         Numbers of waves that are kept, see `Waves`; by default, the least that may be needed.
     """
     return float(_BYTES * np.prod(shape, dtype=float) + _BYTES_OF_BOX * np.prod(box, dtype=float))
-
-
-@dataclass
-class _Wider:
-    """Holes with more voxels, the most likely T in them, and the voxels ``of`` which they are made.
-
-    ``more`` and ``holes`` are flat numbers, ascending; ``more`` are those that are not punched.
-    """
-
-    of: Indices
-    more: Indices
-    holes: Indices
-    voxels: Voxels
-    t: Floats
 
 
 class SpectrumFill:
@@ -166,7 +151,6 @@ class SpectrumFill:
         self._noise = len(target.images) * self._tapered.noise / self._waves.size
         self._gain: dict[int, tuple[Floats, Floats]] = {}
         self.missed: list[Floats] = []
-        self._wider: _Wider | None = None
         self._power = WavePower(self._waves, target)
         self._cosines = CosineWaves(self._waves, target.grid, target.cell, q_max)
         self._white = WhiteField(self._waves, self._voxels, self._random)
@@ -184,7 +168,7 @@ class SpectrumFill:
         self._gain = self._gains([missed])
         lost = self._power.of(self._voxels.waves_of(missed))
         before = self._t
-        self._t = self._complete(self._voxels, self._known, self._t, self._steps, _LEARNING)
+        self._t = self._complete(self._voxels, self._known, self._t, self._steps, LEARNING)
         change = self._t - before
         self.settled = float(change @ change) < _SETTLED**2 * float(missed @ missed)
         lost += self._power.of(self._known + self._voxels.waves_of(self._t))
@@ -193,7 +177,7 @@ class SpectrumFill:
 
     def write(self) -> int:
         """Replace S and σ in the holes of the target; return the number of voxels."""
-        target, self._wider = self._target, None
+        target = self._target
         self._t = self._complete(self._voxels, self._known, self._t, self._last_steps)
         filled = self.converged
         self._draw()
@@ -219,39 +203,35 @@ class SpectrumFill:
         """
         change = self._waves_of_known(None)[0]
         change -= self._known
-        t = self._complete(self._voxels, change, np.zeros(len(self.holes)), self._steps, _LEARNING)
+        t = self._complete(self._voxels, change, np.zeros(len(self.holes)), self._steps, LEARNING)
         w = self._tapered.weights(self.holes).astype(np.float64)
         # Where the taper is smaller, kriging is kept.
         followed = np.divide(t, w, out=np.zeros_like(t), where=w >= self._tapered.least)
         return followed * self._tapered.unit
 
-    def predicted(self, voxels: Indices, errors: Floats) -> tuple[Floats, Floats]:
+    def predicted(
+        self, voxels: Indices, errors: Floats, tolerance: float = TOLERANCE
+    ) -> tuple[Floats, Floats]:
         """Return S and σ that measured voxels (n, 3), (l, k, h), get if they are punched, too.
 
         Their equivalents, which tell their values, are then holes as well. NaN near q_max and
-        beyond. ``errors`` (n,) are those of kriging. The search starts at the last result if the
-        same array ``voxels`` is given again, when the target has been read anew.
+        beyond. ``errors`` (n,) are those of kriging. ``tolerance`` is the residual that is left.
         """
-        if self._wider is None or self._wider.of is not voxels:
-            self._wider = self._widened(voxels)
-        wider = self._wider
-        known = Voxels(self._waves, wider.more).waves_of(self._tapered.t_of(wider.more))
-        np.subtract(self._known, known, out=known)
-        wider.t = self._complete(wider.voxels, known, wider.t, self._last_steps)
-        numbers = np.ravel_multi_index(tuple(voxels.T), self._target.data.shape)
-        place = np.minimum(np.searchsorted(wider.holes, numbers), len(wider.holes) - 1)
-        found = np.where(_among(wider.holes, numbers), wider.t[place], np.nan)
-        code = np.full(len(voxels), PUNCHED, np.uint8)
-        return self._tapered.s_of(found, numbers), self._errors_of(errors, numbers, code)
-
-    def _widened(self, voxels: Indices) -> "_Wider":
-        """Return the holes with more voxels (n, 3), (l, k, h), and their equivalents."""
+        shape = self._target.data.shape
         more = self._with_equivalents(voxels)
         more = more[self._tapered.weights(more) >= LEAST]
         more = more[~_among(self.holes, more)]
+        known = Voxels(self._waves, more).waves_of(self._tapered.t_of(more))
+        np.subtract(self._known, known, out=known)
         places = np.searchsorted(self.holes, more)
-        holes, t = np.insert(self.holes, places, more), np.insert(self._t, places, 0.0)
-        return _Wider(voxels, more, holes, Voxels(self._waves, holes), t)
+        union, start = np.insert(self.holes, places, more), np.insert(self._t, places, 0.0)
+        given = known, start, self._last_steps, tolerance
+        t = self._complete(Voxels(self._waves, union), *given)
+        numbers = np.ravel_multi_index(tuple(voxels.T), shape)
+        place = np.minimum(np.searchsorted(union, numbers), len(union) - 1)
+        found = np.where(_among(union, numbers), t[place], np.nan)
+        code = np.full(len(voxels), PUNCHED, np.uint8)
+        return self._tapered.s_of(found, numbers), self._errors_of(errors, numbers, code)
 
     def _with_equivalents(self, voxels: Indices) -> Indices:
         """Return the flat numbers, ascending, of voxels (n, 3), (l, k, h), and of their images."""
@@ -437,7 +417,7 @@ class SpectrumFill:
         known: NDArray[Any],
         start: Floats,
         most: int,
-        tolerance: float = _TOLERANCE,
+        tolerance: float = TOLERANCE,
     ) -> Floats:
         """Return the most likely T (n,) in voxels.
 
@@ -500,7 +480,7 @@ class SpectrumFill:
             values = in_holes * self._beyond**power + self._voxels.of_waves(root * in_box)
             fields.append(self._symmetric(values))
         start, right = fields
-        return self._solved(self._voxels, right, start, self._steps, _LEARNING)
+        return self._solved(self._voxels, right, start, self._steps, LEARNING)
 
     def _symmetric(self, values: Floats) -> Floats:
         """Return the means (n,) of values in holes over their equivalents."""
