@@ -60,11 +60,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import nexus, plots
+    from hklflow.base import heap
     from hklflow.plots import fill as pictures
     from hklflow.volumes import cosines, fill, hole_covariance, spectrum, tail_share
     from hklflow.volumes.control import best_of, controls
+    from hklflow.volumes.fill_kernels import numbers_of
     from hklflow.volumes.refill import is_judged, refill, too_large
 
+    heap.keep_freed()
     group = stage.read_orientation(inputs.orientation).group
     with nexus.open_volume(inputs.symmetrised) as volume:
         operations = _operations(volume, inputs.symmetrised)
@@ -92,7 +95,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             metrics["maxima inside of holes"] = tails.summary()
             warnings += hole_checks.tails(tails)
             tails.subtract()
-        holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
+        holes = fill.find_holes(target, numbers_of(target.code, fill.PUNCHED, fill.PUNCHED))
         found = controls(target, holes, q_max)
         model = best_of(found, fill.BEST)
         refilled = params.spectrum and not doubts and is_judged(found, model)

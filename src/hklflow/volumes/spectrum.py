@@ -46,8 +46,8 @@ ROUNDS = 3
 # Change of the fill in a round, in its errors, after which the next would change it by far less.
 _SETTLED = 0.1
 
-# Of the residual of the conjugate gradients, while V is learnt and at the end.
-_LEARNING, _TOLERANCE = 1e-3, 1e-4
+#: Part of the residual that conjugate gradients leave, while V is learnt and at the end.
+LEARNING, TOLERANCE = 1e-3, 1e-4
 # Largest number of steps while V is learnt, and at the end. Holes of reflections take some 20; wide
 # gaps, to which only long waves reach, up to some 200 where 100 counts were measured.
 _STEPS, _LAST_STEPS, _STEPS_IN_GAPS = 40, 120, 600
@@ -168,7 +168,7 @@ class SpectrumFill:
         self._gain = self._gains([missed])
         lost = self._power.of(self._voxels.waves_of(missed))
         before = self._t
-        self._t = self._complete(self._voxels, self._known, self._t, self._steps, _LEARNING)
+        self._t = self._complete(self._voxels, self._known, self._t, self._steps, LEARNING)
         change = self._t - before
         self.settled = float(change @ change) < _SETTLED**2 * float(missed @ missed)
         lost += self._power.of(self._known + self._voxels.waves_of(self._t))
@@ -201,27 +201,32 @@ class SpectrumFill:
 
         The change is that since they were read; the fill is linear in S as long as V is held.
         """
-        change = self._waves_of_known(None)[0] - self._known
-        t = self._complete(self._voxels, change, np.zeros(len(self.holes)), self._steps, _LEARNING)
+        change = self._waves_of_known(None)[0]
+        change -= self._known
+        t = self._complete(self._voxels, change, np.zeros(len(self.holes)), self._steps, LEARNING)
         w = self._tapered.weights(self.holes).astype(np.float64)
         # Where the taper is smaller, kriging is kept.
         followed = np.divide(t, w, out=np.zeros_like(t), where=w >= self._tapered.least)
         return followed * self._tapered.unit
 
-    def predicted(self, voxels: Indices, errors: Floats) -> tuple[Floats, Floats]:
+    def predicted(
+        self, voxels: Indices, errors: Floats, tolerance: float = TOLERANCE
+    ) -> tuple[Floats, Floats]:
         """Return S and σ that measured voxels (n, 3), (l, k, h), get if they are punched, too.
 
         Their equivalents, which tell their values, are then holes as well. NaN near q_max and
-        beyond. ``errors`` (n,) are those of kriging.
+        beyond. ``errors`` (n,) are those of kriging. ``tolerance`` is the residual that is left.
         """
         shape = self._target.data.shape
         more = self._with_equivalents(voxels)
         more = more[self._tapered.weights(more) >= LEAST]
         more = more[~_among(self.holes, more)]
-        known = self._known - Voxels(self._waves, more).waves_of(self._tapered.t_of(more))
+        known = Voxels(self._waves, more).waves_of(self._tapered.t_of(more))
+        np.subtract(self._known, known, out=known)
         places = np.searchsorted(self.holes, more)
         union, start = np.insert(self.holes, places, more), np.insert(self._t, places, 0.0)
-        t = self._complete(Voxels(self._waves, union), known, start, self._last_steps)
+        given = known, start, self._last_steps, tolerance
+        t = self._complete(Voxels(self._waves, union), *given)
         numbers = np.ravel_multi_index(tuple(voxels.T), shape)
         place = np.minimum(np.searchsorted(union, numbers), len(union) - 1)
         found = np.where(_among(union, numbers), t[place], np.nan)
@@ -275,8 +280,7 @@ class SpectrumFill:
         cosine = np.mean([np.cos(2 * np.pi * hkl @ mate) for mate in mates], axis=0)
         lost = self._cosines.taper(hkl) * cosine
         # Λ_hh (filled − lost) is −Λ times the whole cosine.
-        known *= self._weights
-        right = self._voxels.of_waves(known) - lost / self._beyond
+        right = self._voxels.of_waves(known, self._weights) - lost / self._beyond
         wrong = self._solved(self._voxels, right, np.zeros(len(hkl)), self._steps, _ROUGHLY)
         return 1 + float(cosine @ wrong) / whole
 
@@ -413,7 +417,7 @@ class SpectrumFill:
         known: NDArray[Any],
         start: Floats,
         most: int,
-        tolerance: float = _TOLERANCE,
+        tolerance: float = TOLERANCE,
     ) -> Floats:
         """Return the most likely T (n,) in voxels.
 
@@ -428,7 +432,7 @@ class SpectrumFill:
         tolerance : float
             Residual that is left.
         """
-        return self._solved(voxels, voxels.of_waves(known * self._weights), start, most, tolerance)
+        return self._solved(voxels, voxels.of_waves(known, self._weights), start, most, tolerance)
 
     def _solved(
         self,
@@ -476,7 +480,7 @@ class SpectrumFill:
             values = in_holes * self._beyond**power + self._voxels.of_waves(root * in_box)
             fields.append(self._symmetric(values))
         start, right = fields
-        return self._solved(self._voxels, right, start, self._steps, _LEARNING)
+        return self._solved(self._voxels, right, start, self._steps, LEARNING)
 
     def _symmetric(self, values: Floats) -> Floats:
         """Return the means (n,) of values in holes over their equivalents."""
@@ -502,7 +506,8 @@ def _inversion_centre(target: Target) -> tuple[int, ...] | None:
     inversion = np.column_stack([-np.eye(3, dtype=np.int64), ends])
     if (ends % 2).any() or not (target.images == inversion).all(axis=(1, 2)).any():
         return None
-    for plane, image in zip(target.code, target.code[::-1], strict=True):
+    half = len(target.code) // 2 + 1
+    for plane, image in zip(target.code[:half], target.code[::-1][:half], strict=True):
         if (plane != image[::-1, ::-1]).any():
             return None
     return tuple(int(end) // 2 for end in ends[::-1])
