@@ -56,6 +56,7 @@ class Series:
     """
 
     seed: int
+    kind: str
     cell: str
     size: int
     temperatures: Array
@@ -68,7 +69,7 @@ class Series:
     b: Array
     norm: float
 
-    @property
+    @cached_property
     def lattice(self) -> Lattice:
         """The cell with its operations."""
         return hole_worlds.LATTICES[self.cell]
@@ -165,7 +166,19 @@ def draw(
     known[-1] = 1.0
     b = 0.2 + (1.5 * t if kind == "debye" else 0 * t)
     return Series(
-        seed, cell, size, temperatures, vectors, share, changed, scale, known, scale_error, b, counts
+        seed=seed,
+        kind=kind,
+        cell=cell,
+        size=size,
+        temperatures=temperatures,
+        vectors=vectors,
+        share=share,
+        changed=changed,
+        scale=scale,
+        known_scale=known,
+        scale_error=scale_error,
+        b=b,
+        norm=counts,
     )
 
 
