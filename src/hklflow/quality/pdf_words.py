@@ -44,7 +44,7 @@ class Course:
     used : (U,) int array
         Scans that are compared; the first dimension of ``changes``.
     changes : Changes or None
-        Result for the ``used`` scans and these vectors; None if nothing can be tested.
+        Result for the ``used`` scans and these vectors; None if nothing is tested.
     rate : float
         Share of false discoveries.
     heat : (T,) array

@@ -1,5 +1,10 @@
 """Values of pair distributions at vectors against temperature, with what is known of their errors.
 
+The value between voxels is interpolated linearly; its σ is the weighted mean of those of the voxels.
+The true error may be smaller: the noise of neighbouring voxels is correlated over the resolution,
+and the correlations are not stored. Values are not averaged over the resolution, because the error
+of a mean would need these correlations, and because a voxel is about as large as the resolution.
+
 Vectors are in unit cells, so that they follow the lattice as it expands; lengths in Å are those of
 each scan. At lattice vectors, errors are those of the covariance that the stage `pdf` stored.
 """
@@ -12,9 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.geometry import lattice
 from hklflow.nexus.lattice_vectors import read_covariance
-from hklflow.quality.pdf_words import Course
+from hklflow.nexus.stack_pdf import Vectors
+from hklflow.quality.pdf_words import Course, vector_name
 from hklflow.volumes import extrema
 from hklflow.volumes.pdf_changes import Changes, Values, changes
 from hklflow.volumes.tapers import Taper
@@ -25,6 +32,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Key = tuple[int, int, int]
+Stored = tuple[Floats, Floats]
+"""Lattice vectors (n, 3) and their covariance (n, n)."""
 
 _ON_NODE = 1e-4  # largest deviation of a lattice vector from integers, in cells
 _REFERENCE = 1e-4  # relative error of the scale of the reference, to which others are relative
@@ -68,60 +77,61 @@ def course(
     if parent not in scans:
         own = np.hypot(own, columns[1][reference])
     own[reference] = _REFERENCE
-    usable, notes = _usable(members, volumes)
-    common = _common(volumes, usable)
-    keys, matrices = list(common), _covariances(volumes, usable, common)
-    operations = volumes[reference].notes.get("operations")
-    named = _named(settings.vectors, keys, operations, volumes[reference], notes)
-    # Lattice vectors first: all that are known, to find what is common.
-    tested = np.zeros(len(keys), np.bool_)
-    tested[: settings.number] = True
-    tested[[i for i in named.known if i is not None]] = True
-    every = np.array([*keys, *named.others, *named.untested], dtype=np.float64).reshape(-1, 3)
-    value, sigma = _values(volumes, every)
-    value, sigma = value / scale[:, None], sigma / scale[:, None]
-    for i, matrix in zip(usable, matrices, strict=True):
-        sigma[i, : len(keys)] = np.sqrt(np.diag(matrix)) / scale[i]
-    n, m = len(keys), len(named.others)
-    used = np.array(usable, dtype=np.int64)
-    found = None
-    spread, least = _heat(volumes[reference], heat)
     temperature = np.array([member.temperature for member in members], dtype=np.float64)
-    if len(used) > 1 and np.ptp(temperature[used]) > 0 and (tested.any() or m):
+    stored = [read_covariance(volume.group) for volume in volumes]
+    used, notes = _usable(scans, volumes, stored)
+    if len(np.unique(temperature[used])) < 2:
+        used = used[:0]
+    known = np.array([i for i, x in enumerate(stored) if x is not None], dtype=np.int64)
+    keys, matrices = _common([x for x in stored if x is not None])
+    # All known lattice vectors help to find what is common.
+    chosen = np.arange(len(keys)) < settings.number
+    named = _Named([], [], [*settings.vectors])
+    if len(used):
+        named = _named(settings.vectors, keys, volumes[used[-1]], notes)
+        chosen[named.known] = True
+    n, m = len(keys), len(named.others)
+    every = np.array([*keys, *named.others, *named.untested], dtype=np.float64).reshape(-1, 3)
+    at = values_at(every, volumes)
+    value, sigma = at.value.T / scale[:, None], at.sigma.T / scale[:, None]
+    sigma[known, :n] = np.sqrt(np.einsum("tnn->tn", matrices)) / scale[known, None]
+    found, least = None, np.ones(len(scans))
+    if len(used) and chosen.sum() + m > 0:
+        taper = _taper(volumes[used[-1]])
+        least = _heat(taper, heat)
+        # S falls with Q, so that peaks lose less than that: half of it, give or take half.
+        half = np.log(least) / 2
+        origin = values_at(np.zeros((1, 3)), volumes).value[0, reference] / scale[reference]
+        image = taper.resolution_function(at.length[: n + m, reference])
         found = changes(
             Values(
                 temperature[used],
                 value[used, :n],
-                np.array(matrices).reshape(len(used), n, n) / scale[used, None, None] ** 2,
+                matrices[np.isin(known, used)] / scale[used, None, None] ** 2,
                 value[used, n : n + m],
                 sigma[used, n : n + m],
-                _ripple(volumes[reference], every[: n + m], value[reference], scale[reference]),
-                tested,
-                -spread[used],
-                np.hypot(own, spread)[used],
+                origin * image / taper.resolution_function(0.0),
+                chosen,
+                half[used],
+                np.hypot(own, half)[used],
             ),
             settings.rate,
         )
-    shown = np.concatenate([np.flatnonzero(tested), np.arange(n, len(every))])
-    in_test = np.concatenate([tested, np.ones(m, bool), np.zeros(len(every) - n - m, bool)])
-    whole = np.hypot(sigma, own[:, None] * value)
-    apart = np.hypot(sigma, sigma[reference])
-    difference = value - value[reference]
-    apart = np.hypot(apart, np.where(own > _REFERENCE, own, 0.0)[:, None] * value)
+    shown = np.concatenate([np.flatnonzero(chosen), np.arange(n, len(every))])
+    tested = (np.arange(len(every)) < n + m) & (found is not None)
+    apart = np.hypot(np.hypot(sigma, sigma[reference]), own[:, None] * value)
     apart[reference] = 0.0
-    metrics = [lattice.metric(volume.cell) for volume in volumes]
-    length = np.array([np.sqrt(np.einsum("ni,ij,nj->n", every, g, every)) for g in metrics])
     return Course(
         scans=scans,
         temperature=temperature,
         reference=reference,
         vectors=every[shown],
-        length=length[:, shown],
+        length=at.length.T[:, shown],
         value=value[:, shown],
-        sigma=whole[:, shown],
-        difference=difference[:, shown],
+        sigma=np.hypot(sigma, own[:, None] * value)[:, shown],
+        difference=(value - value[reference])[:, shown],
         difference_sigma=apart[:, shown],
-        tested=in_test[shown],
+        tested=tested[shown],
         used=used,
         changes=None if found is None else _of(found, shown),
         rate=settings.rate,
@@ -129,6 +139,35 @@ def course(
         scale_sigma=own,
         notes=notes,
     )
+
+
+def values_at(vectors: ArrayLike, volumes: Sequence["OpenVolume"]) -> Vectors:
+    """Return the ΔPDF at vectors (n, 3) in all volumes; between voxels it is linear, σ the mean.
+
+    Raises
+    ------
+    HklflowError
+        If a vector is outside of the volumes.
+    """
+    grid = volumes[0].grid
+    xyz = np.array(vectors, dtype=np.float64).reshape(-1, 3)
+    length, value, sigma = np.empty((3, len(xyz), len(volumes)))
+    metrics = [lattice.metric(volume.cell) for volume in volumes]
+    for i, vector in enumerate(xyz):
+        around = extrema.trilinear(grid, vector)
+        if around is None:
+            limits = ", ".join(f"{grid.axis(j)[0]:g} to {grid.axis(j)[-1]:g}" for j in range(3))
+            raise HklflowError(
+                f"vectors: {' '.join(f'{x:g}' for x in vector)} is outside the pair "
+                f"distributions ({limits}); remove this vector, or transform with finer steps of "
+                "hkl, which extends the pair distributions"
+            )
+        region, weights = around
+        for j, volume in enumerate(volumes):
+            length[i, j] = np.sqrt(vector @ metrics[j] @ vector)
+            value[i, j] = np.sum(weights * volume.group["data"][region])
+            sigma[i, j] = np.sum(weights * volume.group["data_errors"][region])
+    return Vectors(xyz, length, value, sigma)
 
 
 def _of(found: Changes, shown: NDArray[np.int64]) -> Changes:
@@ -149,70 +188,54 @@ def _of(found: Changes, shown: NDArray[np.int64]) -> Changes:
 
 
 def _usable(
-    members: Sequence["Member"], volumes: Sequence["OpenVolume"]
-) -> tuple[list[int], list[str]]:
+    scans: Sequence[str], volumes: Sequence["OpenVolume"], stored: Sequence[Stored | None]
+) -> tuple[NDArray[np.int64], list[str]]:
     """Return the scans whose errors are known, and sentences on the others."""
     usable: list[int] = []
     reasons: dict[str, tuple[str, list[str]]] = {}
-    for i, (member, volume) in enumerate(zip(members, volumes, strict=True)):
-        why = _doubt(volume)
+    for i, (scan, volume, own) in enumerate(zip(scans, volumes, stored, strict=True)):
+        why = _doubt(volume, own)
         if why is None:
             usable.append(i)
         else:
             # The same reason with other numbers is one sentence.
-            reasons.setdefault(re.sub(r"[\d.]+", "#", why), (why, []))[1].append(member.scan)
-    return usable, [
-        f"3D-ΔPDF: {', '.join(scans)} not compared with the others: {why}"
-        for why, scans in reasons.values()
+            reasons.setdefault(re.sub(r"[\d.]+", "#", why), (why, []))[1].append(scan)
+    return np.array(usable, dtype=np.int64), [
+        f"3D-ΔPDF: {', '.join(names)} not compared with other scans: {why}"
+        for why, names in reasons.values()
     ]
 
 
-def _doubt(volume: "OpenVolume") -> str | None:
+def _doubt(volume: "OpenVolume", stored: Stored | None) -> str | None:
     """Return why the errors of a pair distribution are not known, and what to do, or None."""
-    stored = read_covariance(volume.group)
     if stored is None:
         return (
-            "there is no covariance of its lattice vectors, because kriging was kept for its holes "
-            "or it was made without `fill: {spectrum: true}`; use a smaller radius of `fill`"
+            "there is no covariance of lattice vectors, because kriging was kept for the holes, or "
+            "`fill: {spectrum: false}` is set; use a smaller radius of `fill`"
         )
     grid = volume.grid
     exact = (stored[0] - grid.first) / grid.step
     if np.any(np.abs(exact - np.rint(exact)) > _ON_NODE / grid.step.min()):
         return (
-            "lattice vectors are no voxels of it; set `pdf: {sizes}` so that 1 / (size * step of "
-            "hkl) divides 1"
+            "lattice vectors are no voxels; set `pdf: {sizes}` so that 1 / (size * step of hkl) "
+            "divides 1"
         )
-    notes = volume.notes
     # Warnings of the fill and earlier stages are among the doubts; others are of the stage `pdf`.
-    own = notes.get("metrics", {}).get("warnings", [])
+    own = volume.notes.get("metrics", {}).get("warnings", [])
     warnings: list[str] = [text for text in own if text not in volume.doubts]
     return warnings[0] if warnings else None
 
 
-def _common(volumes: Sequence["OpenVolume"], usable: Sequence[int]) -> dict[Key, list[int]]:
-    """Return the lattice vectors of all usable scans but 000, and their number in each scan."""
-    found: list[dict[Key, int]] = []
-    for i in usable:
-        stored = read_covariance(volumes[i].group)
-        assert stored is not None
-        found.append({_key(vector): k for k, vector in enumerate(stored[0])})
-    if not found:
-        return {}
-    keys = [key for key in found[0] if any(key) and all(key in other for other in found)]
-    return {key: [other[key] for other in found] for key in keys}
-
-
-def _covariances(
-    volumes: Sequence["OpenVolume"], usable: Sequence[int], common: Mapping[Key, Sequence[int]]
-) -> list[Floats]:
-    """Return the covariance (n, n) of the common lattice vectors in each usable scan."""
-    matrices = []
-    for place, i in enumerate(usable):
-        stored = read_covariance(volumes[i].group)
-        assert stored is not None
-        rows = [numbers[place] for numbers in common.values()]
-        matrices.append(stored[1][np.ix_(rows, rows)])
-    return matrices
+def _common(stored: Sequence[Stored]) -> tuple[list[Key], Floats]:
+    """Return the lattice vectors of all scans but 000, and their covariances (T, n, n)."""
+    numbers = [{_key(vector): k for k, vector in enumerate(own[0])} for own in stored]
+    first = numbers[0] if numbers else {}
+    keys = [key for key in first if any(key) and all(key in other for other in numbers)]
+    matrices = np.zeros((len(stored), len(keys), len(keys)))
+    for matrix, own, places in zip(matrices, stored, numbers, strict=True):
+        rows = [places[key] for key in keys]
+        matrix[:] = own[1][np.ix_(rows, rows)]
+    return keys, matrices
 
 
 def _key(vector: Floats) -> Key:
@@ -224,62 +247,36 @@ def _key(vector: Floats) -> Key:
 class _Named:
     """Named vectors: numbers of known lattice vectors, others that are tested, and not tested."""
 
-    known: list[int | None]
+    known: list[int]
     others: list[Floats]
     untested: list[Floats]
 
 
 def _named(
-    vectors: Floats,
-    keys: Sequence[Key],
-    operations: ArrayLike | None,
-    volume: "OpenVolume",
-    notes: list[str],
+    vectors: Floats, keys: Sequence[Key], volume: "OpenVolume", notes: list[str]
 ) -> _Named:
     """Sort the named vectors by what is known of their errors; add sentences to ``notes``."""
-    moves = extrema.operations_of(operations, direct=True)
+    moves = extrema.operations_of(volume.notes.get("operations"), direct=True)
     mates = {_key(mate): i for i, key in enumerate(keys) for mate in moves @ np.array(key)}
     metric, resolution = lattice.metric(volume.cell), _taper(volume).resolution
-    known: list[int | None] = []
-    others: list[Floats] = []
-    untested: list[Floats] = []
+    named = _Named([], [], [])
     for vector in vectors:
         off = vector - np.rint(vector)
-        name = f"({' '.join(f'{x:.4g}' for x in vector)})"
-        if np.abs(off).max() < _ON_NODE:
-            number = mates.get(_key(vector))
-            if number is not None:
-                known.append(number)
-                continue
-            untested.append(vector)
-            notes.append(
-                f"3D-ΔPDF: {name} is not tested, because its covariance is not known: it is the "
-                "origin, or too far from it"
-            )
+        name = f"3D-ΔPDF: {vector_name(vector)} is not tested, because"
+        if np.abs(off).max() < _ON_NODE and _key(vector) in mates:
+            named.known.append(mates[_key(vector)])
+        elif np.abs(off).max() < _ON_NODE:
+            named.untested.append(vector)
+            notes.append(f"{name} it has no covariance: it is the origin, or too long")
         elif np.sqrt(off @ metric @ off) < resolution:
-            untested.append(vector)
+            named.untested.append(vector)
             notes.append(
-                f"3D-ΔPDF: {name} is not tested, because it is nearer to {_key(vector)} than the "
-                f"resolution of {resolution:.2f} Å and has a part of its errors; name the lattice "
-                "vector instead"
+                f"{name} it is nearer to {vector_name(np.rint(vector))} than the resolution of "
+                f"{resolution:.2f} Å and has a part of its errors; name the lattice vector"
             )
         else:
-            others.append(vector)
-    return _Named(known, others, untested)
-
-
-def _values(volumes: Sequence["OpenVolume"], vectors: Floats) -> tuple[Floats, Floats]:
-    """Return the ΔPDF and its stored errors (T, n); between voxels, linear with the mean σ."""
-    grid = volumes[0].grid
-    value, sigma = np.full((2, len(volumes), len(vectors)), np.nan)
-    for i, vector in enumerate(vectors):
-        around = extrema.trilinear(grid, vector)
-        assert around is not None  # the stage has checked the vectors
-        region, weights = around
-        for j, volume in enumerate(volumes):
-            value[j, i] = np.sum(weights * volume.group["data"][region])
-            sigma[j, i] = np.sum(weights * volume.group["data_errors"][region])
-    return value, sigma
+            named.others.append(vector)
+    return named
 
 
 def _taper(volume: "OpenVolume") -> Taper:
@@ -287,26 +284,12 @@ def _taper(volume: "OpenVolume") -> Taper:
     return Taper(notes["taper"]["kind"], float(notes["q_max"]), float(notes["taper"]["flat"]))
 
 
-def _ripple(volume: "OpenVolume", vectors: Floats, value: Floats, scale: float) -> Floats:
-    """Return the image of the peak at the origin at vectors (n, 3)."""
-    taper, metric = _taper(volume), lattice.metric(volume.cell)
-    grid = volume.grid
-    x, y, z = np.rint(-grid.first / grid.step).astype(int)
-    origin = float(volume.group["data"][z, y, x]) / scale
-    length = np.sqrt(np.einsum("ni,ij,nj->n", vectors, metric, vectors))
-    image: Floats = origin * taper.resolution_function(length) / taper.resolution_function(0.0)
-    return image
+def _heat(taper: Taper, b: Floats) -> Floats:
+    """Return the factor (T,) by which ΔB (Å²) reduces the peaks if S does not fall with Q.
 
-
-def _heat(volume: "OpenVolume", b: Floats) -> tuple[Floats, Floats]:
-    """Return half of -ln of the factor by ΔB (Å²) if S has no envelope, and the factor (T,).
-
-    Peaks of the ΔPDF lose the mean of 1 - exp(-2 ΔB s²) over the taper; with an envelope of S that
-    falls with Q they lose less.
+    It is the mean of exp(-2 ΔB s²) over the taper, with s = |Q|/4π.
     """
-    taper = _taper(volume)
     q = np.linspace(0, taper.q_max, 2000)
     weight = taper(q) * q * q
-    damping = np.exp(-2 * np.outer(b, (q / (4 * np.pi)) ** 2))
-    factor: Floats = damping @ weight / weight.sum()
-    return -np.log(factor) / 2, factor
+    factor: Floats = np.exp(-2 * np.outer(b, (q / (4 * np.pi)) ** 2)) @ weight / weight.sum()
+    return factor

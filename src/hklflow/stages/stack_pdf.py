@@ -3,12 +3,8 @@
 All lattice vectors near the origin, and the vectors of the configuration, are compared along
 temperature, with the covariance that the stage `pdf` stored (`volumes.pdf_changes`).
 
-The value at a vector is interpolated linearly between the voxels around it. Vectors that this stage
-chooses are voxel centres, with the value and the error of the voxel. For other vectors, σ is the
-weighted mean of the σ of the voxels. The true error may be smaller: the noise of neighbouring
-voxels is correlated over the resolution, and the correlations are not stored. Values are not
-averaged over the resolution, because the error of a mean would need these correlations, and because
-a voxel is about as large as the resolution.
+Vectors that this stage chooses are voxel centres, with the value and the error of the voxel; see
+`stage.pdf_series` for others.
 """
 
 from collections.abc import Sequence
@@ -22,7 +18,6 @@ from hklflow import stage
 if TYPE_CHECKING:
     from hklflow.nexus import OpenVolume
     from hklflow.nexus.stack import Member
-    from hklflow.nexus.stack_pdf import Vectors
     from hklflow.quality.pdf_words import Course
 
 VERSION = 5
@@ -115,7 +110,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     with stack.open_members(members, "pdf", ARRAYS) as volumes:
         named = _in_cells(params, members, volumes)
         chosen = named or _strongest(volumes, [m.path for m in members], params.number)
-        found = _values(chosen, volumes)
+        found = pdf_series.values_at(chosen, volumes)
         write_stack_pdf(outputs.stack, params.title, members, volumes, found)
         course = pdf_series.course(
             members,
@@ -256,36 +251,6 @@ def _record(course: "Course", lines: list[str], path: Path) -> dict[str, Any]:
             }
         )
     return record
-
-
-def _values(chosen: Sequence[tuple[float, float, float]], volumes: "list[OpenVolume]") -> "Vectors":
-    """Return the 3D-ΔPDF at vectors; see the docstring of this module."""
-    import numpy as np
-
-    from hklflow.base.errors import HklflowError
-    from hklflow.geometry import lattice
-    from hklflow.nexus.stack_pdf import Vectors
-    from hklflow.volumes import extrema
-
-    grid = volumes[0].grid
-    xyz = np.array(chosen, dtype=np.float64).reshape(-1, 3)
-    length, value, sigma = np.empty((3, len(xyz), len(volumes)))
-    metrics = [lattice.metric(volume.cell) for volume in volumes]
-    for i, vector in enumerate(xyz):
-        around = extrema.trilinear(grid, vector)
-        if around is None:
-            limits = ", ".join(f"{grid.axis(j)[0]:g} to {grid.axis(j)[-1]:g}" for j in range(3))
-            raise HklflowError(
-                f"vectors: {' '.join(f'{x:g}' for x in vector)} is outside the pair "
-                f"distributions ({limits}); remove this vector, or transform with finer steps of "
-                "hkl, which extends the pair distributions"
-            )
-        region, weights = around
-        for j, volume in enumerate(volumes):
-            length[i, j] = np.sqrt(vector @ metrics[j] @ vector)
-            value[i, j] = np.sum(weights * volume.group["data"][region])
-            sigma[i, j] = np.sum(weights * volume.group["data_errors"][region])
-    return Vectors(xyz, length, value, sigma)
 
 
 def _strongest(

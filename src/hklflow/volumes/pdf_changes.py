@@ -117,12 +117,12 @@ class Changes:
 
 def changes(values: Values, rate: float) -> Changes:
     """Return the vectors that change, with a share ``rate`` of false discoveries."""
-    scores, results = [], []
-    for free in (False, True):
-        fit = _Fit(values, free)
-        results.append(fit.claims(rate))
-        scores.append(fit.score(results[-1]))
-    return results[int(scores[1] < scores[0])]
+    fits = [_Fit(values, free) for free in (False, True)]
+    bound, free = (fit.claims(rate) for fit in fits)
+    # Free factors that no vectors determine explain everything.
+    if free.fitted and fits[1].score(free) < fits[0].score(bound):
+        return free
+    return bound
 
 
 def claimed(p: Floats, rate: float) -> float:
