@@ -51,9 +51,7 @@ def make_pdf(series: Series, i: int, folder: Path) -> Path:
     """Run the stages from counts to the pair distribution of one scan; return its file."""
     cell = np.array(series.lattice.cell)
     place = {"picture": folder / "picture.png", "metrics": folder / "metrics.json"}
-    known = Orientation.known(
-        "s", {}, series.lattice.reciprocal, GROUPS[series.cell], series.grid
-    )
+    known = Orientation.known("s", {}, series.lattice.reciprocal, GROUPS[series.cell], series.grid)
     stage.write_json(folder / "orientation.json", known.to_dict())
     counts, norm = series.counts(i)
     volume = nexus.Volume(series.grid, cell, counts.astype(np.float64), norm)
@@ -61,7 +59,9 @@ def make_pdf(series: Series, i: int, folder: Path) -> Path:
     names = ("symm.nxs", "filled.nxs", f"delta_pdf_{i}.nxs")
     symm, filled, made = (folder / name for name in names)
     oriented = {"orientation": folder / "orientation.json"}
-    _run(symmetrise, {"volumes": [folder / "merged.nxs"], **oriented}, {"symmetrised": symm, **place})
+    _run(
+        symmetrise, {"volumes": [folder / "merged.nxs"], **oriented}, {"symmetrised": symm, **place}
+    )
     _run(fill, {"symmetrised": symm, **oriented}, {"filled": filled, **place}, radius=0.2)
     _run(pdf, {"filled": filled}, {"pdf": made, **place})
     return made

@@ -911,7 +911,11 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "difference": [{}, {"title": ODD, "subtract": "300K", "match_scale": True}],
     "stack_pdf": [
         {},
-        {"vectors": [(1.0, -0.5, 1e-7), (0.5, 0.5, 0.0)], "unit": "angstrom", "temperatures": [0.5]},
+        {
+            "vectors": [(1.0, -0.5, 1e-7), (0.5, 0.5, 0.0)],
+            "unit": "angstrom",
+            "temperatures": [0.5],
+        },
     ],
     "cluster": [{}, {"run": True, "thermal_order": 2, "memory": 500.0, "temperatures": [0.5]}],
     "planes": [{}, {"hkl": ["h -h l", "h k 0.5"], "xyz": ["x y 0.5"], "title": ODD}],

@@ -414,7 +414,9 @@ def true_value(xyz: tuple[int, ...], temperature: float) -> float:
     return 0.1 * float(np.cos(np.dot(xyz, (1.0, 2.1, 3.3))))
 
 
-def write_series(folder: Path, *, notes: dict[str, dict[str, Any]] | None = None) -> dict[str, Path]:
+def write_series(
+    folder: Path, *, notes: dict[str, dict[str, Any]] | None = None
+) -> dict[str, Path]:
     """Volumes with independent errors, their covariance, and the table of their scales."""
     nodes = np.stack(np.meshgrid(*[np.arange(-3, 4)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     keys = [tuple(x) for x in nodes.tolist() if tuple(x) >= (0, 0, 0)]
@@ -429,8 +431,10 @@ def write_series(folder: Path, *, notes: dict[str, dict[str, Any]] | None = None
         data = (data + data[::-1, ::-1, ::-1]) / np.sqrt(2)
         for key in keys:
             for sign in (1, -1):
-                x, y, z = (int(round(sign * k / 0.5)) + 7 for k in key)
-                data[z, y, x] = 1.0 if not any(key) else data[z, y, x] + true_value(key, temperature)
+                x, y, z = (round(sign * k / 0.5) + 7 for k in key)
+                data[z, y, x] = (
+                    1.0 if not any(key) else data[z, y, x] + true_value(key, temperature)
+                )
         own = (notes or {}).get(name, {})
         made[name] = folder / name / "delta_pdf_transform.nxs"
         made[name].parent.mkdir(parents=True)

@@ -155,7 +155,9 @@ def draw(
             step = 0.5 * (1 - np.tanh((t - rng.uniform(0.2, 0.8)) / 0.05))
             course = (1 - t, step, 4 * t * (1 - t))[number % 3]
             course = course / max(np.ptp(course), 1e-9)
-            share[:, j] += rng.choice([-1, 1]) * np.exp(rng.uniform(*np.log([0.004, 0.06]))) * course
+            share[:, j] += (
+                rng.choice([-1, 1]) * np.exp(rng.uniform(*np.log([0.004, 0.06]))) * course
+            )
         changed[chosen] = True
     if kind == "together":
         share *= (1 - 0.4 * t)[:, None]

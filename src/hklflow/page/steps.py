@@ -367,8 +367,8 @@ STACKS = (
     Product("delta_pdf_{kind}", "3D-ΔPDF at chosen vectors.", "3D-ΔPDF"),
     Product(
         "pdf_series_{kind}",
-        "Significance of the change of each vector; vectors that change most, without the factor and "
-        "the errors that all vectors share.",
+        "Significance of the change of each vector, and the vectors that change most, without "
+        "what all vectors share.",
         "Changes of the 3D-ΔPDF",
     ),
     Product("cluster_{kind}", "Voxels that change alike: mean S(Q), and their places.", "Clusters"),

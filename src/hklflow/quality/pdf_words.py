@@ -169,9 +169,7 @@ def _of_vector(course: Course, found: Changes, i: int, t: Floats) -> str:
     name = f"{vector_name(course.vectors[i])} at {length:.2f} Å"
     if not how.monotone or abs(how.change) < _CONTRARY * how.sigma:
         low, high = int(np.argmin(value)), int(np.argmax(value))
-        ends = [
-            f"{value[k]:.{digits}f} ± {sigma[k]:.{digits}f} at {t[k]:g} K" for k in (low, high)
-        ]
+        ends = [f"{value[k]:.{digits}f} ± {sigma[k]:.{digits}f} at {t[k]:g} K" for k in (low, high)]
         return f"{name} does not change steadily: least {ends[0]}, largest {ends[1]}"
     verb = "rises" if how.change > 0 else "falls"
     text = f"{name} {verb} on cooling from {first} at {t[-1]:g} K to {last} at {t[0]:g} K"

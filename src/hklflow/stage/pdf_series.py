@@ -1,7 +1,7 @@
-"""Values of pair distributions at vectors against temperature, with what is known of their errors.
+"""Values of pair distributions at vectors against temperature, with their errors.
 
-The value between voxels is interpolated linearly; its σ is the weighted mean of those of the voxels.
-The true error may be smaller: the noise of neighbouring voxels is correlated over the resolution,
+Values between voxels are interpolated linearly; σ is the weighted mean of those of the voxels. The
+true error may be smaller: the noise of neighbouring voxels is correlated over the resolution,
 and the correlations are not stored. Values are not averaged over the resolution, because the error
 of a mean would need these correlations, and because a voxel is about as large as the resolution.
 
@@ -252,9 +252,7 @@ class _Named:
     untested: list[Floats]
 
 
-def _named(
-    vectors: Floats, keys: Sequence[Key], volume: "OpenVolume", notes: list[str]
-) -> _Named:
+def _named(vectors: Floats, keys: Sequence[Key], volume: "OpenVolume", notes: list[str]) -> _Named:
     """Sort the named vectors by what is known of their errors; add sentences to ``notes``."""
     moves = extrema.operations_of(volume.notes.get("operations"), direct=True)
     mates = {_key(mate): i for i, key in enumerate(keys) for mate in moves @ np.array(key)}

@@ -7,7 +7,6 @@ Vectors that this stage chooses are voxel centres, with the value and the error 
 `stage.pdf_series` for others.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 

@@ -9,8 +9,8 @@ Debye-Waller factor. The offset o_i is an error of the fill, common to all holes
 mode of the mean covariance, and its excess over the next mode is the variance of o_i, which is
 enlarged because the fill knows it badly. g is the ripple of the peak at the origin: a_i is what
 background, Compton scattering or displacements change of the self part. c_i, o_i and a_i are fitted
-by generalised least squares to the vectors that do not change, f to all scans in turn. Vectors that change are taken out of the fit one
-after the other, the most significant first.
+by generalised least squares to the vectors that do not change, f to all scans in turn. Vectors that
+change are taken out of the fit one after the other, the most significant first.
 
 A vector is tested for constancy (χ² with one degree of freedom less than scans) and for a straight
 line in T (χ² with one degree of freedom); the smaller probability counts, twice. The rule of
@@ -94,8 +94,8 @@ class Changes:
     limit : float
         Largest p that is claimed; 0 without a claim.
     excess : float
-        Factor by which χ² of vectors that do not change exceeds the stated errors; at least 1. It is
-        part of ``sigma``.
+        Factor by which χ² of vectors that do not change exceeds the stated errors; at least 1.
+        ``sigma`` contains it.
     free : bool
         True if the factors were fitted without those of the reflections.
     fitted : bool
@@ -249,7 +249,7 @@ class _Fit:
         beta = np.zeros((n_t, 3))
         beta[:, 0] = self._prior
         prior = beta.copy()
-        errors = np.linalg.inv(self._precision)
+        errors: Floats = np.linalg.inv(self._precision)
         weights = [np.linalg.inv(own[np.ix_(still, still)]) for own in self._own]
         every = np.concatenate([values.lattice, values.others], axis=1)
         sigma = np.concatenate(
@@ -258,9 +258,7 @@ class _Fit:
         gains = [np.zeros((3, int(still.sum())))] * n_t
         for _ in range(_STEPS):
             before = beta[:, 0].copy()
-            level = _mean(
-                (every - beta[:, 1:] @ self._modes.T) / beta[:, :1], sigma / beta[:, :1]
-            )
+            level = _mean((every - beta[:, 1:] @ self._modes.T) / beta[:, :1], sigma / beta[:, :1])
             if not still.any():
                 break
             design = np.concatenate([level[:, None], self._modes], axis=1)[: len(still)][still]
