@@ -161,7 +161,7 @@ def whole(series: Series, folder: Path, tally: Tally) -> dict[str, object]:
     own = numbers(series, vectors)
     kept = own >= 0
     own = own[kept]
-    truth = series.pdf(series.vectors[own])
+    truth = series.pdf()[0][:, own]
     changed = np.array([row["changes"] == "yes" for row in rows]).reshape(n, -1)[kept, 0]
     sigma = column("departure_sigma")[:, kept]
     expected = ideal(truth, sigma) if series.kind == "change" else 0 * ideal(truth, sigma)
@@ -221,7 +221,8 @@ def at_vectors(series: Series, base: Known, tally: Tally) -> None:
     kept = own >= 0
     n_t = len(series.temperatures)
     truth = np.zeros((n_t, len(own)))
-    truth[:, kept] = series.pdf(series.vectors[own[kept]])
+    at_lattice, origin = series.pdf()
+    truth[:, kept] = at_lattice[:, own[kept]]
     rng = np.random.default_rng([series.seed, 9])
     root = np.linalg.cholesky(base.covariance * 30 / series.norm)
     relative = series.scale / series.known_scale
@@ -240,7 +241,7 @@ def at_vectors(series: Series, base: Known, tally: Tally) -> None:
             matrices,
             np.zeros((n_t, 0)),
             np.zeros((n_t, 0)),
-            base.ripple * float(series.pdf(np.zeros((1, 3)))[-1, 0]),
+            base.ripple * origin[-1],
             kept,
             -spread,
             np.hypot(errors, spread),

@@ -13,7 +13,7 @@ changes), "scale" (k drifts by 10 %), "debye" (B grows with T), "together" (all 
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 
 import numpy as np
 
@@ -69,54 +69,39 @@ class Series:
     b: Array
     norm: float
 
-    @cached_property
+    @property
     def lattice(self) -> Lattice:
         """The cell with its operations."""
         return hole_worlds.LATTICES[self.cell]
 
-    @cached_property
+    @property
+    def world(self) -> World:
+        """A world without S, for its holes and its sets of equivalents."""
+        return _world(self.cell, self.size)
+
+    @property
     def grid(self) -> Grid:
         """Grid of ``size``³ voxels up to ± 2 r.l.u."""
-        step = 2.0 / (self.size // 2)
-        return Grid.symmetric([2.0] * 3, [step] * 3)
+        return self.world.grid
 
     @property
     def parent(self) -> int:
         """Index of the parent: the hottest scan."""
         return len(self.temperatures) - 1
 
-    @cached_property
-    def world(self) -> World:
-        """A world without S, for its holes and its sets of equivalents."""
-        shape = self.grid.array_shape
-        code = hole_worlds.holes(self.lattice, self.grid, hole_worlds.RADIUS, ())
-        bragg = hole_worlds.reflections(self.lattice, self.grid, hole_worlds.RADIUS)
-        return World(self.lattice, self.grid, np.ones(shape), code, bragg)
-
-    @cached_property
-    def _waves(self) -> Array:
-        """Mean cosine (sets of equivalent voxels, n) over equivalent vectors."""
-        _, first = np.unique(self.world.orbits, return_index=True)
-        hkl = hole_worlds.hkl_of(self.grid).reshape(-1, 3)[first]
-        total = np.zeros((len(hkl), len(self.vectors)))
-        for w in self.lattice.operations:
-            total += np.cos(2 * np.pi * (hkl @ w.T) @ self.vectors.T)
-        return total / len(self.lattice.operations)
-
     def s(self, i: int) -> Array:
         """Return S (l, k, h) of a scan, with its scale."""
-        _, first = np.unique(self.world.orbits, return_index=True)
-        q = hole_worlds.hkl_of(self.grid).reshape(-1, 3)[first] @ self.lattice.reciprocal.T
-        squares = np.sum(q * q, axis=1)
+        squares, waves = _waves(self.cell, self.size)
         envelope = np.exp(-2 * self.b[i] * squares / (4 * np.pi) ** 2 - FORM * squares)
-        own = self.scale[i] * (envelope * (1 + self._waves @ self.share[i]) + COMPTON)
+        own = self.scale[i] * (envelope * (1 + waves @ self.share[i]) + COMPTON)
         assert own.min() > 0
         return np.asarray(own[self.world.orbits])
 
-    def pdf(self, vectors: Array) -> Array:
-        """Return the true ΔPDF (T, n) at vectors, divided by the true scale."""
-        judge = hole_judge.Judge(self.world, vectors)
-        return np.array([judge.transform(self.s(i) / k) for i, k in enumerate(self.scale)])
+    def pdf(self) -> tuple[Array, Array]:
+        """Return the true ΔPDF (T, n) at the vectors, and (T,) at 000, divided by the scale."""
+        judge = _judge(self.cell, self.size)
+        values = np.array([judge.transform(self.s(i) / k) for i, k in enumerate(self.scale)])
+        return values[:, 1:], values[:, 0]
 
     def counts(self, i: int) -> tuple[Array, Array]:
         """Return counts and norm (l, k, h) of a scan, with reflections and noise."""
@@ -138,9 +123,7 @@ def draw(
     """Return a series; α, their courses and the vectors that change follow from the seed."""
     rng = np.random.default_rng([seed, 4])
     cell = cell or CELLS[seed % len(CELLS)]
-    lattice = hole_worlds.LATTICES[cell]
-    grid = Grid.symmetric([2.0] * 3, [2.0 / (size // 2)] * 3)
-    vectors = _vectors(lattice, grid)
+    vectors = _vectors(cell, size)
     temperatures = np.sort(rng.uniform(50, 350, scans).round())
     t = (temperatures - temperatures[0]) / (temperatures[-1] - temperatures[0])
     own = np.sort(rng.choice(_SITES, 14, replace=False))
@@ -166,7 +149,7 @@ def draw(
     scale[-1] = 1.0
     known = scale * np.exp(scale_error * rng.normal(size=scans))
     known[-1] = 1.0
-    b = 0.2 + (1.5 * t if kind == "debye" else 0 * t)
+    b = 0.2 + (6.0 * t if kind == "debye" else 0 * t)
     return Series(
         seed=seed,
         kind=kind,
@@ -184,8 +167,37 @@ def draw(
     )
 
 
-def _vectors(lattice: Lattice, grid: Grid) -> Array:
+@cache
+def _world(cell: str, size: int) -> World:
+    lattice = hole_worlds.LATTICES[cell]
+    step = 2.0 / (size // 2)
+    grid = Grid.symmetric([2.0] * 3, [step] * 3)
+    code = hole_worlds.holes(lattice, grid, hole_worlds.RADIUS, ())
+    bragg = hole_worlds.reflections(lattice, grid, hole_worlds.RADIUS)
+    return World(lattice, grid, np.ones(grid.array_shape), code, bragg)
+
+
+@cache
+def _vectors(cell: str, size: int) -> Array:
     """Return inequivalent lattice vectors within half a period, the shortest first."""
-    code = np.ones(grid.array_shape)
-    world = World(lattice, grid, code, code, code)
-    return hole_judge.lattice_vectors(world, 120).astype(float)
+    return hole_judge.lattice_vectors(_world(cell, size), 120).astype(float)
+
+
+@cache
+def _judge(cell: str, size: int) -> hole_judge.Judge:
+    """Return the transform to 000 and the vectors."""
+    vectors = np.concatenate([np.zeros((1, 3)), _vectors(cell, size)])
+    return hole_judge.Judge(_world(cell, size), vectors)
+
+
+@cache
+def _waves(cell: str, size: int) -> tuple[Array, Array]:
+    """Return Q² of each set of equivalent voxels, and its mean cosine with each set of vectors."""
+    world, vectors = _world(cell, size), _vectors(cell, size)
+    _, first = np.unique(world.orbits, return_index=True)
+    hkl = hole_worlds.hkl_of(world.grid).reshape(-1, 3)[first]
+    total = np.zeros((len(hkl), len(vectors)))
+    operations = world.lattice.operations
+    for w in operations:
+        total += np.cos(2 * np.pi * (hkl @ w.T) @ vectors.T)
+    return np.sum((hkl @ world.lattice.reciprocal.T) ** 2, axis=1), total / len(operations)

@@ -18,7 +18,8 @@ Benjamini and Hochberg (J. R. Stat. Soc. B 57, 289, 1995) limits the share of fa
 
 The factors may be free, or those of the reflections (scale and Debye-Waller factor). If one strong
 vector changes and others do not, or the other way round, is decided by which explanation is the
-shorter (Schwarz's criterion). If more than half of the vectors change, nothing is fitted: vectors
+cheaper: each vector that changes, and free factors together, have the price of their parameters and
+of the choice among vectors. If more than half of the vectors change, nothing is fitted: vectors
 are compared with the factors of the reflections.
 """
 
@@ -179,11 +180,10 @@ class _Fit:
     def score(self, found: Changes) -> float:
         """Return χ² with the price of all parameters; the smaller, the better."""
         values = self._values
-        n_t, n = values.lattice.shape
-        still = ~found.changed
-        price = np.log(max(n, 2)) * n_t
-        total = float(found.chi2[still].sum())
-        total += float(found.changed.sum()) * ((n_t - 1) + 2 * np.log(max(len(still), 2)))
+        n_t, still = len(values.lattice), ~found.changed
+        # A vector that changes, and a free factor, have as many parameters as degrees of freedom.
+        price = (n_t - 1) + 2 * np.log(max(len(still), 2))
+        total = float(found.chi2[still].sum()) + float(found.changed.sum()) * price
         if self._free:
             return total + price
         away = (np.log(np.maximum(found.factor, 1e-6)) - values.log_factor) / values.log_sigma
