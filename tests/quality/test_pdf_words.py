@@ -62,6 +62,10 @@ def test_steps_lines_and_maxima_are_told_apart() -> None:
     top = way(T, np.array([1.0, 2.0, 3.0, 2.0, 1.0]), ERRORS)
     assert not top.monotone
     assert top.step is None
+    # A bend is neither, though a step describes it better than a line.
+    bend = way(T, np.array([3.0, 2.0, 1.0, 1.2, 1.5]), ERRORS)
+    assert bend.step is None
+    assert not bend.linear
     # Errors too large to tell a step from a line.
     vague = way(T, np.array([3.0, 2.9, 2.0, 1.1, 1.0]), 10 * ERRORS)
     assert vague.monotone

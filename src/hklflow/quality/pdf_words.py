@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import chi2
 
 from hklflow.quality.order_words import decimals
 from hklflow.volumes.pdf_changes import Changes
@@ -17,6 +18,7 @@ _MOST = 8  # vectors that get a sentence of their own
 _COMMON = 4.0  # deviation of a common factor that is claimed, in standard deviations
 _CONTRARY = 3.0  # change against the direction that makes a course not monotone, in σ
 _BETTER = 10.0  # difference of χ² by which a step or a straight line is the better course
+_FITS = 0.01  # probability of χ² above which a course fits
 _FEWEST = 4  # temperatures that tell a step from a straight line
 
 
@@ -110,10 +112,10 @@ def way(temperature: Floats, value: Floats, sigma: Floats) -> Way:
         # One free place makes a step as flexible as a line.
         steps = [_chi2(np.arange(len(value)) < i, value, weight) for i in places]
         best = places[int(np.argmin(steps))]
-        better = _chi2(temperature, value, weight) - min(steps)
-        if better > _BETTER and monotone:
+        line = _chi2(temperature, value, weight)
+        if line - min(steps) > _BETTER and chi2.sf(min(steps), len(value) - 3) > _FITS:
             step = (float(temperature[best - 1]), float(temperature[best]))
-        linear = better < -_BETTER
+        linear = min(steps) - line > _BETTER and chi2.sf(line, len(value) - 2) > _FITS
     return Way(change, error, monotone, step, linear)
 
 
