@@ -249,7 +249,7 @@ class _Fit:
         beta = np.zeros((n_t, 3))
         beta[:, 0] = self._prior
         prior = beta.copy()
-        errors: Floats = np.linalg.inv(self._precision)
+        errors: Floats = np.linalg.inv(self._precision).astype(np.float64)
         weights = [np.linalg.inv(own[np.ix_(still, still)]) for own in self._own]
         every = np.concatenate([values.lattice, values.others], axis=1)
         sigma = np.concatenate(
