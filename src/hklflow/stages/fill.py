@@ -57,8 +57,6 @@ class Params(Settings):
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Read, punch, compare the fill methods on control holes, fill, write."""
-    import numpy as np
-
     from hklflow import nexus, plots
     from hklflow.base import heap
     from hklflow.plots import fill as pictures
