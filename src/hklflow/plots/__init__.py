@@ -17,7 +17,6 @@ from hklflow.plots.detector import (
 from hklflow.plots.features import diffuse_features
 from hklflow.plots.geometry import powder, residuals
 from hklflow.plots.order import order_parameters
-from hklflow.plots.pdf_changes import pdf_changes
 from hklflow.plots.refined_scale import refined_scale
 from hklflow.plots.scale import frame_scale
 from hklflow.plots.series import intensities, series, temperature_series
@@ -36,7 +35,6 @@ __all__ = [
     "intensities",
     "mask_steps",
     "order_parameters",
-    "pdf_changes",
     "peaks",
     "pixel_mask",
     "powder",

@@ -99,6 +99,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import plots
+    from hklflow.plots.pdf_changes import pdf_changes
     from hklflow.nexus import stack
     from hklflow.nexus.stack_pdf import ARRAYS, write_stack_pdf
     from hklflow.quality.pdf_words import sentences
@@ -143,7 +144,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     plots.save(picture, outputs.picture)
     _write_changes(outputs.changes, course)
-    plots.save(plots.pdf_changes(course, params.title), outputs.changes_picture)
+    plots.save(pdf_changes(course, params.title), outputs.changes_picture)
     lines = sentences(course)
     scans = [member.scan for member in members]
     lines += series_scales.notes(scales, scans, params.parent, "the 3D-ΔPDF")
