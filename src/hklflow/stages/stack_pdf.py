@@ -99,9 +99,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import plots
-    from hklflow.plots.pdf_changes import pdf_changes
     from hklflow.nexus import stack
     from hklflow.nexus.stack_pdf import ARRAYS, write_stack_pdf
+    from hklflow.plots.pdf_changes import pdf_changes
     from hklflow.quality.pdf_words import sentences
     from hklflow.stage import pdf_series, series_scales
 
