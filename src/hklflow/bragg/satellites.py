@@ -1,0 +1,92 @@
+"""Measure where the satellites of a vector are in volumes of several scans."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.bragg import satellite_course
+from hklflow.bragg.satellite_course import Course
+from hklflow.geometry.grid import Grid
+from hklflow.volumes import satellite_voxels, star_boxes
+from hklflow.volumes.satellite_voxels import Allowed, Read, Star, Voxels
+
+Floats = NDArray[np.float64]
+
+MOST = 60
+"""Largest number of reflections whose positions are fitted, the strongest ones of all scans."""
+
+
+def course_of(
+    temperature: ArrayLike,
+    grid: Grid,
+    reads: Sequence[Read],
+    star: Star,
+    points: Sequence[star_boxes.Hkl],
+    counted: star_boxes.Counted,
+    half_width: ArrayLike,
+    shell: int,
+    least: float,
+    allowed: Allowed,
+) -> Course:
+    """Return the course of a vector over the scans, from cold to warm.
+
+    Parameters
+    ----------
+    reads : sequence of functions
+        For each scan: counts, norm and variance of the counts of a part of its volume.
+    points : sequence of hkl
+        Reflections of the star.
+    counted : Counted
+        Their counts in boxes on the vector of the star, in all scans.
+    half_width, shell, least
+        See `volumes.star_boxes`.
+    """
+    strengths = relative(counted)
+    places = satellite_voxels.places_of(star, points, half_width, allowed)
+    places = sorted(places, key=lambda x: -strengths[x[0]])[:MOST]
+    weights = [float(strengths[row]) for row, _ in places]
+    net = np.nansum(counted.counts - counted.background, axis=0)
+    error = np.sqrt(np.nansum(np.maximum(counted.counts, 1) + counted.background_var, axis=0))
+
+    def gatherer(read: Read) -> Callable[[Floats], Voxels | None]:
+        def gather(vector: Floats) -> Voxels | None:
+            return satellite_voxels.gather(
+                grid,
+                read,
+                star,
+                [place for _, place in places],
+                weights,
+                vector,
+                half_width,
+                shell,
+                least,
+            )
+
+        return gather
+
+    gathers = [gatherer(read) for read in reads]
+    positions = satellite_course.follow(gathers, star, net / error, half_width)
+    return satellite_course.course(temperature, positions, star)
+
+
+def relative(counted: star_boxes.Counted) -> Floats:
+    """Return the relative intensities (r,) of reflections in the sum over all scans.
+
+    Intensities are drawn to their mean by as much as counts make them scatter; the highest is 1.
+    """
+    factor = np.nansum(counted.factor, axis=1)
+    known = factor > 0
+    net = np.nansum(counted.counts - counted.background, axis=1)
+    var = np.nansum(np.maximum(counted.counts, 1) + counted.background_var, axis=1)
+    intensity = np.divide(net, factor, out=np.zeros_like(net), where=known)
+    noise = np.divide(var, factor**2, out=np.full_like(net, np.inf), where=known)
+    if not known.any():
+        return np.ones_like(net)
+    mean = float(intensity[known].mean())
+    spread = max(float(intensity[known].var() - noise[known].mean()), 0.0)
+    drawn = mean + (intensity - mean) * spread / (spread + noise + 1e-300)
+    highest = float(drawn.max())
+    if not highest > 0:
+        return np.ones_like(net)
+    return np.asarray(np.maximum(drawn / highest, 0.0))
