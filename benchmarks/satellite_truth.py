@@ -12,13 +12,15 @@ import time
 from collections import Counter
 
 import numpy as np
-from tests.truth.satellite_worlds import KINDS, MOVING, STEP, HALF, World, draw, fisher
+from tests.truth.satellite_worlds import HALF, KINDS, MOVING, STEP, World, draw, fisher
 
-from hklflow.bragg import satellites
+from hklflow.bragg import satellites, star_arms
 from hklflow.bragg.satellite_course import Course
 from hklflow.geometry.grid import Grid
+from hklflow.volumes import boxes as boxes_module
 from hklflow.volumes import satellite_voxels, star_boxes
 
+SCALE_ERROR = 0.01
 HELD = 100_000  # first seed that was not used to choose the fit
 LEAST = 50.0
 BOX, SHELL, MEASURED = (0.12, 0.12, 0.3), 2, 0.95
@@ -30,7 +32,7 @@ def every(hkl: np.ndarray) -> np.ndarray:
     return np.ones(len(hkl), np.bool_)
 
 
-def measured(world: World) -> tuple[Course, star_boxes.Counted]:
+def measured(world: World) -> tuple[Course, star_arms.Arms | None]:
     """Return what the program says of a world whose vector is searched near that of the cold."""
     grid = Grid.symmetric(STEP * HALF, STEP)
     scans = [world.scan(i) for i in range(len(world.temperature))]
@@ -45,15 +47,36 @@ def measured(world: World) -> tuple[Course, star_boxes.Counted]:
         return lambda region: (scan[0][region], scan[1][region], scan[0][region])
 
     reads = [reader(scan) for scan in scans]
-    table = np.array(
-        [[star_boxes.counted(box, *read(box.region), MEASURED) for read in reads] for _, box in boxes]
-    )
-    counted = star_boxes.Counted(*np.moveaxis(table, -1, 0))
-    points = [point for point, _ in boxes]
+    counted = star_boxes.table([[box] * len(reads) for _, box in boxes], reads, MEASURED)
+    placed = satellite_voxels.places_of(star, [point for point, _ in boxes], BOX, every)
+    rows = [row for row, _ in placed if not np.isnan(counted.counts[row]).any()]
+    places = [place for row, place in placed if row in rows]
+    counted = counted.select(rows)
     course = satellites.course_of(
-        world.temperature, grid, reads, star, points, counted, BOX, SHELL, MEASURED, every
+        world.temperature, grid, reads, star, places, counted, BOX, SHELL, MEASURED
     )
-    return course, counted
+    if course.moves:
+        moved = [
+            [
+                boxes_module.box_at(grid, place.hkl(star, vector), BOX, SHELL)
+                for vector in course.vectors
+            ]
+            for place in places
+        ]
+        counted = star_boxes.table(moved, reads, MEASURED)
+    arms = star_arms.compared(
+        star,
+        course.mean,
+        operations,
+        places,
+        counted,
+        np.ones(counted.counts.shape),
+        satellites.reach(BOX, SHELL, STEP),
+        np.isin(np.arange(len(reads)), course.seen),
+        SCALE_ERROR,
+        every,
+    )
+    return course, arms
 
 
 def is_determined(world: World) -> bool:
@@ -78,6 +101,29 @@ def is_determined(world: World) -> bool:
     return min(chi2(x) for x in ~np.eye(len(along), dtype=bool)) > LEAST
 
 
+def judge_arms(
+    world: World, arms: star_arms.Arms | None, tally: Counter, pulls: dict[str, list[float]]
+) -> None:
+    """Count what is said of the arms, and collect the pulls of their shares."""
+    if arms is None:
+        return
+    kind = "unequal" if world.kind == "unequal arms" else "equal"
+    tally["arms", kind, {True: "equal", False: "differ", None: "not determined"}[arms.equal]] += 1
+    tally["arms change", arms.changes] += 1
+    start = world.crystal.start
+    truth = np.zeros(len(world.shares))
+    for operation, share in zip(world.arms(), world.shares, strict=True):
+        true = operation @ start
+        away = [min(np.abs(x - true).max(), np.abs(x + true).max()) for x in arms.vectors]
+        truth[int(np.argmin(away))] += share
+    pulls.setdefault(kind + " arms, all scans", []).extend(
+        (arms.shares - truth)[:-1] / arms.sigma[:-1]
+    )
+    each = ((arms.scan_shares - truth[:, None]) / arms.scan_sigma)[:-1]
+    known = arms.scan_sigma[:-1] < 0.2
+    pulls.setdefault(kind + " arms, one scan", []).extend(each[known])
+
+
 def main() -> None:
     """Print the figures of all kinds."""
     part = HELD if "held" in sys.argv else 0
@@ -86,11 +132,13 @@ def main() -> None:
     start = time.process_time()
     pulls: dict[str, list[float]] = {}
     places: list[tuple[float, object]] = []
+    shares: dict[str, list[float]] = {}
     tally: Counter = Counter()
     for kind in kinds:
         for seed in range(part, part + number):
             world = draw(seed, kind)
-            course, _ = measured(world)
+            course, arms = measured(world)
+            judge_arms(world, arms, tally, shares)
             for i in course.seen:
                 position = course.positions[i]
                 off = position.free - course.star.basis.T @ (world.vectors[i] - course.star.vector)
@@ -115,9 +163,12 @@ def main() -> None:
                 )
                 tally[kind, "fractions right"] += right
                 tally[kind, "fractions wrong"] += course.commensurate is not None and not right
-    for kind, values in pulls.items():
+    for kind, values in (pulls | shares).items():
         x = np.array(values)
-        print(f"{kind}: {len(x)} positions, pulls {x.mean():+.2f} ± {x.std():.2f}, {np.mean(abs(x) < 1):.0%} within σ, {np.mean(abs(x) > 3):.1%} beyond 3 σ")
+        print(
+            f"{kind}: {len(x)} values, pulls {x.mean():+.2f} ± {x.std():.2f}, "
+            f"{np.mean(abs(x) < 1):.0%} within σ, {np.mean(abs(x) > 3):.1%} beyond 3 σ"
+        )
     for key, n in tally.items():
         print(key, n)
     if places:

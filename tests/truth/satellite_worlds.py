@@ -1,6 +1,6 @@
 """Simulate satellites whose vector moves or not, photon by photon, with plain numpy.
 
-Nothing of hklflow is imported. Each reflection has a Poisson number of photons; the place of each is
+Nothing of hklflow is imported. Each reflection has a Poisson number of photons; their places are
 drawn from a Gaussian resolution and, for domains of finite size, from a Lorentzian. Photons and a
 background are counted in voxels whose norm is uneven. All reflections of a scan are displaced by a
 small error of the orientation matrix.
@@ -59,7 +59,7 @@ CRYSTALS = (
     Crystal(
         "hexagonal",
         (_SIX, _SWAP, _LAYER, _MINUS),
-        np.array([1 / 4, 0, 0]),
+        np.array([1 / 3, 0, 0]),
         np.array([[1.0, 0, 0]]),
         (4.8, 4.8, 7.2, 90, 90, 120),
     ),
@@ -164,7 +164,7 @@ class World:
 
 
 def draw(seed: int, kind: str, strongest: float | None = None) -> World:
-    """Return the world of a seed, with 1 to 300 photons in a mean reflection of the coldest scan."""
+    """Return the world of a seed; the coldest scan has 1 to 300 photons in a mean reflection."""
     rng = np.random.default_rng([seed, KINDS.index(kind)])
     crystal = CRYSTALS[int(rng.integers(len(CRYSTALS)))]
     n = int(rng.integers(6, 21))
@@ -173,7 +173,12 @@ def draw(seed: int, kind: str, strongest: float | None = None) -> World:
     top = strongest or float(np.exp(rng.uniform(0, np.log(300))))
     counts = top * np.clip(1 - t / t_c, 0, None) ** float(rng.uniform(0.5, 1))
     move = rng.standard_normal(len(crystal.free))
-    move = move / np.linalg.norm(move) @ crystal.free * float(np.exp(rng.uniform(np.log(0.002), np.log(0.06))))
+    move = (
+        move
+        / np.linalg.norm(move)
+        @ crystal.free
+        * float(np.exp(rng.uniform(np.log(0.002), np.log(0.06))))
+    )
     locked = None
     course = np.zeros(n)
     if kind == "linear":

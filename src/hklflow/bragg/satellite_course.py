@@ -6,6 +6,7 @@ without a jump. A move is claimed if it is far more likely than none, also witho
 scans: one bad scan is no move.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -157,21 +158,21 @@ def course(temperature: ArrayLike, positions: Sequence[Position | None], star: S
     """Return what the positions of all scans say; scans from cold to warm."""
     t = np.asarray(temperature, np.float64)
     f = star.basis.shape[1]
-    rows = [i for i, x in enumerate(positions) if x is not None and x.seen]
-    free = np.array([x.free for i in rows if (x := positions[i]) is not None]).reshape(-1, f)
-    error = np.array([x.covariance for i in rows if (x := positions[i]) is not None])
     still = np.tile(star.vector, (len(t), 1))
     none = np.zeros(3)
     if f == 0:
         return Course(
             star, t, list(positions), still, False, -np.inf, None, None, 0.0, star.vector, none
         )
+    rows = [i for i, x in enumerate(positions) if x is not None and x.seen]
+    free = np.array([x.free for i in rows if (x := positions[i]) is not None]).reshape(-1, f)
+    error = np.array([x.covariance for i in rows if (x := positions[i]) is not None])
     if len(rows) < FEWEST or np.ptp(t[rows]) == 0:
         nan = np.full(3, np.nan)
         return Course(
             star, t, list(positions), still, None, 0.0, None, None, np.inf, star.vector, nan
         )
-    weight = np.linalg.inv(error.reshape(-1, f, f) + _FLOOR**2 * np.eye(f))
+    weight = np.asarray(np.linalg.inv(error.reshape(-1, f, f) + _FLOOR**2 * np.eye(f)), np.float64)
     at = t[rows]
     shapes = _shapes(at)
     constant = _fitted(free, weight, np.zeros((len(rows), 0)))
@@ -279,7 +280,7 @@ def _ratio(free: Floats, weight: Floats, at: Floats, enlarged: float) -> float:
 def _limit(free: Floats, weight: Floats, at: Floats, star: Star) -> float:
     """Return the upper limit (95 %) of the displacement between the ends or across a step."""
     places = np.unique(at)
-    steps = [(at > (a + b) / 2).astype(float) for a, b in zip(places[1:-2], places[2:-1], strict=True)]
+    steps = [(at > (a + b) / 2).astype(float) for a, b in itertools.pairwise(places[1:-1])]
     columns = [_shape(at, at, None, False)[:, 0], *steps]
     limits = []
     f = free.shape[1]
@@ -303,8 +304,7 @@ def _lock_in(
     f, n = free.shape[1], len(at)
     scores = np.array(
         [
-            -0.5 * line.chi2 / enlarged
-            - 0.5 * (f * (1 + jump) + (start is not None)) * np.log(n)
+            -0.5 * line.chi2 / enlarged - 0.5 * (f * (1 + jump) + (start is not None)) * np.log(n)
             for line, ((start, jump), _) in zip(lines, shapes, strict=True)
         ]
     )
@@ -327,13 +327,13 @@ def _lock_in(
         pieces.append((low, high, float(scores[k]) + np.log(max(high - low, 1e-9))))
     mass = np.exp(np.array([x[2] for x in pieces]) - max(x[2] for x in pieces))
     mass /= mass.sum()
-    low, high = np.array([x[0] for x in pieces]), np.array([x[1] for x in pieces])
-    middle = (low + high) / 2
+    first, last = (np.array([x[i] for x in pieces]) for i in (0, 1))
+    middle = (first + last) / 2
     mean = float(mass @ middle)
-    sigma = float(np.sqrt(mass @ ((middle - mean) ** 2 + (high - low) ** 2 / 12)))
-    x = np.linspace(low.min(), high.max(), 2001)
-    wide = np.maximum(high - low, 1e-9)
-    below = np.clip((x[:, None] - low) / wide, 0, 1) @ mass
+    sigma = float(np.sqrt(mass @ ((middle - mean) ** 2 + (last - first) ** 2 / 12)))
+    x = np.linspace(first.min(), last.max(), 2001)
+    wide = np.maximum(last - first, 1e-9)
+    below = np.clip((x[:, None] - first) / wide, 0, 1) @ mass
     ends = [float(y) for y in np.interp([0.1587, 0.8413, 0.025, 0.975], below, x)]
     return best, Interval(mean, sigma, (ends[0], ends[1]), (ends[2], ends[3]))
 

@@ -120,12 +120,12 @@ def fit(voxels: Voxels, star: Star, centre: Floats, width: Floats, usual: bool) 
     scores, fisher = _scores(voxels, model)
     inverse = np.linalg.pinv(fisher)
     enlarged = _scatter(scores, fisher, 2 + f) if f else 1.0
-    error = float(np.sqrt(max(inverse[0, 0], 1e-300)))
+    height_error = float(np.sqrt(max(inverse[0, 0], 1e-300)))
     return Position(
         vector=centre + star.basis @ free,
         free=free + star.basis.T @ (centre - star.vector),
-        covariance=inverse[2 + f :, 2 + f :] * enlarged**2,
-        significance=height / error,
+        covariance=np.asarray(inverse[2 + f :, 2 + f :] * enlarged**2, np.float64),
+        significance=height / height_error,
         photons=float(model.own.sum()),
         width=covariance,
         enlarged=enlarged,
@@ -150,7 +150,7 @@ def _model(
     strength = voxels.norm * voxels.weight
 
     def summed(x: Floats) -> Floats:
-        return np.bincount(part, x, v)
+        return np.asarray(np.bincount(part, x, v), np.float64)
 
     gaussian = strength * summed(density)
     towards = turned @ star.basis
@@ -196,7 +196,8 @@ def _scores(voxels: Voxels, model: _Model) -> tuple[Floats, Floats]:
     weighted = model.slopes / (model.expected * voxels.noise)[:, None]
     each = weighted * (voxels.counts - model.expected)[:, None]
     n = int(voxels.place.max()) + 1
-    scores = np.stack([np.bincount(voxels.place, column, n) for column in each.T], axis=1)
+    columns = [np.asarray(np.bincount(voxels.place, x, n), np.float64) for x in each.T]
+    scores = np.stack(columns, axis=1)
     return scores[np.bincount(voxels.place, minlength=n) > 0], weighted.T @ model.slopes
 
 

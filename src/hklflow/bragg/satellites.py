@@ -9,7 +9,7 @@ from hklflow.bragg import satellite_course
 from hklflow.bragg.satellite_course import Course
 from hklflow.geometry.grid import Grid
 from hklflow.volumes import satellite_voxels, star_boxes
-from hklflow.volumes.satellite_voxels import Allowed, Read, Star, Voxels
+from hklflow.volumes.satellite_voxels import Place, Read, Star, Voxels
 
 Floats = NDArray[np.float64]
 
@@ -22,12 +22,11 @@ def course_of(
     grid: Grid,
     reads: Sequence[Read],
     star: Star,
-    points: Sequence[star_boxes.Hkl],
+    places: Sequence[Place],
     counted: star_boxes.Counted,
     half_width: ArrayLike,
     shell: int,
     least: float,
-    allowed: Allowed,
 ) -> Course:
     """Return the course of a vector over the scans, from cold to warm.
 
@@ -35,17 +34,17 @@ def course_of(
     ----------
     reads : sequence of functions
         For each scan: counts, norm and variance of the counts of a part of its volume.
-    points : sequence of hkl
+    places : sequence of Place
         Reflections of the star.
     counted : Counted
-        Their counts in boxes on the vector of the star, in all scans.
+        Their counts (rows) in boxes on the vector of the star, in all scans.
     half_width, shell, least
         See `volumes.star_boxes`.
     """
     strengths = relative(counted)
-    places = satellite_voxels.places_of(star, points, half_width, allowed)
-    places = sorted(places, key=lambda x: -strengths[x[0]])[:MOST]
-    weights = [float(strengths[row]) for row, _ in places]
+    rows = np.argsort(-strengths, kind="stable")[:MOST]
+    strongest = [places[row] for row in rows]
+    weights = [float(strengths[row]) for row in rows]
     net = np.nansum(counted.counts - counted.background, axis=0)
     error = np.sqrt(np.nansum(np.maximum(counted.counts, 1) + counted.background_var, axis=0))
 
@@ -55,7 +54,7 @@ def course_of(
                 grid,
                 read,
                 star,
-                [place for _, place in places],
+                strongest,
                 weights,
                 vector,
                 half_width,
@@ -90,3 +89,12 @@ def relative(counted: star_boxes.Counted) -> Floats:
     if not highest > 0:
         return np.ones_like(net)
     return np.asarray(np.maximum(drawn / highest, 0.0))
+
+
+def reach(half_width: ArrayLike, shell: int, step: ArrayLike) -> Floats:
+    """Return the distance (3,) from a reflection at which another is not in its box and shell.
+
+    A box extends to four standard deviations; two of the other reflection are left out.
+    """
+    half = np.asarray(half_width, np.float64)
+    return np.asarray(1.5 * half + shell * np.asarray(step, np.float64))

@@ -237,15 +237,15 @@ def gather(
         total += n
     if not columns:
         return None
-    counts, norm, background, noises, weight, owner = (
+    every, all_norm, background, noises, strength, owner = (
         np.concatenate(column) for column in zip(*columns, strict=True)
     )
     return Voxels(
-        counts,
-        norm,
+        every,
+        all_norm,
         background,
         noises,
-        weight,
+        strength,
         owner.astype(np.int64),
         np.concatenate(rows),
         np.concatenate(offsets),
