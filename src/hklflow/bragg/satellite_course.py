@@ -197,7 +197,8 @@ def course(temperature: ArrayLike, positions: Sequence[Position | None], star: S
         )
     chosen, locked = _lock_in(free, weight, at, shapes, lines, enlarged)
     line, (low, _) = lines[chosen], shapes[chosen]
-    free_course = _values(line, _shape(t, at, *low))
+    # Above and below the measured positions the vector is that of the nearest one.
+    free_course = _values(line, _shape(np.clip(t, at[0], at[-1]), at, *low))
     commensurate = None
     if locked is not None:
         mean = star.vector + star.basis @ line.values[0]
@@ -300,7 +301,10 @@ def _lock_in(
     lines: Sequence[_Line],
     enlarged: float,
 ) -> tuple[int, Interval | None]:
-    """Return the number of the most likely course, and the temperature of lock-in if claimed."""
+    """Return the number of the most likely course, and the temperature of lock-in if claimed.
+
+    A jump that leads away from the direction in which the vector moves is no lock-in.
+    """
     f, n = free.shape[1], len(at)
     scores = np.array(
         [
@@ -308,14 +312,18 @@ def _lock_in(
             for line, ((start, jump), _) in zip(lines, shapes, strict=True)
         ]
     )
+    back = [
+        jump and float(line.values[1] @ line.values[2]) < 0
+        for line, ((_, jump), _) in zip(lines, shapes, strict=True)
+    ]
+    scores[back] = -np.inf
     best = int(np.argmax(scores))
     if best == 0 or scores[best] - scores[0] < _LOCKED:
         return (best if best and scores[best] > scores[0] else 0), None
     # The posterior of the temperature: each kind has equal cells between its places.
     pieces: list[tuple[float, float, float]] = []  # low, high, ln mass
     edges = np.unique(at)
-    grid = [k for k, ((start, jump), _) in enumerate(shapes) if start is not None and not jump]
-    width = (shapes[grid[1]][0][0] - shapes[grid[0]][0][0]) if len(grid) > 1 else 0.0  # type: ignore[operator]
+    width = float(edges[-2] - edges[_FLAT - 1]) / _GRID
     for k, ((start, jump), _) in enumerate(shapes):
         if start is None:
             continue

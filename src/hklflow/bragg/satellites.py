@@ -15,6 +15,8 @@ Floats = NDArray[np.float64]
 
 MOST = 60
 """Largest number of reflections whose positions are fitted, the strongest ones of all scans."""
+_FEWEST = 12
+_VOXELS = 100_000  # of all boxes of a scan, for memory and time
 
 
 def course_of(
@@ -42,7 +44,9 @@ def course_of(
         See `volumes.star_boxes`.
     """
     strengths = relative(counted)
-    rows = np.argsort(-strengths, kind="stable")[:MOST]
+    voxels = float(np.prod(2 * np.asarray(half_width) / grid.step + 1))
+    most = int(np.clip(_VOXELS / voxels, _FEWEST, MOST))
+    rows = np.argsort(-strengths, kind="stable")[:most]
     strongest = [places[row] for row in rows]
     weights = [float(strengths[row]) for row in rows]
     net = np.nansum(counted.counts - counted.background, axis=0)
@@ -65,7 +69,7 @@ def course_of(
         return gather
 
     gathers = [gatherer(read) for read in reads]
-    positions = satellite_course.follow(gathers, star, net / error, half_width)
+    positions = satellite_course.follow(gathers, star, net / np.maximum(error, 1e-300), half_width)
     return satellite_course.course(temperature, positions, star)
 
 

@@ -22,7 +22,7 @@ Integers = NDArray[np.int64]
 
 _CHANCE = 1e-4  # probability of a χ² below which arms differ
 _SMALLEST = 0.02  # difference of a share from equal shares that is claimed, relative
-_KNOWN = 0.2  # largest relative error of a share with which arms are called equal
+_KNOWN = 0.1  # largest relative error of a share with which arms are called equal
 _ROUNDS = 30
 
 
