@@ -4,7 +4,7 @@ python -m benchmarks.satellite_truth [develop|held] [SERIES OF EACH KIND] [KIND 
 
 `develop` has seeds with which the fit was chosen (from 0), `held` others, run once at the end. A
 move counts as determined by the data if the positions of the Fisher bound of the true counts
-differ from a constant by a χ² of 50 (twice five standard deviations), also without any one scan.
+differ from a constant by a χ² of 50 (seven standard deviations), also without any one scan.
 """
 
 import sys

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 from benchmarks.satellite_truth import every, measured
 
+from hklflow.bragg import satellite_position, star_arms
 from hklflow.bragg.satellite_course import Course, course
 from hklflow.bragg.satellite_position import Position
+from hklflow.geometry.grid import Grid
 from hklflow.quality import satellite_words
 from hklflow.volumes import satellite_voxels, star_boxes
 from hklflow.volumes.satellite_voxels import star_of
 from tests.truth.satellite_worlds import CRYSTALS, World, draw
 
+HALF = (0.15, 0.15, 0.15)
 CUBIC = [
     np.diag(signs)[list(order)]
     for signs in itertools.product((1.0, -1.0), repeat=3)
@@ -63,6 +66,79 @@ def test_two_arms_in_one_box_are_one_place() -> None:
     found = satellite_voxels.places_of(star, points, (0.12, 0.12, 0.3), every)
     assert [row for row, _ in found] == [0, 2]
     assert [len(place.arm) for _, place in found] == [2, 2]
+
+
+def test_a_vector_within_the_zone_of_a_centred_lattice_is_followed() -> None:
+    """In a body-centred lattice satellites are at (0.52, 0, 0) and (0.48, 1, 0)."""
+    grid = Grid.symmetric([1.8, 1.8, 1.8], [0.06, 0.06, 0.06])
+    q, arms = np.array([0.52, 0, 0]), np.concatenate([np.eye(3), -np.eye(3)])
+    h = np.stack(np.meshgrid(*(grid.axis(i) for i in range(3)), indexing="ij"), axis=-1)
+    mean = np.full(h.shape[:3], 0.2)
+    for main in itertools.product((-2, -1, 0, 1, 2), repeat=3):
+        if sum(main) % 2 == 0:
+            for arm in arms:
+                away = h - np.array(main) - 0.52 * arm
+                mean += 30 * np.exp(-0.5 * (away**2).sum(axis=-1) / 0.03**2)
+    counts = np.random.default_rng(5).poisson(mean).astype(float).transpose(2, 1, 0)
+    norm = np.ones_like(counts)
+    star = star_of((0.5, 0, 0), np.array(CUBIC), body_centred)
+    points = [
+        point
+        for point, _ in star_boxes.places(grid, star_boxes.star((0.5, 0, 0), CUBIC), HALF, 1, 500)
+    ]
+    places = [x for _, x in satellite_voxels.places_of(star, points, HALF, body_centred)]
+    voxels = satellite_voxels.gather(
+        grid,
+        lambda region: (counts[region], norm[region], counts[region]),
+        star,
+        places,
+        [1.0] * len(places),
+        star.vector,
+        HALF,
+        1,
+        0.95,
+    )
+    assert voxels is not None
+    found = satellite_position.fit(voxels, star, star.vector, np.eye(3) * 0.03**2, usual=False)
+    sigma = float(np.sqrt(found.covariance[0, 0]))
+    assert sigma < 0.001
+    np.testing.assert_allclose(found.vector, q, atol=4 * sigma)
+
+
+@pytest.mark.parametrize("last", [0.5, 0.8])
+def test_shares_that_depend_on_temperature(last: float) -> None:
+    """The share of (1/2, 0, 0) goes from 0.5 to ``last``; every reflection of a set is equal."""
+    operations = CRYSTALS[0].operations()
+    star = star_of((0.5, 0, 0), operations, every)
+    points = [
+        (x, y, 0.0)
+        for a in (-1.5, -0.5, 0.5, 1.5)
+        for b in (-1.0, 0.0, 1.0)
+        for x, y in ((a, b), (b, a))
+    ]
+    places = [x for _, x in satellite_voxels.places_of(star, points, (0.1, 0.1, 0.1), every)]
+    assert len(places) == len(points)
+    rng = np.random.default_rng(6)
+    share = np.linspace(0.5, last, 10)
+    first = np.array([abs(x) % 1 == 0.5 for x, _, _ in points])
+    strength = {
+        key: rng.uniform(20, 200) for key in {(abs(x * y), x * x + y * y) for x, y, _ in points}
+    }
+    size = np.array([strength[abs(x * y), x * x + y * y] for x, y, _ in points])
+    mean = size[:, None] * np.where(first[:, None], share, 1 - share) + 5.0
+    flat = np.ones(mean.shape)
+    counted = star_boxes.Counted(rng.poisson(mean) * 1.0, 5 * flat, 0.5 * flat, flat, 0 * flat)
+    found = star_arms.compared(
+        star, star.vector, operations, places, counted, flat, (0.2, 0.2, 0.2),
+        np.ones(10, np.bool_), 0.01, every,
+    )  # fmt: skip
+    assert found is not None
+    assert found.changes is (last != 0.5)
+    assert found.equal is (last == 0.5)
+    row = int(np.argmin(np.abs(found.vectors - [0.5, 0, 0]).sum(axis=1)))
+    pulls = (found.scan_shares[row] - share) / found.scan_sigma[row]
+    assert np.abs(pulls).max() < 4
+    assert 0.4 < pulls.std() < 1.8
 
 
 def at(kind: str, seed: int, counts: float) -> World:
