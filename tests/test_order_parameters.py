@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +50,42 @@ def scattering(temperature: float) -> np.ndarray:
     return s.transpose(2, 1, 0)
 
 
+def place(temperature: float) -> float:
+    """First component of a vector that locks in at 1/3 at 140 K."""
+    return 1 / 3 - 2e-4 * max(0.0, temperature - 140.0)
+
+
+def moving(temperature: float) -> np.ndarray:
+    """S (l, k, h): reflections at (±q, 0, 0) twice as strong as at (0, ±q, 0), up to 260 K."""
+    h, k, m = np.meshgrid(*(GRID.axis(i) for i in (0, 1, 2)), indexing="ij")
+    s = np.full(h.shape, 0.5)
+    height, q = 60.0 * max(0.0, 1 - temperature / 260), place(temperature)
+    for x, y, sign in np.ndindex(5, 5, 2):
+        shift = q * (2 * sign - 1)
+        for part, dx, dy in ((1.0, shift, 0.0), (0.5, 0.0, shift)):
+            away = (h - x + 2 - dx) ** 2 + (k - y + 2 - dy) ** 2 + (m / 3) ** 2
+            s += part * height * np.exp(-0.5 * away / WIDTH**2)
+    return s.transpose(2, 1, 0)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("order")
+    return write(tmp_path_factory.mktemp("order"), scattering, [0.5, 0.0, 0.0])
+
+
+def write(folder: Path, model: Callable[[float], np.ndarray], found: list[float]) -> dict[str, Any]:
+    """Write the volumes of a series; the gates find a vector below 100 K."""
     rng = np.random.default_rng(3)
     volumes, orientations, rows = [], [], []
     for temperature in TEMPERATURES:
         t = 300.0 if temperature is None else temperature
         name, scale = f"{t:g}K", SCALE.get(t, 1.0)
         norm = np.full(GRID.array_shape, 20.0)
-        counts = rng.poisson(norm * scale * scattering(t)).astype(float)
+        counts = rng.poisson(norm * scale * model(t)).astype(float)
         volume = nexus.Volume(GRID, CELL, counts, norm, *estimator.intensity(counts, norm), {})
         nexus.write_volume(folder / f"{name}.nxs", volume, "S(Q)")
         volumes.append(folder / f"{name}.nxs")
-        vector = [{"vector": [0.5, 0.0, 0.0], "peaks": 20, "arms": 2}] if t < 100 else []
+        vector = [{"vector": found, "peaks": 20, "arms": 2}] if t < 100 else []
         orientations.append(
             write_orientation(
                 folder / f"{name}.json", None, np.diag(2 * np.pi / CELL[:3]), "P 4/m m m", GRID,
@@ -137,6 +160,10 @@ def test_the_transition_of_the_satellite_is_found_and_the_static_one_is_not_one(
     assert "vector: [0.5, 0.0, 0.0]" in capsys.readouterr().out
     assert "reflections at (1/2, 0, 0) appear on cooling; continuous" in told["sentences"][1]
     assert "reflections at (1/2, 1/2, 0) show no transition" in told["sentences"][0]
+    assert "reflections at (1/2, 0, 0): symmetry fixes q" in told["sentences"]
+    assert appearing["position"]["moves"] is False
+    assert appearing["position"]["limit of the displacement (95 %)"] == 0
+    assert appearing["arms"]["equal"] is True
 
 
 def test_intensities_are_those_of_the_model_without_the_scale(
@@ -150,6 +177,37 @@ def test_intensities_are_those_of_the_model_without_the_scale(
     for row in rows:
         truth = whole * max(0.0, 1 - float(row["temperature"]) / T_C)
         assert abs(float(row["intensity"]) - truth) < 4 * float(row["intensity_sigma"])
+
+
+def test_boxes_follow_a_vector_that_moves_and_locks_in(tmp_path: Path) -> None:
+    told = run(write(tmp_path, moving, [0.3333, 0.0, 0.0]), tmp_path)
+    (vector,) = json.loads(told.orders.read_text())["vectors"]
+    position = vector["position"]
+    assert position["moves"] is True
+    low, high = position["constant below (K)"]["95 %"]
+    assert low < 140 < high
+    np.testing.assert_allclose(position["locks in at"], [1 / 3, 0, 0], atol=1e-9)
+    assert vector["arms"]["equal"] is False
+    order = np.argsort(vector["arms"]["shares"])
+    np.testing.assert_allclose(np.array(vector["arms"]["shares"])[order], [1 / 3, 2 / 3], atol=0.02)
+    with told.table.open() as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert len(rows) == len(TEMPERATURES) - 1
+    # The mean of both arms.
+    whole = 0.75 * 60 * (2 * np.pi) ** 1.5 * WIDTH**3 * 3
+    seen = 0
+    for row in rows:
+        t = float(row["temperature"])
+        off = float(row["intensity"]) - whole * max(0.0, 1 - t / 260)
+        assert abs(off) < 4 * float(row["intensity_sigma"]) + 0.02 * whole
+        if row["q_h"] != "nan":
+            seen += 1
+            assert abs(float(row["q_h"]) - place(t)) < 4 * float(row["q_h_sigma"])
+            assert float(row["q_k_sigma"]) == float(row["q_k"]) == 0.0
+    assert seen >= 10
+    text = told.statement.read_text()
+    assert "it locks in at (1/3, 0, 0) below" in text
+    assert "their intensities differ" in text
 
 
 def test_too_few_temperatures_are_said(made: dict[str, Any], tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ COSTS: Mapping[str, Cost] = {
     "planes": Cost(300, seconds=5, voxel_rate=30),
     "scan_file": Cost(),
     "temperature_series": Cost(260, seconds=5),
-    "order_parameters": Cost(300, seconds=30),
+    "order_parameters": Cost(500, seconds=90),
     # Each feature takes seconds per scan; twenty scans of three features are assumed.
     "features": Cost(400, seconds=400),
     "stack": Cost(300, seconds=5),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hklflow.plots.series import POINT, decorate, panels_of
@@ -11,18 +12,24 @@ from hklflow.plots.series import POINT, decorate, panels_of
 if TYPE_CHECKING:
     from hklflow.bragg.order_counts import Counts
     from hklflow.bragg.order_parameter import Order
+    from hklflow.bragg.satellite_course import Course
 
 
-def order_parameters(fits: Sequence[tuple[str, "Counts", "Order"]], title: str) -> Figure:
+def order_parameters(fits: Sequence[tuple[str, "Counts", "Order", "Course"]], title: str) -> Figure:
     """Draw the intensity of each vector against temperature, with the fitted curve.
 
-    The band is the interval of 68 % of T_c. Scans that agree with no curve are crossed out.
+    The band is the interval of 68 % of T_c. Scans that agree with no curve are crossed out. A
+    vector that symmetry leaves free has a second panel with its position.
 
     Parameters
     ----------
-    fits : sequence of (vector, counts, order)
+    fits : sequence of (vector, counts, order, course)
     """
-    figure, places = panels_of(max(len(fits), 1), 2, 3.4 if fits else 2.0)
+    free = [
+        (vector, course) for vector, _, _, course in fits if course.star.basis.size and course.seen
+    ]
+    number = len(fits) + len(free)
+    figure, places = panels_of(max(number, 1), 2, 3.4 if fits else 2.0)
     if not fits:
         places[0].text(
             0.5,
@@ -32,7 +39,7 @@ def order_parameters(fits: Sequence[tuple[str, "Counts", "Order"]], title: str) 
             va="center",
         )
         places[0].set_axis_off()
-    for axes, (vector, counts, order) in zip(places, fits, strict=False):
+    for axes, (vector, counts, order, _) in zip(places, fits, strict=False):
         axes.axhline(0, color="0.8", lw=0.8)
         if order.t_c is not None:
             axes.axvspan(*order.t_c.inner, color="C3", alpha=0.25, lw=0, label="T_c, 68 %")
@@ -46,5 +53,27 @@ def order_parameters(fits: Sequence[tuple[str, "Counts", "Order"]], title: str) 
             axes.plot(values[0][rows], values[1][rows], "kx", ms=10, label="bad scan")
         decorate(axes, "mean I (S × r.l.u.³)", vector)
         axes.legend(fontsize=9)
+    for axes, (vector, course) in zip(places[len(fits) :], free, strict=False):
+        _position(axes, vector, course)
     figure.suptitle(title)
     return figure
+
+
+def _position(axes: Axes, vector: str, course: "Course") -> None:
+    """Draw the displacement of each free component from the mean vector against temperature."""
+    rows = course.seen
+    t = course.temperature[rows]
+    measured = np.array([x.vector for i in rows if (x := course.positions[i]) is not None])
+    sigma = np.array([course.sigma(i) for i in rows])
+    if course.locked is not None:
+        axes.axvspan(*course.locked.inner, color="C3", alpha=0.25, lw=0, label="lock-in, 68 %")
+    for i, name in enumerate("hkl"):
+        if not np.any(course.star.basis[i]):
+            continue
+        middle = course.mean[i]
+        at = f"{name}, mean {middle:.4f}" if course.moves is not True else f"{name} − {middle:.4f}"
+        (line,) = axes.plot(course.temperature, course.vectors[:, i] - middle, lw=1)
+        color = line.get_color()
+        axes.errorbar(t, measured[:, i] - middle, yerr=sigma[:, i], color=color, label=at, **POINT)
+    decorate(axes, "q − mean (r.l.u.)", f"position of {vector}")
+    axes.legend(fontsize=9)

@@ -2,9 +2,11 @@
 
 For each propagation vector that the gates found in a scan, and for each vector of the
 configuration, the intensity of its reflections is measured in all volumes, above and below the
-transition, and the curve against temperature is fitted (`bragg.order_parameter`). Intensities are
-divided by the scale of their scan to its parent, with the Debye-Waller difference. The scans of
-each parent are a series of their own, because the grids differ.
+transition, and the curve against temperature is fitted (`bragg.order_parameter`). The position of
+the vector is fitted in each scan (`bragg.satellites`); if it moves, the boxes follow it. The arms
+of its star are compared (`bragg.star_arms`). Intensities are divided by the scale of their scan to
+its parent, with the Debye-Waller difference. The scans of each parent are a series of their own,
+because the grids differ.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,10 +21,15 @@ from hklflow import stage
 if TYPE_CHECKING:
     from hklflow.bragg.order_counts import Counts
     from hklflow.bragg.order_parameter import Order
+    from hklflow.bragg.satellite_course import Course
+    from hklflow.bragg.star_arms import Arms
+    from hklflow.geometry.grid import Grid
     from hklflow.nexus import OpenVolume
     from hklflow.orientation.product import Orientation
+    from hklflow.volumes.satellite_voxels import Place, Read
+    from hklflow.volumes.star_boxes import Counted
 
-VERSION = 5
+VERSION = 6
 
 Hkl = tuple[float, float, float]
 
@@ -44,9 +51,11 @@ class Inputs(stage.Inputs):
 
 class Outputs(stage.Outputs):
     table: Path
-    """Table of the intensities, tab-separated: one row for each vector and scan."""
+    """Table of intensities and positions, tab-separated: one row for each vector and scan."""
     picture: Path
-    """Picture: intensities of each vector against temperature, with the fitted curve."""
+    """Picture: intensities of each vector against temperature with the fitted curve, and its
+    position if symmetry does not fix it.
+    """
     orders: Path
     """Results of all fits, and the findings in sentences with the commands that show them."""
     statement: Path
@@ -98,13 +107,24 @@ class _Fitted:
     reflections: int
     counts: "Counts"
     order: "Order"
+    course: "Course"
+    arms: "Arms | None"
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Reflections of one vector in the scans of one parent."""
+
+    counts: "Counts"
+    reflections: int
+    course: "Course"
+    arms: "Arms | None"
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Integrate and fit the vectors of each parent; only boxes are in memory."""
-    import csv
-
     from hklflow import plots
+    from hklflow.quality import satellite_words
     from hklflow.quality.order_words import sentence
     from hklflow.quality.remedies import vector_text
     from hklflow.stage import series_scales
@@ -121,19 +141,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         found, problems = _fits([scans[i] for i in mine], files, scales, params)
         fits += found
         notes += problems
-    with outputs.table.open("w", newline="") as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(
-            ["parent", "h", "k", "l", "scan", "temperature", "intensity", "intensity_sigma"]
-        )
-        for fit in fits:
-            columns = (fit.counts.temperature, fit.counts.intensity, fit.counts.sigma)
-            for scan, *values in zip(fit.scans, *columns, strict=True):
-                numbers = [f"{x:.6g}" for x in values]
-                place = [f"{x:.6g}" for x in fit.vector]
-                writer.writerow([fit.parent, *place, scan, *numbers])
+    _write_table(outputs.table, fits)
     sample = scans[0].sample
-    panels = [(vector_text(fit.vector), fit.counts, fit.order) for fit in fits]
+    panels = [(vector_text(fit.vector), fit.counts, fit.order, fit.course) for fit in fits]
     plots.save(plots.order_parameters(panels, f"{sample}: order parameters"), outputs.picture)
     earlier = stage.read_json(inputs.findings)
     # Outputs have other names until the job is done: the series is in their folder.
@@ -146,6 +156,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         )
         for i, fit in enumerate(fits)
     ]
+    for i, fit in enumerate(fits):
+        lines = [satellite_words.position(fit.course)]
+        if fit.arms is not None:
+            lines.append(satellite_words.arms(fit.vector, fit.arms))
+        shown += [(text, f"hklflow show {orders}/vectors/{i}") for text in lines]
     shown += [(text, f"hklflow show {orders}") for text in notes]
     for path in inputs.features:
         rows = stage.read_json(path)["findings"]
@@ -164,6 +179,44 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     outputs.statement.write_text(_statement(sample, together), encoding="utf-8")
     print("\n".join([f"{sample}: {len(fits)} propagation vectors", *(text for text, _ in shown)]))
+
+
+def _write_table(path: Path, fits: Sequence[_Fitted]) -> None:
+    import csv
+
+    import numpy as np
+
+    columns = ["parent", "h", "k", "l", "scan", "temperature", "intensity", "intensity_sigma"]
+    columns += ["q_h", "q_k", "q_l", "q_h_sigma", "q_k_sigma", "q_l_sigma"]
+    columns += ["arms", "arms_sigma"]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(columns)
+        for fit in fits:
+            vectors, sigma = _positions(fit.course)
+            none = np.full((0, len(fit.scans)), np.nan)
+            arms = (none, none) if fit.arms is None else (fit.arms.scan_shares, fit.arms.scan_sigma)
+            for i, scan in enumerate(fit.scans):
+                counts = (fit.counts.temperature, fit.counts.intensity, fit.counts.sigma)
+                row = [fit.parent, *(f"{x:.6g}" for x in fit.vector), scan]
+                row += [f"{x[i]:.6g}" for x in counts]
+                row += [f"{x:.6g}" for x in (*vectors[i], *sigma[i])]
+                row += [" ".join(f"{x:.4g}" for x in part[:, i]) for part in arms]
+                writer.writerow(row)
+
+
+def _positions(course: "Course") -> tuple[Any, Any]:
+    """Return the vector (n, 3) of each scan and its errors; NaN where it is not measured."""
+    import numpy as np
+
+    vectors, sigma = np.full((2, len(course.positions), 3), np.nan)
+    if not course.star.basis.size:  # symmetry fixes all components
+        return np.tile(course.star.vector, (len(vectors), 1)), np.zeros_like(vectors)
+    for i in course.seen:
+        position = course.positions[i]
+        assert position is not None
+        vectors[i], sigma[i] = position.vector, course.sigma(i)
+    return vectors, sigma
 
 
 def _agreements(expansions: Sequence[Mapping[str, Any]], fits: Sequence[_Fitted]) -> list[str]:
@@ -224,15 +277,27 @@ def _fits(
     notes = series_scales.notes(scales, names, parent, "the order parameters")
     with nexus.open_members(members) as volumes:
         for vector, origin in vectors.items():
-            counts, n = _counts(vector, scans, volumes, scales, params)
-            if counts is None:
+            found = _measured(vector, scans, volumes, scales, params)
+            if found is None:
                 notes.append(
                     f"no order parameter for {vector_text(vector)}: no reflection is measured in "
                     f"all {len(scans)} scans of parent {parent}; reduce `order_parameters: box`"
                 )
                 continue
-            order = order_parameter.fit(counts)
-            fits.append(_Fitted(parent, vector, origin, names, n, counts, order))
+            order = order_parameter.fit(found.counts)
+            fits.append(
+                _Fitted(
+                    parent,
+                    vector,
+                    origin,
+                    names,
+                    found.reflections,
+                    found.counts,
+                    order,
+                    found.course,
+                    found.arms,
+                )
+            )
     return fits, notes
 
 
@@ -258,56 +323,148 @@ def _vectors(scans: Sequence["Orientation"], params: Params) -> dict[Hkl, str]:
     return chosen
 
 
-def _counts(
+def _measured(
     vector: Hkl,
     scans: Sequence["Orientation"],
     volumes: Sequence["OpenVolume"],
     scales: Mapping[str, tuple[float, float, float]],
     params: Params,
-) -> tuple["Counts | None", int]:
-    """Return the counts of all reflections of a vector in each scan, and their number."""
+) -> _Measured | None:
+    """Return counts, position and arms of the reflections of a vector; None if none is measured."""
     import numpy as np
 
-    from hklflow import nexus
-    from hklflow.bragg.order_counts import Counts
-    from hklflow.geometry import lattice
-    from hklflow.volumes import star_boxes
+    from hklflow.bragg import satellites, star_arms
+    from hklflow.series.features import Lattice
+    from hklflow.volumes import satellite_voxels, star_boxes
+    from hklflow.volumes.planes import metric_of
 
-    arms = star_boxes.star(vector, scans[0].group.laue_operations)
-    boxes = star_boxes.places(volumes[0].grid, arms, params.box, params.shell, params.reflections)
-    table = np.array(
+    grid, group = volumes[0].grid, scans[0].group
+    operations = group.laue_operations.astype(np.float64)
+    arms = star_boxes.star(vector, operations)
+    boxes = star_boxes.places(grid, arms, params.box, params.shell, params.reflections)
+    reads = [_reader(volume) for volume in volumes]
+    counted = star_boxes.table(
+        [[box] * len(volumes) for _, box in boxes], reads, params.min_measured
+    )
+    chosen = counted.chosen()
+    if not chosen.any():
+        return None
+    counted = counted.select(chosen)
+    points = [point for (point, _), use in zip(boxes, chosen, strict=True) if use]
+    hkl = np.array(points)
+    lattice = Lattice(
+        metric_of(np.asarray(scans[0].cell), direct=False),
+        operations,
+        group.crystal_system,
+        group.centring,
+    )
+    star = satellite_voxels.star_of(vector, operations, lattice.allowed)
+    placed = satellite_voxels.places_of(star, points, params.box, lattice.allowed)
+    places, rows = [place for _, place in placed], [row for row, _ in placed]
+    temperatures = np.array([scan.temperature for scan in scans], dtype=np.float64)
+    course = satellites.course_of(
+        temperatures,
+        grid,
+        reads,
+        star,
+        places,
+        counted.select(rows),
+        params.box,
+        params.shell,
+        params.min_measured,
+    )
+    if course.moves:
+        followed = _followed(course, places, grid, reads, params)
+        if followed is not None:
+            counted, places = followed
+            hkl = np.array([place.hkl(star, course.mean) for place in places])
+            rows = list(range(len(places)))
+    scale = _scale(hkl, scans, scales)
+    compared = star_arms.compared(
+        star,
+        course.mean,
+        operations,
+        places,
+        counted.select(rows),
+        scale[rows],
+        satellites.reach(params.box, params.shell, grid.step),
+        np.isin(np.arange(len(scans)), course.seen),
+        params.scale_error,
+        lattice.allowed,
+    )
+    return _Measured(_counts(counted, scale, scans, scales, params), len(hkl), course, compared)
+
+
+def _reader(volume: "OpenVolume") -> "Read":
+    from hklflow import nexus
+
+    def read(region: Any) -> tuple[Any, Any, Any]:
+        return *nexus.read_box(volume, region), volume.variance(region)
+
+    return read
+
+
+def _followed(
+    course: "Course",
+    places: Sequence["Place"],
+    grid: "Grid",
+    reads: Sequence["Read"],
+    params: Params,
+) -> "tuple[Counted, list[Place]] | None":
+    """Return the counts in boxes that follow the vector; None if no reflection has all boxes."""
+    from hklflow.volumes import boxes, star_boxes
+
+    moved = [
         [
-            [
-                star_boxes.counted(
-                    box,
-                    *nexus.read_box(volume, box.region),
-                    volume.variance(box.region),
-                    params.min_measured,
-                )
-                for volume in volumes
-            ]
-            for _, box in boxes
+            boxes.box_at(grid, place.hkl(course.star, vector), params.box, params.shell)
+            for vector in course.vectors
         ]
-    ).reshape(len(boxes), len(volumes), 5)
-    counted = star_boxes.Counted(*np.moveaxis(table, -1, 0))
-    rows = counted.chosen()
-    n = int(rows.sum())
-    if n == 0:
-        return None, 0
-    hkl = np.array([place for place, _ in boxes])[rows]
+        for place in places
+    ]
+    counted = star_boxes.table(moved, reads, params.min_measured)
+    chosen = counted.chosen()
+    if not chosen.any():
+        return None
+    kept = [place for place, use in zip(places, chosen, strict=True) if use]
+    return counted.select(chosen), kept
+
+
+def _scale(
+    hkl: Any, scans: Sequence["Orientation"], scales: Mapping[str, tuple[float, float, float]]
+) -> Any:
+    """Return the scale (r, n) of reflections (r, 3) in each scan, with the Debye-Waller factor."""
+    import numpy as np
+
+    from hklflow.geometry import lattice
+
     s = 1 / (2 * lattice.d_spacing(scans[0].cell, hkl))
-    scale, error, b = np.array([scales[scan.scan] for scan in scans]).T
-    damped = np.exp(-2 * b[None, :] * s[:, None] ** 2)
-    roughness = np.sqrt((counted.roughness[rows] ** 2).mean(axis=0) / n)
+    scale, _, b = np.array([scales[scan.scan] for scan in scans]).T
+    return scale * np.exp(-2 * b[None, :] * s[:, None] ** 2)
+
+
+def _counts(
+    counted: "Counted",
+    scale: Any,
+    scans: Sequence["Orientation"],
+    scales: Mapping[str, tuple[float, float, float]],
+    params: Params,
+) -> "Counts":
+    """Return the sums of all reflections in each scan."""
+    import numpy as np
+
+    from hklflow.bragg.order_counts import Counts
+
+    error = np.array([scales[scan.scan][1] for scan in scans])
+    roughness = np.sqrt((counted.roughness**2).mean(axis=0) / len(counted.roughness))
     return Counts(
         temperature=np.array([scan.temperature for scan in scans], dtype=np.float64),
         temperature_sigma=np.full(len(scans), params.temperature_sigma),
-        counts=counted.counts[rows].sum(axis=0),
-        factor=scale * (counted.factor[rows] * damped).sum(axis=0),
-        background=counted.background[rows].sum(axis=0),
-        background_var=counted.background_var[rows].sum(axis=0),
+        counts=counted.counts.sum(axis=0),
+        factor=(scale * counted.factor).sum(axis=0),
+        background=counted.background.sum(axis=0),
+        background_var=counted.background_var.sum(axis=0),
         scale_error=np.sqrt(error**2 + params.scale_error**2 + roughness**2),
-    ), n
+    )
 
 
 def _record(fit: _Fitted) -> dict[str, Any]:
@@ -334,6 +491,47 @@ def _record(fit: _Fitted) -> dict[str, Any]:
         "fitted between (K)": order.fitted,
         "bad scans": [fit.scans[i] for i in order.bad],
         "most likely shape": asdict(order.shape),
+        "position": _position_record(fit),
+        "arms": fit.arms and _arms_record(fit.arms),
+    }
+
+
+def _position_record(fit: _Fitted) -> dict[str, Any]:
+    course = fit.course
+    vectors, sigma = _positions(course)
+    free = bool(course.star.basis.size)
+    return {
+        "free directions": course.star.basis.T,
+        "moves": course.moves,
+        "ln likelihood ratio of a move": course.ratio if free else None,
+        "constant below (K)": course.locked and course.locked.to_dict(),
+        "locks in at": course.commensurate,
+        "limit of the displacement (95 %)": course.limit if course.moves is not None else None,
+        "mean vector": course.mean,
+        "mean vector sigma": course.mean_sigma,
+        "scans": [
+            {
+                "scan": scan,
+                "vector": vectors[i],
+                "sigma": sigma[i],
+                "of the curve": course.vectors[i],
+                "errors enlarged by": position.enlarged,
+                "intensity over sigma": position.significance,
+            }
+            for i, (scan, position) in enumerate(zip(fit.scans, course.positions, strict=True))
+            if position is not None and position.seen
+        ],
+    }
+
+
+def _arms_record(arms: "Arms") -> dict[str, Any]:
+    return {
+        "vectors": arms.vectors,
+        "shares": arms.shares,
+        "sigma": arms.sigma,
+        "relative scatter of reflections": arms.scatter,
+        "equal": arms.equal,
+        "depend on temperature": arms.changes,
     }
 
 

@@ -4,7 +4,7 @@ The reflections are at all main reflections plus all arms of the star of the vec
 stand out in the sum over all scans are counted: this choice does not favour one temperature.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from hklflow.volumes import boxes
 
 Floats = NDArray[np.float64]
 Hkl = tuple[float, float, float]
+Region = tuple[slice, slice, slice]
 
 _STANDS_OUT = 5.0  # counts above the background in the sum over all scans, in standard deviations
 
@@ -68,6 +69,10 @@ class Counted:
     factor: Floats
     roughness: Floats
 
+    def select(self, rows: NDArray[np.bool_] | Sequence[int]) -> "Counted":
+        """Return some of the reflections."""
+        return Counted(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
     def chosen(self) -> NDArray[np.bool_]:
         """Return the reflections that stand out in the sum over all scans that measured them all.
 
@@ -79,6 +84,33 @@ class Counted:
         with np.errstate(invalid="ignore"):
             strong = whole & (total - below > _STANDS_OUT * error)
         return np.asarray(strong if strong.sum() >= 3 else whole)
+
+
+def table(
+    of: Sequence[Sequence[boxes.Box | None]],
+    reads: Sequence[Callable[[Region], tuple[Floats, Floats, Floats]]],
+    least: float,
+) -> Counted:
+    """Return the counts of reflections (rows) in scans; a box may differ from scan to scan.
+
+    Parameters
+    ----------
+    of : (r, t) sequences of Box or None
+        None: outside of the volume.
+    reads : (t,) sequence of functions
+        Counts, norm and variance of the counts (l, k, h) of a part of each volume.
+    least : float
+        Smallest measured fraction of a box.
+    """
+    nan = (float("nan"),) * 5
+    rows = [
+        [
+            nan if box is None else counted(box, *read(box.region), least)
+            for box, read in zip(line, reads, strict=True)
+        ]
+        for line in of
+    ]
+    return Counted(*np.moveaxis(np.array(rows).reshape(len(of), len(reads), 5), -1, 0))
 
 
 def counted(
