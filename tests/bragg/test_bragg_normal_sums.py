@@ -13,15 +13,17 @@ def test_sums_are_those_of_a_weighted_fit(size: int) -> None:
     rows = np.full((ns.N_VOXEL, ns.padded(n)), np.nan)
     rows[:, :n] = rng.uniform(0.5, 2.0, (ns.N_VOXEL, n))
     rows[ns.V_Z : ns.V_X + 1, :n] = rng.uniform(-1, 1, (3, n))
+    rows[ns.V_ZZ : ns.V_XX + 1, :n] = rng.uniform(0, 1, (3, n))
     rows[ns.V_USED, :n] = rng.random(n) < 0.7
     ns.pad(rows, n)
     level = np.array([0.4, 0.3, -0.2, 0.5, -0.1, 0.2, 0.3])
+    level[4:] *= size in (7, 8)
     low, peak, known = 0.3, 1.7, 0.6 if size in (4, 7) else 0.0
     matrix, right = np.eye(size), np.ones(size)
     ns.normal_sums(rows, n, level, low, peak, known, matrix, right)
 
-    counts, norm, share, read, z, y, x, _, used = rows[:, :n]
-    terms = np.stack([np.ones(n), z, y, x, z**2, y**2, x**2])
+    counts, norm, share, read, z, y, x, zz, yy, xx, _, used, _ = rows[:, :n]
+    terms = np.stack([np.ones(n), z, y, x, zz, yy, xx])
     expected = np.maximum(level @ terms, low)
     assert 0 < np.sum(expected == low) < n
     variance = norm * (expected + peak * share) + read
