@@ -64,6 +64,9 @@ COLUMNS = (
 ) = range(len(COLUMNS))
 # fmt: on
 
+#: What `integrate_boxes` does: sums only, fits of the centres too, or all fits.
+SUMS, CENTRES, FITS = range(3)
+
 _MASKED = int(ReflectionFlag.MASKED)
 _OVERLAP = int(ReflectionFlag.OVERLAP)
 _OVERLOAD = int(ReflectionFlag.OVERLOAD)
@@ -466,13 +469,13 @@ def integrate_boxes(
     learned: LearnedProfiles,
     surface: Surface,
     cuts: Cuts,
-    fitted: bool,
+    fits: int,
     out: F64,
     flags: I64,
 ) -> None:
     """Integrate boxes of voxels; fills ``out`` (n, len(COLUMNS)) and ``flags`` (n,).
 
-    If not ``fitted``, the columns of the fits of profile and centre stay NaN.
+    ``fits`` is `SUMS`, `CENTRES` or `FITS`. The columns of fits that are not made stay NaN.
     """
     origin, shape = voxels.origin, voxels.shape
     centre, sigma, half = places
@@ -516,7 +519,7 @@ def integrate_boxes(
         total = above / weight
         _, _, var = _summed(front, m, level, fisher, max(total, 0.0))
         out[i, SUM], out[i, VAR_SUM] = total, var / weight**2
-        if not fitted:
+        if fits == SUMS:
             continue
         strength = total / math.sqrt(out[i, VAR_SUM])
         if strength > _CENTROID and recorded > 0.9 * whole:
@@ -524,13 +527,15 @@ def integrate_boxes(
             fit_centre(
                 front, place, m, shape[i], origin[i], centre[i], sigma[i], level, total, seen
             )
-            if learned.observed.size and strength > _MOVED and math.isfinite(seen[0]):
+            if fits == FITS and learned.observed.size and strength > _MOVED and math.isfinite(seen[0]):
                 # For a strong reflection, the observed centre is better than the prediction.
                 there = seen[:3].copy()
                 grid = learned.observed[learned.region[i]]
                 fill_profile(origin[i], there, sigma[i], grid, learned.last, share)
                 for r in range(m):
                     front[V_SHARE, r] = share[place[r, 0], place[r, 1], place[r, 2]]
+        if fits == CENTRES:
+            continue
         intensity, var = fit_intensity(front, m, level, fisher, total, 0.5 / weight)
         if not (math.isfinite(intensity) and var > 0):
             flags[i] |= _NO_PROFILE
