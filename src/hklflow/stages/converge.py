@@ -38,10 +38,6 @@ Record = dict[str, Any]
 VERSION = 10
 FRAMES_OF = "scans"
 
-# Largest number of reflections to learn from. Centroids depend on the widths of spots only, and
-# 1000 reflections give them to 0.2 %; the profile only tells spots from other maxima.
-_REFERENCES = 1000
-
 
 class Inputs(stage.Inputs):
     orientation: Path
@@ -119,7 +115,7 @@ class Settings(stage.Params):
     displacement is reported and the module level is fitted. Positions of strong spots are not more
     accurate (error floor of peaks).
     """
-    block: int = Field(32, gt=0, le=512)
+    block: int = Field(8, gt=0, le=512)
     """Number of frames in memory at a time."""
 
 
@@ -404,7 +400,6 @@ def _integrator(
         return _measurement(inputs, params, i, rotations, threads, reads)
 
     chosen = params.integrate.chosen(threads)
-    chosen = replace(chosen, references=min(chosen.references, _REFERENCES))
     # Rotations share the memory.
     limit = 0.5e6 * chosen.memory / len(params.rotations)
     collected = [Collected(limit) for _ in params.rotations]
