@@ -60,7 +60,14 @@ def make(folder: Path, n_frames: int, mosaic: float | None) -> None:
     data._write_stage_inputs(folder, truth, n_frames)
     # The import reads the whole raw file for its identity; later stages do not, if it is recorded.
     frames = identity.identify(str(folder / "a.nxs"), [folder / "a.nxs"])
-    nexus.write_provenance(folder / "scan.nxs", [{"inputs": {"raw": [frames]}}])
+    record = {
+        "stage": "import_scan",
+        "stage_version": 0,
+        "version": "",
+        "started": "",
+        "params": {},
+    }
+    nexus.write_provenance(folder / "scan.nxs", [record | {"inputs": {"raw": [frames]}}])
     made = {name: folder / f"{name}.out" for name in find_peaks.Outputs.model_fields}
     stage.run(
         find_peaks.main,

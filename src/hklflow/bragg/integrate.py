@@ -446,8 +446,8 @@ def _learn(
             found = _strong(measurement, scene, rows, some, params, curvature)
             if len(found.rows) < _FEWEST:
                 raise HklflowError(
-                    f"only {len(found.rows)} reflections are strong enough for learning the widths of spots; "
-                    "check the orientation, or set a lower `strong`, or better start values "
+                    f"only {len(found.rows)} reflections are strong enough for learning the widths "
+                    "of spots; check the orientation, or set a lower `strong`, or better start values "
                     "`mosaic` and `spot`"
                 )
             previous = widths

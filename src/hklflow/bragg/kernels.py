@@ -501,9 +501,7 @@ def integrate_boxes(
             box, kind, share, divided, extent, origin[i], centre[i], norms, cuts.saturation, rows,
             flags[i : i + 1],
         )  # fmt: skip
-        n = _gather_back(
-            box, kind, share, origin[i], centre[i], norms, cuts.saturation, rows.back
-        )
+        n = _gather_back(box, kind, share, origin[i], centre[i], norms, cuts.saturation, rows.back)
         out[i, N_FOREGROUND], out[i, RECORDED] = m, recorded
         level, fisher, enough = _fit_level(rows, m, n, shape[i], surface, out[i])
         if not enough:
@@ -527,7 +525,12 @@ def integrate_boxes(
             fit_centre(
                 front, place, m, shape[i], origin[i], centre[i], sigma[i], level, total, seen
             )
-            if fits == FITS and learned.observed.size and strength > _MOVED and math.isfinite(seen[0]):
+            if (
+                fits == FITS
+                and learned.observed.size
+                and strength > _MOVED
+                and math.isfinite(seen[0])
+            ):
                 # For a strong reflection, the observed centre is better than the prediction.
                 there = seen[:3].copy()
                 grid = learned.observed[learned.region[i]]
