@@ -447,8 +447,8 @@ def _learn(
             if len(found.rows) < _FEWEST:
                 raise HklflowError(
                     f"only {len(found.rows)} reflections are strong enough for learning the widths "
-                    "of spots; check the orientation, or set a lower `strong`, or better start values "
-                    "`mosaic` and `spot`"
+                    "of spots; check the orientation, or set a lower `strong`, or better start "
+                    "values `mosaic` and `spot`"
                 )
             previous = widths
             widths = _wider(measurement, scene, found, widths)
