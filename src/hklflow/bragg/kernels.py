@@ -78,7 +78,7 @@ _EDGE = int(ReflectionFlag.EDGE)
 _GAP = 1.0
 #: Side of the cells in which outliers of the background are searched: frames, pixels.
 _CELL = (3, 4, 4)
-# Sums over the background's voxels, see `_gather_back`.
+# Sums over the background's voxels, see `gather_back`.
 _N_SUMS = 9
 _S_NUMBER, _S_COUNTS, _S_NORM, _S_SHARE, _S_Y, _S_X, _S_YY, _S_XX, _S_READ = range(_N_SUMS)
 _LEAST_BACKGROUND = 30
@@ -449,7 +449,7 @@ class Rows(NamedTuple):
     place: NDArray[np.int32]
     """Indices (most, 3) of the foreground's voxels in the box."""
     back: F64
-    """Sums over voxels of the background, see `_gather_back`."""
+    """Sums over voxels of the background, see `gather_back`."""
 
 
 class Cuts(NamedTuple):
@@ -501,7 +501,7 @@ def integrate_boxes(
             box, kind, share, divided, extent, origin[i], centre[i], norms, cuts.saturation, rows,
             flags[i : i + 1],
         )  # fmt: skip
-        n = _gather_back(box, kind, share, origin[i], centre[i], norms, cuts.saturation, rows.back)
+        n = gather_back(box, kind, share, origin[i], centre[i], norms, cuts.saturation, rows.back)
         out[i, N_FOREGROUND], out[i, RECORDED] = m, recorded
         level, fisher, enough = _fit_level(rows, m, n, shape[i], surface, out[i])
         if not enough:
@@ -653,7 +653,7 @@ def _gather_front(
 
 
 @kernel
-def _gather_back(
+def gather_back(
     box: NDArray[np.float32],
     kind: NDArray[np.uint8],
     share: F64,
