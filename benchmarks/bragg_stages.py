@@ -26,7 +26,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from benchmarks.speed import data
-from hklflow import stage
+from hklflow import nexus, stage
+from hklflow.base import identity
 from hklflow.formats import raw
 from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.simulation.frames import Simulation
@@ -57,6 +58,16 @@ def make(folder: Path, n_frames: int, mosaic: float | None) -> None:
         for block in data._frames(truth):
             writer.append(block)
     data._write_stage_inputs(folder, truth, n_frames)
+    # The import reads the whole raw file for its identity; later stages do not, if it is recorded.
+    frames = identity.identify(str(folder / "a.nxs"), [folder / "a.nxs"])
+    record = {
+        "stage": "import_scan",
+        "stage_version": 0,
+        "version": "",
+        "started": "",
+        "params": {},
+    }
+    nexus.write_provenance(folder / "scan.nxs", [record | {"inputs": {"raw": [frames]}}])
     made = {name: folder / f"{name}.out" for name in find_peaks.Outputs.model_fields}
     stage.run(
         find_peaks.main,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from scipy.spatial.transform import Rotation
 from hklflow import nexus
 from hklflow.base.errors import HklflowError
 from hklflow.bragg.boxes import Boxes, Filled, groups
+from hklflow.bragg.centroids import found_as_peaks
 from hklflow.bragg.collected import Collected
 from hklflow.bragg.integrate import Integrated, integrate
 from hklflow.bragg.measurement import Measurement
 from hklflow.bragg.predicted import predicted_spots
 from hklflow.bragg.reflections import UNFIT, Reflections
 from hklflow.bragg.reflections import ReflectionFlag as Flag
+from hklflow.orientation.residuals import Peaks
 from hklflow.simulation.frames import Cosine, Diffuse, Simulation, Superlattice, TruePeaks
 from hklflow.stage.integration_settings import IntegrationSettings
 from tests.truth import bragg_scans as simulated
@@ -402,6 +404,28 @@ def test_collected_voxels_give_the_numbers_of_the_frames() -> None:
         for column in fields(Reflections):
             values = [getattr(one, column.name) for one in (again, read)]
             np.testing.assert_array_equal(*values, column.name)
+
+
+def test_spots_that_are_left_out_change_nothing_else() -> None:
+    simulation = simulated.scan("triclinic", n_frames=50, flux=10.0)
+    measurement, group = simulated.measurement(simulation), simulated.group("triclinic")
+    settings = IntegrationSettings(mosaic=np.degrees(0.0052), spot=(0.9, 1.1)).chosen()
+    spots = predicted_spots(measurement.rotation, simulation.ub, group)
+    some = np.arange(0, len(spots), 3)
+    at = np.stack([spots.frame, spots.slow, spots.fast])[:, some]
+    at += np.random.default_rng(1).normal(0, 0.05, at.shape)
+    peaks = Peaks(*at, *np.full_like(at, 0.05**2))
+    mask = partial(found_as_peaks, peaks, measurement.rotation, simulation.ub, 0.15)
+    np.testing.assert_array_equal(np.flatnonzero(mask(spots)), some)
+    every, fewer = (
+        integrate(measurement, simulation.ub, group, None, settings, left_out=left_out).reflections
+        for left_out in (None, mask)
+    )
+    out = np.isin(every.frame, spots.frame[some])
+    assert 0.2 < out.mean() < 0.4
+    for name in ("intensity_sum", "intensity_profile", "background", "observed_frame"):
+        expected = np.where(out, np.nan, getattr(every, name))
+        np.testing.assert_array_equal(getattr(fewer, name), expected, name)
 
 
 def test_voxels_that_were_not_collected_are_read() -> None:

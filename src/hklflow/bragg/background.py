@@ -24,8 +24,11 @@ from hklflow.bragg.normal_sums import (
     V_SHARE,
     V_USED,
     V_X,
+    V_XX,
     V_Y,
+    V_YY,
     V_Z,
+    V_ZZ,
     normal_sums,
 )
 from hklflow.simd.jit import kernel
@@ -110,6 +113,17 @@ def level_at(level: F64, z: float, y: float, x: float) -> float:
         + z * (level[1] + z * level[4])
         + y * (level[2] + y * level[5])
         + x * (level[3] + x * level[6])
+    )
+
+
+@kernel
+def level_of(level: F64, rows: F64, r: int) -> float:
+    """Return S of a surface (7 terms) in row r of a list of sums over voxels."""
+    return (
+        level[0]
+        + (rows[V_Z, r] * level[1] + rows[V_ZZ, r] * level[4])
+        + (rows[V_Y, r] * level[2] + rows[V_YY, r] * level[5])
+        + (rows[V_X, r] * level[3] + rows[V_XX, r] * level[6])
     )
 
 
@@ -208,7 +222,7 @@ def fit_background(
     counts, mean, read = np.zeros(n_cells), np.zeros(n_cells), np.zeros(n_cells)
     for r in range(m):
         cell = int(rows[V_CELL, r])
-        here = level_at(level, rows[V_Z, r], rows[V_Y, r], rows[V_X, r])
+        here = level_of(level, rows, r)
         counts[cell] += rows[V_COUNTS, r]
         mean[cell] += rows[V_NORM, r] * (max(here, low) + intensity * rows[V_SHARE, r])
         read[cell] += rows[V_READ, r]
@@ -248,7 +262,7 @@ def background_chi2(rows: F64, m: int, intensity: float, level: F64, low: float)
     chi2 = 0.0
     for r in range(m):
         if rows[V_USED, r] > 0:
-            here = level_at(level, rows[V_Z, r], rows[V_Y, r], rows[V_X, r])
+            here = level_of(level, rows, r)
             tail = intensity * rows[V_SHARE, r]
             off = rows[V_COUNTS, r] - rows[V_NORM, r] * (here + tail)
             chi2 += off * off / (rows[V_NORM, r] * (max(here, low) + tail) + rows[V_READ, r])

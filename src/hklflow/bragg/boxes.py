@@ -1,7 +1,7 @@
 """Boxes of voxels around predicted reflections, filled while frames are read in order."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -141,6 +141,18 @@ class Filled:
         part.origin, part.shape = self.origin[local], self.shape[local]
         part.offset = self.offset[local]
         return part
+
+
+def together(parts: Iterable[Filled], boxes: Boxes) -> Filled:
+    """Return the voxels of all boxes in the order of the boxes, from the filled groups."""
+    n_voxels = boxes.n_voxels
+    rows = np.arange(len(n_voxels))
+    whole = Filled(Group(rows, 0, 0, int(n_voxels.sum())), boxes)
+    for part in parts:
+        for row, start in zip(part.group.rows, part.offset, strict=True):
+            at, n = whole.offset[row], n_voxels[row]
+            whole.counts[at : at + n] = part.counts[start : start + n]
+    return whole
 
 
 @kernel

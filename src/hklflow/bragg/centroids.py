@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.bragg import boxes
+from hklflow.bragg.predicted import Spots
 from hklflow.bragg.profiles import Widths
 from hklflow.bragg.reflections import ReflectionFlag, Reflections
 from hklflow.geometry import Rotation
@@ -28,6 +29,9 @@ _OUTLIER = 5.0  # robust standard deviations
 
 #: Possible results of `judge` for an integrated reflection; the first that applies is taken.
 FATES = (
+    "held out",
+    "found as a peak",
+    "found as a maximum",
     "partial",
     "overlap",
     "overload",
@@ -36,9 +40,6 @@ FATES = (
     "cut by edge or mask",
     "weak",
     "unlike the profile",
-    "held out",
-    "found as a peak",
-    "found as a maximum",
     "far from its prediction",
     "grazing",
     "given to the refinement",
@@ -90,7 +91,7 @@ def without(peaks: Peaks, fewer: Peaks) -> Peaks:
     return peaks.select(np.array([tuple(x) not in left for x in peaks.position.tolist()], np.bool_))
 
 
-def same_reflection(hkl: Integers, at: Floats, table: Reflections) -> Integers:
+def same_reflection(hkl: Integers, at: Floats, table: Reflections | Spots) -> Integers:
     """Return the rows (n,) of the reflections of the peaks; -1 for peaks without a reflection.
 
     Parameters
@@ -98,7 +99,7 @@ def same_reflection(hkl: Integers, at: Floats, table: Reflections) -> Integers:
     hkl : (n, 3) int array
     at : (n, 3) array
         Positions of the peaks (slow, fast, frame).
-    table : Reflections
+    table : Reflections or Spots
     """
     _, number = np.unique(np.concatenate([hkl, table.hkl]), axis=0, return_inverse=True)
     mine, theirs = np.split(number.ravel(), [len(hkl)])
@@ -115,6 +116,25 @@ def same_reflection(hkl: Integers, at: Floats, table: Reflections) -> Integers:
         nearer = (far < _SAME_SPOT) & (frames < least[rows])
         found[rows[nearer]], least[rows[nearer]] = there[nearer], frames[nearer]
     return found
+
+
+def found_as_peaks(
+    peaks: Peaks, rotation: Rotation, ub: Floats, tolerance: float, spots: Spots
+) -> Mask:
+    """Return a mask of the predicted spots (n,): True for spots that the peak search found.
+
+    Parameters
+    ----------
+    ub : (3, 3) array
+        Orientation matrix, 1/Å.
+    tolerance : float
+        Largest deviation of h, k and l of a peak from integers.
+    """
+    miller = rotation.hkl(ub, peaks.frame, peaks.slow, peaks.fast)
+    hkl = np.rint(miller).astype(np.int64)
+    indexed = np.abs(miller - hkl).max(axis=1) < tolerance
+    rows = same_reflection(hkl[indexed], peaks.position[indexed], spots)
+    return np.isin(np.arange(len(spots)), rows)
 
 
 def placed(
@@ -180,14 +200,8 @@ def judge(
     in_found, in_held, in_maxima = (
         np.isin(np.arange(n), rows) for rows in (found, held, none if maxima is None else maxima)
     )
-    bad = [table.has(flag) for flag in _UNFIT]
-    bad += [
-        ~(measured & (significance >= accept.significance)),
-        ~like,
-        in_held,
-        in_found,
-        in_maxima,
-    ]
+    bad = [in_held, in_found, in_maxima, *(table.has(flag) for flag in _UNFIT)]
+    bad += [~(measured & (significance >= accept.significance)), ~like]
     still = ~np.any(bad, axis=0) & np.isfinite(off).all(axis=1) & (zeta > accept.zeta)
     far = np.zeros(n, dtype=np.bool_)
     if still.any():

@@ -35,7 +35,9 @@ _CUT = 0.005
 # Number of predicted spots among which strong ones are searched: if no peaks are given, and in
 # addition to given peaks.
 _SAMPLE = 20000
-_OTHERS = 2000
+_OTHERS = 1000
+# Largest number of strong peaks that are tried for each reference.
+_TRIED = 1.5
 # Largest number of passes over the frames to learn widths; another pass follows if the widths
 # change by more than the factor.
 _LEARNING_PASSES = 4
@@ -141,6 +143,7 @@ def integrate(
     d_min: float | None = None,
     shown: Shown | None = None,
     collected: Collected | None = None,
+    left_out: Callable[[Spots], NDArray[np.bool_]] | None = None,
 ) -> Integrated:
     """Integrate all predicted reflections of one rotation.
 
@@ -159,6 +162,8 @@ def integrate(
         Wrapper of the blocks of frames of each pass, with its name, to show progress.
     collected : Collected, optional
         Voxels from an earlier integration of the same frames; new ones are collected if needed.
+    left_out : callable, optional
+        Function that marks the spots (n,) that need no intensity: their values are NaN.
 
     Raises
     ------
@@ -177,6 +182,7 @@ def integrate(
         widths = profiles.constant_widths(abs(step), (1.5, 1.5), shape, step)
     widths = _as_told(widths, params)
     # Peaks mark strong reflections; the other spots are used for the background.
+    rows = rows[: int(_TRIED * params.references)]
     sample = _SAMPLE if len(rows) < 5 * _FEWEST else _OTHERS
     others = np.random.default_rng(0).permutation(len(spots))[:sample]
     rows = np.concatenate([rows, np.setdiff1d(others, rows)])
@@ -198,7 +204,10 @@ def integrate(
     frames = _Frames(measurement, collected, wanted, shown or _unseen)
     learned = _learn(frames, spots, rows, widths, params)
     scene, rows = predicted(learned.widths, 0.0)
-    found = _run(frames, scene, rows, learned, params, "integrate")
+    skip = np.zeros(len(rows), np.bool_)
+    if left_out is not None:
+        skip = left_out(scene.spots.select(rows))
+    found = _run(frames, scene, rows, skip, learned, params, "integrate")
     return _table(measurement, scene, rows, found, learned, params)
 
 
@@ -328,12 +337,13 @@ def _run(
     frames: _Frames,
     scene: _Scene,
     rows: Integers,
+    skip: NDArray[np.bool_],
     learned: _Learned,
     params: IntegrationParams,
     label: str,
 ) -> _Found:
-    """Integrate the spots `rows`; NaN for spots that are too long."""
-    short = np.flatnonzero(~scene.long[rows])
+    """Integrate the spots `rows`; NaN for spots that are too long or to ``skip`` (n,)."""
+    short = np.flatnonzero(~scene.long[rows] & ~skip)
     boxes = bx.Boxes.around(scene.centre[rows[short]], scene.half[rows[short]])
     columns = np.full((len(rows), len(kernels.COLUMNS)), np.nan)
     flags = np.zeros(len(rows), np.int64)
@@ -354,9 +364,9 @@ def _integrated(
     profile: Profile | None = None,
     curvature: Curvature | None = None,
     *,
-    fitted: bool = True,
+    fits: int = kernels.FITS,
 ) -> _Found:
-    """Integrate the filled boxes of the spots `rows`; without fits if not ``fitted``."""
+    """Integrate the filled boxes of the spots `rows`; ``fits``: see `kernels.integrate_boxes`."""
     n = len(rows)
     columns, flags = np.empty((n, len(kernels.COLUMNS))), np.zeros(n, np.int64)
     region = np.zeros(n, np.int64)
@@ -384,7 +394,7 @@ def _integrated(
             kernels.LearnedProfiles(correction, sharp, float(profiles.NODES[-1]), region[part]),
             surface,
             cuts,
-            fitted,
+            fits,
             columns[part],
             flags[part],
         )
@@ -424,24 +434,21 @@ def _learn(
         room = np.cumsum(boxes.n_voxels) * 4 <= 0.5e6 * params.memory
         rows, boxes = rows[room], bx.Boxes(boxes.origin[room], boxes.shape[room])
         label = "learn profiles" if turn == 0 else f"learn profiles, round {turn + 1}"
-        kept = list(frames.filled(boxes, widths, 0.5e6 * params.memory, label))
-        # Sums must not depend on the blocks of frames.
-        kept.sort(key=lambda filled: int(filled.group.rows[0]))
+        kept = bx.together(frames.filled(boxes, widths, 0.5e6 * params.memory, label), boxes)
         curvature = _curvature(measurement, scene, rows, kept, params)
         found = _strong(measurement, scene, rows, kept, params, curvature)
         # Weak spots stay weak with other widths, and a part of the spots is enough for the widths.
         sample = _thinned(kept, _FOR_CURVATURE)
-        kept = [one.likely for one in found]
+        kept = kept.select(found.likely)
         some = _thinned(kept, _FOR_WIDTHS)
         before = widths
         for _ in range(_TURNS):
             found = _strong(measurement, scene, rows, some, params, curvature)
-            n = sum(len(one.rows) for one in found)
-            if n < _FEWEST:
+            if len(found.rows) < _FEWEST:
                 raise HklflowError(
-                    f"only {n} reflections are strong enough for learning the widths of spots; "
-                    "check the orientation, or set a lower `strong`, or better start values "
-                    "`mosaic` and `spot`"
+                    f"only {len(found.rows)} reflections are strong enough for learning the widths "
+                    "of spots; check the orientation, or set a lower `strong`, or better start "
+                    "values `mosaic` and `spot`"
                 )
             previous = widths
             widths = _wider(measurement, scene, found, widths)
@@ -451,36 +458,31 @@ def _learn(
         if _change(before, widths) < _CHANGED:
             break
     curvature = _curvature(measurement, scene, rows, sample, params)
-    found = _strong(measurement, scene, rows, kept, params, curvature, fitted=True)
+    found = _strong(measurement, scene, rows, kept, params, curvature, fits=kernels.CENTRES)
     profile = _profile(measurement, scene, found)
-    keys = np.concatenate([one.rows for one in found])
-    return _Learned(widths, profile, curvature, frozenset(_keys(spots.select(keys))))
+    return _Learned(widths, profile, curvature, frozenset(_keys(spots.select(found.rows))))
 
 
-def _thinned(kept: list[bx.Filled], number: int) -> list[bx.Filled]:
+def _thinned(kept: bx.Filled, number: int) -> bx.Filled:
     """Return about this number of boxes, evenly chosen."""
-    every = -(-sum(len(filled.offset) for filled in kept) // number) or 1
-    return [filled.select(np.arange(0, len(filled.offset), every)) for filled in kept]
+    every = -(-len(kept.offset) // number) or 1
+    return kept.select(np.arange(0, len(kept.offset), every))
 
 
 def _curvature(
     measurement: Measurement,
     scene: _Scene,
     rows: Integers,
-    kept: list[bx.Filled],
+    kept: bx.Filled,
     params: IntegrationParams,
 ) -> Curvature:
     """Return the curvature of the background, determined from an even sample of the kept boxes."""
     kept = _thinned(kept, _FOR_CURVATURE)
-    shape = np.concatenate([filled.shape for filled in kept])
     # Weak prior: at half a box from the centre, the level may be ten times the level at the centre.
-    free = Curvature(np.zeros(3), 10 / np.median(0.5 * shape, axis=0) ** 2)
-    tables = []
-    for filled in kept:
-        arguments = (measurement, scene, rows[filled.group.rows], filled, params)
-        found = _integrated(*arguments, None, free, fitted=False)
-        tables.append(found.columns[found.flags == 0])
-    column = dict(zip(kernels.COLUMNS, np.concatenate(tables).T, strict=True))
+    free = Curvature(np.zeros(3), 10 / np.median(0.5 * kept.shape, axis=0) ** 2)
+    arguments = (measurement, scene, rows[kept.group.rows], kept, params)
+    found = _integrated(*arguments, None, free, fits=kernels.SUMS)
+    column = dict(zip(kernels.COLUMNS, found.columns[found.flags == 0].T, strict=True))
     counts = column["background"] * column["norm"] * column["n_background"]
     if not np.nanmedian(counts) >= _BACKGROUND_COUNTS:
         return Curvature()
@@ -500,57 +502,54 @@ def _keys(spots: Spots) -> list[tuple[int, int, int, int]]:
 
 @dataclass(frozen=True)
 class _Strong:
-    """Filled boxes of one group with possibly strong reflections, and the strong ones of them."""
+    """Filled boxes, and the strong reflections among them.
+
+    Attributes
+    ----------
+    filled : Filled
+    likely : int array
+        Indices of the boxes whose reflections may be strong with other widths.
+    spots : int array
+        Rows of the reflections of all boxes.
+    local, rows : int arrays
+        Indices of the boxes of the strong reflections, and the rows of these reflections.
+    columns : array
+        Results of `kernels.integrate_boxes` for all boxes.
+    """
 
     filled: bx.Filled
-    likely: bx.Filled
+    likely: Integers
     spots: Integers
-    rows: Integers
     local: Integers
     columns: Floats
+
+    @property
+    def rows(self) -> Integers:
+        return self.spots[self.local]
 
 
 def _strong(
     measurement: Measurement,
     scene: _Scene,
     rows: Integers,
-    kept: list[bx.Filled],
+    filled: bx.Filled,
     params: IntegrationParams,
     curvature: Curvature,
     *,
-    fitted: bool = False,
-) -> list[_Strong]:
-    """Integrate the kept boxes and choose the references; without fits if not ``fitted``."""
-    results, likely = [], list[bx.Filled]()
-    for filled in kept:
-        mine = rows[filled.group.rows]
-        found = _integrated(
-            measurement, scene, mine, filled, params, None, curvature, fitted=fitted
-        )
-        ratio = found.columns[:, kernels.SUM] / np.sqrt(found.columns[:, kernels.VAR_SUM])
-        n_sigma = scene.half[mine, 0]
-        whole = (scene.centre[mine, 0] > n_sigma) & (
-            scene.centre[mine, 0] < scene.n_frames - n_sigma
-        )
-        whole &= scene.spots.zeta[mine] > params.min_zeta
-        ratio[~(whole & (found.flags == 0) & (ratio >= params.strong))] = -1.0
-        results.append((filled, mine, found, ratio))
-        likely.append(
-            filled.select(
-                np.flatnonzero(
-                    found.columns[:, kernels.SUM]
-                    > 0.3 * params.strong * np.sqrt(found.columns[:, kernels.VAR_SUM])
-                )
-            )
-        )
-    ratios = np.concatenate([np.zeros(0), *(ratio for *_, ratio in results)])
-    good = np.sort(ratios[ratios > 0])[::-1]
+    fits: int = kernels.SUMS,
+) -> _Strong:
+    """Integrate the filled boxes and choose the references."""
+    mine = rows[filled.group.rows]
+    found = _integrated(measurement, scene, mine, filled, params, None, curvature, fits=fits)
+    ratio = found.columns[:, kernels.SUM] / np.sqrt(found.columns[:, kernels.VAR_SUM])
+    likely = np.flatnonzero(ratio > 0.3 * params.strong)
+    reach, frame = scene.half[mine, 0], scene.centre[mine, 0]
+    whole = (frame > reach) & (frame < scene.n_frames - reach)
+    whole &= scene.spots.zeta[mine] > params.min_zeta
+    ratio[~(whole & (found.flags == 0) & (ratio >= params.strong))] = -1.0
+    good = np.sort(ratio[ratio > 0])[::-1]
     least = good[params.references - 1] if len(good) > params.references else params.strong
-    chosen = []
-    for (filled, mine, found, ratio), some in zip(results, likely, strict=True):
-        local = np.flatnonzero(ratio >= least)
-        chosen.append(_Strong(filled, some, mine, mine[local], local, found.columns))
-    return chosen
+    return _Strong(filled, likely, mine, np.flatnonzero(ratio >= least), found.columns)
 
 
 class _Boxes(NamedTuple):
@@ -573,16 +572,13 @@ def _boxes(measurement: Measurement, scene: _Scene, spots: Integers, filled: bx.
     )
 
 
-def _wider(measurement: Measurement, scene: _Scene, found: list[_Strong], widths: Widths) -> Widths:
+def _wider(measurement: Measurement, scene: _Scene, found: _Strong, widths: Widths) -> Widths:
     """Return the widths that maximise the likelihood of the projected reference reflections."""
-    scores = []
-    for one in found:
-        out = np.empty((len(one.local), 3, len(profiles.FACTORS)))
-        boxes = _boxes(measurement, scene, one.spots, one.filled)
-        learning_kernels.width_scores(*boxes, one.local, one.columns, profiles.FACTORS, out)
-        scores.append(out)
-    at = scene.spots.select(np.concatenate([one.rows for one in found]))
-    return profiles.better_widths(widths, np.concatenate(scores), at.slow, at.fast)
+    scores = np.empty((len(found.local), 3, len(profiles.FACTORS)))
+    boxes = _boxes(measurement, scene, found.spots, found.filled)
+    learning_kernels.width_scores(*boxes, found.local, found.columns, profiles.FACTORS, scores)
+    at = scene.spots.select(found.rows)
+    return profiles.better_widths(widths, scores, at.slow, at.fast)
 
 
 def _change(before: Widths, after: Widths) -> float:
@@ -591,50 +587,40 @@ def _change(before: Widths, after: Widths) -> float:
     return float(np.exp(np.abs(ratio).max()))
 
 
-def _profile(measurement: Measurement, scene: _Scene, found: list[_Strong]) -> Profile:
-    n = sum(len(one.rows) for one in found)
-    regions = profiles.regions_for(n)
-    count = np.zeros(int(np.prod(regions)), np.int64)
-    for one in found:
-        count += np.bincount(_regions(scene, one, regions)[one.local], minlength=len(count))
-    predicted = _corrections(measurement, scene, found, regions, moved=False)
-    sharp = _corrections(measurement, scene, found, regions, moved=True)
+def _profile(measurement: Measurement, scene: _Scene, found: _Strong) -> Profile:
+    regions = profiles.regions_for(len(found.rows))
+    spots = scene.spots.select(found.spots)
+    region = profiles.region_of(spots, regions, scene.n_frames, scene.widths.shape)
+    count = np.bincount(region[found.local], minlength=int(np.prod(regions)))
+    predicted = _corrections(measurement, scene, found, region, len(count), moved=False)
+    sharp = _corrections(measurement, scene, found, region, len(count), moved=True)
     return Profile(predicted, sharp, profiles.NODES, regions, count)
-
-
-def _regions(scene: _Scene, one: _Strong, regions: tuple[int, int, int]) -> Integers:
-    spots = scene.spots.select(one.spots)
-    return profiles.region_of(spots, regions, scene.n_frames, scene.widths.shape)
 
 
 def _corrections(
     measurement: Measurement,
     scene: _Scene,
-    found: list[_Strong],
-    regions: tuple[int, int, int],
+    found: _Strong,
+    region: Integers,
+    number: int,
     *,
     moved: bool,
 ) -> Floats:
     """Return profile corrections about the predicted centres; if ``moved``, the observed ones."""
-    number, m = int(np.prod(regions)), len(profiles.NODES)
+    m = len(profiles.NODES)
     observed, expected, variance = (np.zeros((number, m, m, m)) for _ in range(3))
     sums = learning_kernels.ProfileSums(observed, expected, variance, np.zeros((m, m, m)))
-    for one in found:
-        boxes = _boxes(measurement, scene, one.spots, one.filled)
+    boxes = _boxes(measurement, scene, found.spots, found.filled)
+    if moved:
         places = boxes.places
-        if moved:
-            seen = one.columns[:, kernels.FRAME : kernels.FAST + 1]
-            places = places._replace(centre=np.where(np.isfinite(seen), seen, places.centre))
-        learning_kernels.profile_sums(
-            *boxes._replace(places=places),
-            one.local,
-            one.columns,
-            _regions(scene, one, regions),
-            float(profiles.NODES[-1]),
-            sums,
-        )
-    n = sum(len(one.rows) for one in found)
-    return profiles.learned(sums.observed, sums.expected, sums.variance, sums.mass / n)
+        seen = found.columns[:, kernels.FRAME : kernels.FAST + 1]
+        places = places._replace(centre=np.where(np.isfinite(seen), seen, places.centre))
+        boxes = boxes._replace(places=places)
+    learning_kernels.profile_sums(
+        *boxes, found.local, found.columns, region, float(profiles.NODES[-1]), sums
+    )
+    mass = sums.mass / len(found.rows)
+    return profiles.learned(sums.observed, sums.expected, sums.variance, mass)
 
 
 # ------------------------------------------------------------------------------- results

@@ -24,12 +24,16 @@ from hklflow.bragg.normal_sums import (
     V_CELL,
     V_COUNTS,
     V_NORM,
+    V_NUMBER,
     V_READ,
     V_SHARE,
     V_USED,
     V_X,
+    V_XX,
     V_Y,
+    V_YY,
     V_Z,
+    V_ZZ,
     normal_sums,
     pad,
     padded,
@@ -60,6 +64,9 @@ COLUMNS = (
 ) = range(len(COLUMNS))
 # fmt: on
 
+#: What `integrate_boxes` does: sums only, fits of the centres too, or all fits.
+SUMS, CENTRES, FITS = range(3)
+
 _MASKED = int(ReflectionFlag.MASKED)
 _OVERLAP = int(ReflectionFlag.OVERLAP)
 _OVERLOAD = int(ReflectionFlag.OVERLOAD)
@@ -71,6 +78,9 @@ _EDGE = int(ReflectionFlag.EDGE)
 _GAP = 1.0
 #: Side of the cells in which outliers of the background are searched: frames, pixels.
 _CELL = (3, 4, 4)
+# Sums over the background's voxels, see `gather_back`.
+_N_SUMS = 9
+_S_NUMBER, _S_COUNTS, _S_NORM, _S_SHARE, _S_Y, _S_X, _S_YY, _S_XX, _S_READ = range(_N_SUMS)
 _LEAST_BACKGROUND = 30
 # Usual relative error of the profile in a voxel, see `UNLIKE`.
 _TOLERANCE = 0.3
@@ -81,62 +91,80 @@ _MOVED = 10.0
 
 
 @kernel
-def correction_at(grid: F64, last: float, uz: float, uy: float, ux: float) -> float:
-    """Interpolate a profile's correction (m, m, m), nodes from -last to last; 1 outside them."""
-    m = grid.shape[0]
+def _between(m: int, last: float, first: float, step: float, low: I64, part: F64) -> None:
+    """Find the nodes around equidistant points: index of the lower node, and distance from it.
+
+    The index is -1 outside the m nodes, which go from -last to last.
+    """
     scale = (m - 1) / (2 * last)
-    tz, ty, tx = (uz + last) * scale, (uy + last) * scale, (ux + last) * scale
-    top = m - 1.0
-    if not (0 <= tz < top and 0 <= ty < top and 0 <= tx < top):
-        return 1.0
-    iz, iy, ix = int(tz), int(ty), int(tx)
-    tz, ty, tx = tz - iz, ty - iy, tx - ix
-    low = (1 - ty) * ((1 - tx) * grid[iz, iy, ix] + tx * grid[iz, iy, ix + 1]) + ty * (
-        (1 - tx) * grid[iz, iy + 1, ix] + tx * grid[iz, iy + 1, ix + 1]
-    )
-    high = (1 - ty) * ((1 - tx) * grid[iz + 1, iy, ix] + tx * grid[iz + 1, iy, ix + 1]) + ty * (
-        (1 - tx) * grid[iz + 1, iy + 1, ix] + tx * grid[iz + 1, iy + 1, ix + 1]
-    )
-    return (1 - tz) * low + tz * high
+    for k in range(len(low)):
+        at = (first + k * step + last) * scale
+        low[k] = -1
+        if 0 <= at < m - 1.0:
+            low[k] = int(at)
+            part[k] = at - low[k]
 
 
 @kernel
 def fill_profile(
     start: I64, centre: F64, sigma: F64, correction: F64, last: float, out: F64
 ) -> None:
-    """Compute the share of the reflection in each voxel (z, y, x) of a box."""
+    """Compute the share of the reflection in each voxel (z, y, x) of a box.
+
+    The correction (m, m, m) of the Gaussian is interpolated between nodes from -last to last, in
+    standard deviations; it is 1 outside them.
+    """
     nz, ny, nx = out.shape
     pz, py, px = np.zeros(nz), np.zeros(ny), np.zeros(nx)
     add_profile(start[0], centre[0], sigma[0], pz)
     add_profile(start[1], centre[1], sigma[1], py)
     add_profile(start[2], centre[2], sigma[2], px)
-    wide = np.sqrt(sigma**2 + 1 / 12)
-    gaussian = total = 0.0
+    gaussian = pz.sum() * py.sum() * px.sum()
     if correction.size == 0:
         for k in range(nz):
             for i in range(ny):
                 zy = pz[k] * py[i]
                 for j in range(nx):
-                    share = zy * px[j]
-                    gaussian += share
-                    out[k, i, j] = share
-        total = gaussian
-    else:
-        for k in range(nz):
-            uz = (start[0] + k + 0.5 - centre[0]) / wide[0]
-            for i in range(ny):
-                uy = (start[1] + i + 0.5 - centre[1]) / wide[1]
-                zy = pz[k] * py[i]
-                for j in range(nx):
-                    share = zy * px[j]
-                    gaussian += share
-                    if share > 0:
-                        ux = (start[2] + j + 0.5 - centre[2]) / wide[2]
-                        share *= correction_at(correction, last, uz, uy, ux)
-                    total += share
-                    out[k, i, j] = share
+                    out[k, i, j] = zy * px[j]
+        return
+    m = correction.shape[0]
+    longest = max(nz, ny, nx)
+    low, part = np.empty((3, longest), np.int64), np.empty((3, longest))
+    for a in range(3):
+        wide = math.sqrt(sigma[a] ** 2 + 1 / 12)
+        first = (start[a] + 0.5 - centre[a]) / wide
+        _between(m, last, first, 1 / wide, low[a, : out.shape[a]], part[a])
+    line = np.empty(m)
+    total = 0.0
+    for k in range(nz):
+        z, tz = low[0, k], part[0, k]
+        for i in range(ny):
+            zy = pz[k] * py[i]
+            y, ty = low[1, i], part[1, i]
+            inside = z >= 0 and y >= 0 and zy > 0
+            if inside:
+                c00, c01 = (1 - tz) * (1 - ty), (1 - tz) * ty
+                c10, c11 = tz * (1 - ty), tz * ty
+                for n in range(m):
+                    line[n] = (
+                        c00 * correction[z, y, n]
+                        + c01 * correction[z, y + 1, n]
+                        + c10 * correction[z + 1, y, n]
+                        + c11 * correction[z + 1, y + 1, n]
+                    )
+            for j in range(nx):
+                share = zy * px[j]
+                x = low[2, j]
+                if inside and x >= 0:
+                    share *= line[x] + part[2, j] * (line[x + 1] - line[x])
+                total += share
+                out[k, i, j] = share
     # The part of the profile outside the box is Gaussian.
-    out /= total + 1 - gaussian
+    factor = 1 / (total + 1 - gaussian)
+    for k in range(nz):
+        for i in range(ny):
+            for j in range(nx):
+                out[k, i, j] *= factor
 
 
 @kernel
@@ -288,24 +316,48 @@ def fit_centre(
                     math.sqrt(2 * math.pi) * sigma[a]
                 )
         matrix, right = np.zeros((4, 4)), np.zeros(4)
-        x = np.empty(4)
+        m00 = m10 = m11 = m20 = m21 = m22 = m30 = m31 = m32 = m33 = 0.0
+        r0 = r1 = r2 = r3 = 0.0
         chi2 = 0.0
         for r in range(m):
             k, i, j = at[r, 0], at[r, 1], at[r, 2]
             norm = rows[V_NORM, r]
             level = level_at(background, rows[V_Z, r], rows[V_Y, r], rows[V_X, r])
-            x[0] = value[0, k] * value[1, i] * value[2, j]
-            x[1] = intensity * slope[0, k] * value[1, i] * value[2, j]
-            x[2] = intensity * value[0, k] * slope[1, i] * value[2, j]
-            x[3] = intensity * value[0, k] * value[1, i] * slope[2, j]
-            mean = norm * (max(level, 0.0) + intensity * x[0])
-            var = mean + rows[V_READ, r] + 1e-3
-            off = rows[V_COUNTS, r] - norm * (level + intensity * x[0])
-            chi2 += off * off / var
-            for a in range(4):
-                right[a] += norm / var * off * x[a]
-                for b in range(4):
-                    matrix[a, b] += norm / var * norm * x[a] * x[b]
+            vz, vy, vx = value[0, k], value[1, i], value[2, j]
+            x0 = vz * vy * vx
+            x1 = intensity * slope[0, k] * vy * vx
+            x2 = intensity * vz * slope[1, i] * vx
+            x3 = intensity * vz * vy * slope[2, j]
+            mean = norm * (max(level, 0.0) + intensity * x0)
+            off = rows[V_COUNTS, r] - norm * (level + intensity * x0)
+            inverse = 1 / (mean + rows[V_READ, r] + 1e-3)
+            chi2 += off * off * inverse
+            weight = norm * inverse
+            seen = weight * off
+            r0 += seen * x0
+            r1 += seen * x1
+            r2 += seen * x2
+            r3 += seen * x3
+            weight *= norm
+            w0, w1, w2 = weight * x0, weight * x1, weight * x2
+            m00 += w0 * x0
+            m10 += w0 * x1
+            m20 += w0 * x2
+            m30 += w0 * x3
+            m11 += w1 * x1
+            m21 += w1 * x2
+            m31 += w1 * x3
+            m22 += w2 * x2
+            m32 += w2 * x3
+            m33 += weight * x3 * x3
+        right[0], right[1], right[2], right[3] = r0, r1, r2, r3
+        matrix[0, 0], matrix[1, 1], matrix[2, 2], matrix[3, 3] = m00, m11, m22, m33
+        matrix[1, 0] = matrix[0, 1] = m10
+        matrix[2, 0] = matrix[0, 2] = m20
+        matrix[3, 0] = matrix[0, 3] = m30
+        matrix[2, 1] = matrix[1, 2] = m21
+        matrix[3, 1] = matrix[1, 3] = m31
+        matrix[3, 2] = matrix[2, 3] = m32
         for a in range(4):
             matrix[a, a] *= 1 + 1e-9
             matrix[a, a] += 1e-30
@@ -370,7 +422,7 @@ class Neighbours(NamedTuple):
 
 
 class LearnedProfiles(NamedTuple):
-    """Corrections of the profiles (regions, m, m, m), see `correction_at`; of size 0 for none."""
+    """Corrections of the profiles (regions, m, m, m), see `fill_profile`; of size 0 for none."""
 
     predicted: F64
     """Corrections about predicted centres."""
@@ -397,6 +449,7 @@ class Rows(NamedTuple):
     place: NDArray[np.int32]
     """Indices (most, 3) of the foreground's voxels in the box."""
     back: F64
+    """Sums over voxels of the background, see `gather_back`."""
 
 
 class Cuts(NamedTuple):
@@ -416,13 +469,13 @@ def integrate_boxes(
     learned: LearnedProfiles,
     surface: Surface,
     cuts: Cuts,
-    fitted: bool,
+    fits: int,
     out: F64,
     flags: I64,
 ) -> None:
     """Integrate boxes of voxels; fills ``out`` (n, len(COLUMNS)) and ``flags`` (n,).
 
-    If not ``fitted``, the columns of the fits of profile and centre stay NaN.
+    ``fits`` is `SUMS`, `CENTRES` or `FITS`. The columns of fits that are not made stay NaN.
     """
     origin, shape = voxels.origin, voxels.shape
     centre, sigma, half = places
@@ -440,13 +493,15 @@ def integrate_boxes(
         fill_profile(origin[i], centre[i], sigma[i], grid, learned.last, share)
         near = neighbours.rows[neighbours.start[i] : neighbours.start[i + 1]]
         sort_out(origin[i], centre[i], half[i], near, neighbours.centre, neighbours.half, kind)
-        whole, divided = _whole_profile(kind, share, cuts.overlap)
+        extent = _extent(origin[i], shape[i], centre[i], half[i])
+        whole, divided = _whole_profile(kind, share, extent, cuts.overlap)
         if divided:
             flags[i] |= _OVERLAP
-        m, n, recorded = _gather(
-            box, kind, share, divided, origin[i], centre[i], norms, cuts.saturation, rows,
+        m, recorded = _gather_front(
+            box, kind, share, divided, extent, origin[i], centre[i], norms, cuts.saturation, rows,
             flags[i : i + 1],
         )  # fmt: skip
+        n = gather_back(box, kind, share, origin[i], centre[i], norms, cuts.saturation, rows.back)
         out[i, N_FOREGROUND], out[i, RECORDED] = m, recorded
         level, fisher, enough = _fit_level(rows, m, n, shape[i], surface, out[i])
         if not enough:
@@ -462,7 +517,7 @@ def integrate_boxes(
         total = above / weight
         _, _, var = _summed(front, m, level, fisher, max(total, 0.0))
         out[i, SUM], out[i, VAR_SUM] = total, var / weight**2
-        if not fitted:
+        if fits == SUMS:
             continue
         strength = total / math.sqrt(out[i, VAR_SUM])
         if strength > _CENTROID and recorded > 0.9 * whole:
@@ -470,13 +525,20 @@ def integrate_boxes(
             fit_centre(
                 front, place, m, shape[i], origin[i], centre[i], sigma[i], level, total, seen
             )
-            if learned.observed.size and strength > _MOVED and math.isfinite(seen[0]):
+            if (
+                fits == FITS
+                and learned.observed.size
+                and strength > _MOVED
+                and math.isfinite(seen[0])
+            ):
                 # For a strong reflection, the observed centre is better than the prediction.
                 there = seen[:3].copy()
                 grid = learned.observed[learned.region[i]]
                 fill_profile(origin[i], there, sigma[i], grid, learned.last, share)
                 for r in range(m):
                     front[V_SHARE, r] = share[place[r, 0], place[r, 1], place[r, 2]]
+        if fits == CENTRES:
+            continue
         intensity, var = fit_intensity(front, m, level, fisher, total, 0.5 / weight)
         if not (math.isfinite(intensity) and var > 0):
             flags[i] |= _NO_PROFILE
@@ -494,12 +556,24 @@ def box_of(voxels: Voxels, i: int) -> NDArray[np.float32]:
 
 
 @kernel
-def _whole_profile(kind: NDArray[np.uint8], share: F64, overlap: float) -> tuple[float, bool]:
+def _extent(origin: I64, shape: I64, centre: F64, half: F64) -> I64:
+    """Return the indices (3, 2) in a box between which the foreground lies."""
+    extent = np.empty((3, 2), np.int64)
+    for a in range(3):
+        extent[a, 0] = min(max(math.floor(centre[a] - half[a]) - origin[a], 0), shape[a])
+        extent[a, 1] = min(max(math.floor(centre[a] + half[a]) + 1 - origin[a], 0), shape[a])
+    return extent
+
+
+@kernel
+def _whole_profile(
+    kind: NDArray[np.uint8], share: F64, extent: I64, overlap: float
+) -> tuple[float, bool]:
     """Return the profile's sum over the foreground, and True if the shared part is too large."""
     whole = shared = 0.0
-    for k in range(kind.shape[0]):
-        for y in range(kind.shape[1]):
-            for x in range(kind.shape[2]):
+    for k in range(extent[0, 0], extent[0, 1]):
+        for y in range(extent[1, 0], extent[1, 1]):
+            for x in range(extent[2, 0], extent[2, 1]):
                 if KIND_MINE <= kind[k, y, x] <= KIND_SHARED_FAR:
                     whole += share[k, y, x]
                     if kind[k, y, x] != KIND_MINE:
@@ -508,84 +582,146 @@ def _whole_profile(kind: NDArray[np.uint8], share: F64, overlap: float) -> tuple
 
 
 @kernel
-def _gather(
+def _gather_front(
     box: NDArray[np.float32],
     kind: NDArray[np.uint8],
     share: F64,
     divided: bool,
+    extent: I64,
     origin: I64,
     centre: F64,
     norms: Norms,
     saturation: float,
     rows: Rows,
     flags: I64,
-) -> tuple[np.int64, np.int64, float]:
-    """List the voxels of foreground and background in ``rows``.
+) -> tuple[np.int64, float]:
+    """List the voxels of the foreground in ``rows``.
 
     Returns
     -------
-    m, n : int
-        Numbers of voxels of foreground and background.
+    m : int
+        Number of voxels.
     recorded : float
-        Share of the profile on the foreground.
+        Share of the profile on these voxels.
     """
-    front, place, back = rows
+    front, place, _ = rows
     nz, ny, nx = box.shape
     n_slow, n_fast = norms.pixel.shape
     pixel_norm, frame_norm, read_variance = norms
     noisy = read_variance.size > 0
-    m = n = np.int64(0)  # for a plain 0, Numba would compile all callees again
+    m = np.int64(0)  # for a plain 0, Numba would compile all callees again
     recorded = 0.0
-    cells_slow, cells_fast = (ny - 1) // _CELL[1] + 1, (nx - 1) // _CELL[2] + 1
-    for k in range(nz):
+    for k in range(extent[0, 0], extent[0, 1]):
         z = origin[0] + k
         if not 0 <= z < len(frame_norm):
             continue
-        for a in range(ny):
+        for a in range(extent[1, 0], extent[1, 1]):
             y = origin[1] + a
-            for b in range(nx):
+            for b in range(extent[2, 0], extent[2, 1]):
+                if not KIND_MINE <= kind[k, a, b] <= KIND_SHARED_FAR:
+                    continue
                 x = origin[2] + b
-                is_front = KIND_MINE <= kind[k, a, b] <= KIND_SHARED_FAR
                 if not (0 <= y < n_slow and 0 <= x < n_fast):
-                    if is_front:
-                        flags[0] |= _EDGE
+                    flags[0] |= _EDGE
                     continue
                 value = box[k, a, b]
                 norm = pixel_norm[y, x] * frame_norm[z]
-                good = norm > 0 and pixel_norm[y, x] > 0 and math.isfinite(value)
-                if is_front:
-                    if not good:
-                        flags[0] |= _MASKED
-                        continue
-                    if value >= saturation:
-                        flags[0] |= _OVERLOAD
-                        continue
-                    if kind[k, a, b] == KIND_SHARED_FAR or (
-                        kind[k, a, b] == KIND_SHARED_NEAR and not divided
-                    ):
-                        continue
-                    row, r = front, m
-                    place[m, 0], place[m, 1], place[m, 2] = k, a, b
-                    recorded += share[k, a, b]
-                    m += 1
-                elif kind[k, a, b] == KIND_OUTSIDE and good and value < saturation:
-                    row, r = back, n
-                    row[V_CELL, r] = (
-                        (k // _CELL[0]) * cells_slow + a // _CELL[1]
-                    ) * cells_fast + b // _CELL[2]
-                    n += 1
-                else:
+                if not (norm > 0 and pixel_norm[y, x] > 0 and math.isfinite(value)):
+                    flags[0] |= _MASKED
                     continue
-                row[V_COUNTS, r], row[V_NORM, r] = value, norm
-                row[V_SHARE, r] = share[k, a, b]
-                row[V_READ, r] = read_variance[y, x] if noisy else 0.0
-                row[V_Z, r] = (z + 0.5 - centre[0]) / (0.5 * nz)
-                row[V_Y, r] = (y + 0.5 - centre[1]) / (0.5 * ny)
-                row[V_X, r] = (x + 0.5 - centre[2]) / (0.5 * nx)
+                if value >= saturation:
+                    flags[0] |= _OVERLOAD
+                    continue
+                if kind[k, a, b] == KIND_SHARED_FAR or (
+                    kind[k, a, b] == KIND_SHARED_NEAR and not divided
+                ):
+                    continue
+                place[m, 0], place[m, 1], place[m, 2] = k, a, b
+                recorded += share[k, a, b]
+                front[V_COUNTS, m], front[V_NORM, m] = value, norm
+                front[V_SHARE, m] = share[k, a, b]
+                front[V_READ, m] = read_variance[y, x] if noisy else 0.0
+                front[V_Z, m] = (z + 0.5 - centre[0]) / (0.5 * nz)
+                front[V_Y, m] = (y + 0.5 - centre[1]) / (0.5 * ny)
+                front[V_X, m] = (x + 0.5 - centre[2]) / (0.5 * nx)
+                for c in range(3):
+                    front[V_ZZ + c, m] = front[V_Z + c, m] ** 2
+                m += 1
     front[V_USED, :m] = 1.0
     pad(front, m)
+    return m, recorded
+
+
+@kernel
+def gather_back(
+    box: NDArray[np.float32],
+    kind: NDArray[np.uint8],
+    share: F64,
+    origin: I64,
+    centre: F64,
+    norms: Norms,
+    saturation: float,
+    back: F64,
+) -> np.int64:
+    """List the background in ``back``: sums over 2 x 2 pixels of a frame; return their number.
+
+    Sums of counts are Poisson counts. The expected sum has the norm-weighted means of coordinates,
+    their squares and shares; nothing is approximated.
+    """
+    nz, ny, nx = box.shape
+    n_slow, n_fast = norms.pixel.shape
+    pixel_norm, frame_norm, read_variance = norms
+    noisy = read_variance.size > 0
+    cells_slow, cells_fast = (ny - 1) // _CELL[1] + 1, (nx - 1) // _CELL[2] + 1
+    left, right = min(max(-origin[2], 0), nx), max(min(nx, n_fast - origin[2]), 0)
+    sums = np.zeros((_N_SUMS, nx // 2 + 1))
+    n = np.int64(0)
+    for k in range(nz):
+        z = origin[0] + k
+        if not (0 <= z < len(frame_norm) and frame_norm[z] > 0):
+            continue
+        at_z = (z + 0.5 - centre[0]) / (0.5 * nz)
+        for a in range(ny):
+            y = origin[1] + a
+            if 0 <= y < n_slow:
+                at_y = (y + 0.5 - centre[1]) / (0.5 * ny)
+                for b in range(left, right):
+                    x = origin[2] + b
+                    value, norm = box[k, a, b], pixel_norm[y, x] * frame_norm[z]
+                    # Comparisons with NaN are false.
+                    if kind[k, a, b] != KIND_OUTSIDE or not (norm > 0 and value < saturation):
+                        continue
+                    at_x = (x + 0.5 - centre[2]) / (0.5 * nx)
+                    c = b // 2
+                    sums[_S_NUMBER, c] += 1
+                    sums[_S_COUNTS, c] += value
+                    sums[_S_NORM, c] += norm
+                    sums[_S_SHARE, c] += norm * share[k, a, b]
+                    sums[_S_Y, c] += norm * at_y
+                    sums[_S_X, c] += norm * at_x
+                    sums[_S_YY, c] += norm * at_y * at_y
+                    sums[_S_XX, c] += norm * at_x * at_x
+                    if noisy:
+                        sums[_S_READ, c] += read_variance[y, x]
+            if a % 2 == 0 and a < ny - 1:
+                continue
+            for c in range(nx // 2 + 1):
+                if not sums[_S_NUMBER, c] > 0:
+                    continue
+                norm = sums[_S_NORM, c]
+                back[V_COUNTS, n], back[V_NORM, n] = sums[_S_COUNTS, c], norm
+                back[V_NUMBER, n], back[V_READ, n] = sums[_S_NUMBER, c], sums[_S_READ, c]
+                back[V_SHARE, n] = sums[_S_SHARE, c] / norm
+                back[V_Z, n], back[V_ZZ, n] = at_z, at_z * at_z
+                back[V_Y, n], back[V_YY, n] = sums[_S_Y, c] / norm, sums[_S_YY, c] / norm
+                back[V_X, n], back[V_XX, n] = sums[_S_X, c] / norm, sums[_S_XX, c] / norm
+                back[V_CELL, n] = (
+                    (k // _CELL[0]) * cells_slow + a // _CELL[1]
+                ) * cells_fast + 2 * c // _CELL[2]
+                n += 1
+            sums[:] = 0.0
     pad(back, n)
-    return m, n, recorded
+    return n
 
 
 @kernel
@@ -606,7 +742,8 @@ def _fit_level(
     for a in range(3):
         prior[a, 0] = bend[0, a] * (0.5 * shape[a]) ** 2
         prior[a, 1] = bend[1, a] * (0.5 * shape[a]) ** 2
-    level, fisher, n_used, low = fit_background(back, n, 0.0, prior, terms, n_cells, cells)
+    level, fisher, used, low = fit_background(back, n, 0.0, prior, terms, n_cells, cells)
+    n_used = _voxels(back, n, used)
     out[N_BACKGROUND] = n_used
     if n_used < _LEAST_BACKGROUND:
         return level, fisher, False
@@ -615,9 +752,10 @@ def _fit_level(
     if weight > 0:
         # The tail of the reflection itself is not background.
         tail = max(above / weight, 0.0)
-        level, fisher, n_used, low = fit_background(back, n, tail, prior, terms, n_cells, cells)
+        level, fisher, used, low = fit_background(back, n, tail, prior, terms, n_cells, cells)
     chi2 = background_chi2(back, n, tail, level, low)
-    out[N_BACKGROUND], out[BACKGROUND_CHI2] = n_used, chi2 / max(n_used - terms, 1)
+    out[N_BACKGROUND] = _voxels(back, n, used)
+    out[BACKGROUND_CHI2] = chi2 / max(used - terms, 1)
     covariance = np.linalg.inv(fisher)
     out[BACKGROUND], out[VAR_BACKGROUND] = level[0], covariance[0, 0]
     for a in range(3):
@@ -627,6 +765,15 @@ def _fit_level(
         if terms > 4:
             out[VAR_BEND_FRAME + a] = covariance[4 + a, 4 + a] / unit**4
     return level, fisher, True
+
+
+@kernel
+def _voxels(back: F64, n: np.int64, used: int) -> float:
+    """Return the number of voxels in the used sums; 0 if none was used."""
+    number = 0.0
+    for r in range(n if used > 0 else 0):
+        number += back[V_NUMBER, r] * back[V_USED, r]
+    return number
 
 
 @kernel

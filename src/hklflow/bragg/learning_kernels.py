@@ -174,7 +174,8 @@ def profile_sums(
     size = mass.shape[0]
     scale = (size - 1) / (2 * last)
     none = np.empty((0, 0, 0))
-    weight = np.empty(8)
+    # Sums of a line of voxels at the nodes along fast: mass, observed, expected, variance.
+    line = np.empty((4, size))
     for r in range(len(rows)):
         i = rows[r]
         box = box_of(voxels, i)
@@ -199,6 +200,7 @@ def profile_sums(
                 if not 0 <= ty < size - 1:
                     continue
                 iy = int(ty)
+                line[:] = 0.0
                 for b in range(nx):
                     x = origin[i, 2] + b
                     dx = x + 0.5 - centre[i, 2]
@@ -206,14 +208,10 @@ def profile_sums(
                     if not 0 <= tx < size - 1:
                         continue
                     ix = int(tx)
-                    for c in range(8):
-                        weight[c] = (
-                            (tz - iz if c & 4 else 1 - tz + iz)
-                            * (ty - iy if c & 2 else 1 - ty + iy)
-                            * (tx - ix if c & 1 else 1 - tx + ix)
-                        )
-                        at = (iz + (c >> 2), iy + ((c >> 1) & 1), ix + (c & 1))
-                        mass[at] += weight[c] * share[k, a, b]
+                    high = tx - ix
+                    low = 1 - high
+                    line[0, ix] += low * share[k, a, b]
+                    line[0, ix + 1] += high * share[k, a, b]
                     what = kind[k, a, b]
                     mine = what in (KIND_MINE, KIND_ZONE, KIND_OUTSIDE)
                     if not mine or not math.isfinite(box[k, a, b]):
@@ -223,9 +221,22 @@ def profile_sums(
                         continue
                     under = norm * _level(fitted[i], dz, dy, dx)
                     peak = norm * fitted[i, SUM] * share[k, a, b]
+                    above = box[k, a, b] - under
                     read = read_variance[y, x] if read_variance.size else 0.0
-                    for c in range(8):
-                        at = (iz + (c >> 2), iy + ((c >> 1) & 1), ix + (c & 1))
-                        observed[where][at] += weight[c] * (box[k, a, b] - under)
-                        expected[where][at] += weight[c] * peak
-                        variance[where][at] += weight[c] ** 2 * (max(under, 0.0) + peak + read)
+                    var = max(under, 0.0) + peak + read
+                    line[1, ix] += low * above
+                    line[1, ix + 1] += high * above
+                    line[2, ix] += low * peak
+                    line[2, ix + 1] += high * peak
+                    line[3, ix] += low**2 * var
+                    line[3, ix + 1] += high**2 * var
+                for c in range(4):
+                    m, n = iz + c // 2, iy + c % 2
+                    weight = (tz - iz if c // 2 else 1 - tz + iz) * (
+                        ty - iy if c % 2 else 1 - ty + iy
+                    )
+                    for x in range(size):
+                        mass[m, n, x] += weight * line[0, x]
+                        observed[where, m, n, x] += weight * line[1, x]
+                        expected[where, m, n, x] += weight * line[2, x]
+                        variance[where, m, n, x] += weight**2 * line[3, x]

@@ -25,10 +25,13 @@ Floats = NDArray[np.float64]
 
 #: Voxels at a time. Lists of voxels are filled up to a multiple with voxels of norm 0, see `pad`.
 LANES = 8
-#: Rows of a list of voxels: counts, norm, share of the reflection, read noise, coordinates in half
-#: boxes, number of the cell, and 1 for voxels that are used (0: rejected).
-N_VOXEL = 9
-V_COUNTS, V_NORM, V_SHARE, V_READ, V_Z, V_Y, V_X, V_CELL, V_USED = range(N_VOXEL)
+#: Rows of a list of voxels, or of sums over a few voxels: counts, norm, share of the reflection,
+#: read noise, coordinates in half boxes and their squares, number of the cell, 1 for voxels that
+#: are used (0: rejected), and number of voxels. The squares are means, like the coordinates.
+N_VOXEL = 13
+V_COUNTS, V_NORM, V_SHARE, V_READ, V_Z, V_Y, V_X, V_ZZ, V_YY, V_XX, V_CELL, V_USED, V_NUMBER = (
+    range(N_VOXEL)
+)
 
 # Parameters of the sums, after the seven terms of the level.
 _LOW, _PEAK, _KNOWN, _N_PARAMETERS = 7, 8, 9, 10
@@ -68,15 +71,15 @@ def _summer(terms: int, *, share: bool) -> Any:
 
             norm, part = column(V_NORM), column(V_SHARE)
             z, y, x = column(V_Z), column(V_Y), column(V_X)
-            here = level[0] + z * (level[1] + z * level[4])
-            here = here + y * (level[2] + y * level[5]) + x * (level[3] + x * level[6])
+            here = level[0] + z * level[1] + y * level[2] + x * level[3]
+            squares = [column(i) for i in (V_ZZ, V_YY, V_XX)] if terms == 7 else []
+            for square, bend in zip(squares, level[4:], strict=False):
+                here = here + square * bend
             expected = norm * (maximum(here, low) + peak * part) + column(V_READ)
             weight = column(V_USED) * norm / expected
             observed = weight * (column(V_COUNTS) - norm * (known * part))
             weight = weight * norm
-            fitted: list[Value | None] = [None, z, y, x]
-            if terms == 7:
-                fitted += [z * z, y * y, x * x]
+            fitted: list[Value | None] = [None, z, y, x, *squares]
             if share:
                 fitted.insert(0, part)
             number = 0

@@ -25,8 +25,10 @@ class IntegrationSettings(stage.Params):
     """
     strong: float = Field(20.0, ge=5)
     """Smallest I/σ of reflections from which widths and profiles are learned."""
-    references: int = Field(3000, ge=50)
-    """Largest number of reflections from which widths and profiles are learned."""
+    references: int = Field(1000, ge=50)
+    """Largest number of reflections from which widths and profiles are learned. 1000 are enough for
+    nine regions of the detector with 100 each.
+    """
     max_frames: int = Field(100, ge=3)
     """Largest number of frames of an integrated reflection."""
     min_zeta: float = Field(0.1, ge=0, le=1)

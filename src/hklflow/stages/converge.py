@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 
-VERSION = 9
+VERSION = 10
 FRAMES_OF = "scans"
 
 
@@ -115,7 +115,7 @@ class Settings(stage.Params):
     displacement is reported and the module level is fitted. Positions of strong spots are not more
     accurate (error floor of peaks).
     """
-    block: int = Field(32, gt=0, le=512)
+    block: int = Field(8, gt=0, le=512)
     """Number of frames in memory at a time."""
 
 
@@ -221,7 +221,7 @@ def _run(inputs: Inputs, params: Params, start: "Orientation", threads: int) -> 
     free = _free(before, params)
     limits = refinement.RefinementLimits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
     observed, notes = _reflections_only(everything, model, start.constraints, free, limits)
-    integrate, reads, rocking = _integrator(inputs, params, start.group, observed.spreads, threads)
+    integrate, reads, rocking = _integrator(inputs, params, start, everything, observed, threads)
     loop = converge.Loop(
         observed.peaks,
         start.constraints,
@@ -377,17 +377,19 @@ def _doubtful_arcs(
 def _integrator(
     inputs: Inputs,
     params: Params,
-    group: "SpaceGroup",
-    spreads: "Sequence[float | None]",
+    start: "Orientation",
+    everything: "Observed",
+    observed: "Observed",
     threads: int,
 ) -> "tuple[Integrate, list[str], dict[int, float]]":
     """Return a function that integrates all rotations with a given model.
 
+    Reflections that were found as peaks are not integrated, because only their peaks are used.
     The function fills the two other results: a list with an entry for each rotation that was read,
     and the rocking width of each rotation.
     """
     from hklflow import nexus
-    from hklflow.bragg.centroids import placed
+    from hklflow.bragg.centroids import found_as_peaks, placed
     from hklflow.bragg.collected import Collected
     from hklflow.bragg.integrate import integrate
 
@@ -408,15 +410,18 @@ def _integrator(
         integrated_reflections = integrate(
             frames_of(i, rotations),
             ub,
-            group,
+            start.group,
             nexus.read_peaks(inputs.peaks[i]),
             chosen,
             d_min=params.d_min,
             shown=partial(_shown, rotations[i].scan.n_frames),
             collected=collected[i],
+            left_out=partial(
+                found_as_peaks, everything.peaks[i], rotations[i], ub, params.hkl_tolerance
+            ),
         )
         rocking[i] = integrated_reflections.widths.mosaic
-        spread = spreads[i]
+        spread = observed.spreads[i]
         if not spread:
             return integrated_reflections.reflections
         return placed(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hklflow.orientation.product import Orientation
     from hklflow.stage.rehearsal import Known
 
-VERSION = 5
+VERSION = 6
 FRAMES_OF = "scan"
 
 _SHELLS = 8
