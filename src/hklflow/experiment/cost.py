@@ -103,10 +103,10 @@ COSTS: Mapping[str, Cost] = {
     "sample_page": Cost(400, seconds=30),
     "overview": Cost(200, seconds=4),
     # `integrate: memory` limits the memory of the reflections during their integration.
-    # All rotations of a scan (three are assumed), each at 120.
-    "converge": Cost(1500, per_mpixel=350, seconds=30, rate=40),
-    # From 36 with crowded reflections (a cell of 20 Å) to 190.
-    "integrate": Cost(1500, per_mpixel=350, seconds=5, rate=100),
+    # All rotations of a scan (three are assumed), each at 240.
+    "converge": Cost(1500, per_mpixel=350, seconds=30, rate=80),
+    # From some 70 with crowded reflections (a cell of 20 Å) to 400.
+    "integrate": Cost(1500, per_mpixel=350, seconds=5, rate=200),
     "scale_reflections": Cost(500, seconds=10),
     "merge_reflections": Cost(500, seconds=15),
     "merge_crystals": Cost(800, seconds=60),
