@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from benchmarks.satellite_truth import every, measured
 
 from hklflow.bragg import satellite_position, star_arms
 from hklflow.bragg.satellite_course import Course, course
@@ -14,6 +13,7 @@ from hklflow.geometry.grid import Grid
 from hklflow.quality import satellite_words
 from hklflow.volumes import satellite_voxels, star_boxes
 from hklflow.volumes.satellite_voxels import star_of
+from tests.truth.satellite_reduction import every, measured
 from tests.truth.satellite_worlds import CRYSTALS, World, draw
 
 HALF = (0.15, 0.15, 0.15)
