@@ -10,6 +10,8 @@ the measured voxels, the holes are then most likely
 which conjugate gradients find. V is learnt by expectation and maximisation (Dempster et al., J. R.
 Stat. Soc. B 39, 1, 1977): V ← <|D|² + var D> over a neighbourhood of r, where var D is what the
 holes leave open, from random fields that are punched and filled likewise. No structure is assumed.
+In volumes with gaps, V is as sharp as D can be (`WavePower.sharp`): the farther a voxel is from the
+measured ones, the more its value depends on V between the peaks of D.
 Where distances between atoms have weight, V is large. Far from the origin V is noise, so that an
 offset that all holes share, which would stand at each lattice vector, is removed.
 
@@ -27,7 +29,7 @@ from hklflow.volumes import fill_kernels
 from hklflow.volumes.cosine_waves import CosineWaves
 from hklflow.volumes.fill import PUNCHED, UNMEASURED, Target
 from hklflow.volumes.hole_waves import Voxels, Waves
-from hklflow.volumes.tapered import LEAST, Tapered
+from hklflow.volumes.tapered import LEAST, Tapered, taper_of
 from hklflow.volumes.wave_box import box_of
 from hklflow.volumes.wave_power import WavePower
 from hklflow.volumes.white_field import WhiteField
@@ -46,11 +48,13 @@ ROUNDS = 3
 # Change of the fill in a round, in its errors, after which the next would change it by far less.
 _SETTLED = 0.1
 
-# Of the residual of the conjugate gradients, while V is learnt and at the end.
+# Of the residual of the conjugate gradients, while V is learnt and at the end. With gaps it is less:
+# maxima in their middle are found last.
 _LEARNING, _TOLERANCE = 1e-3, 1e-4
+_LEARNING_IN_GAPS, _TOLERANCE_IN_GAPS = 1e-4, 1e-6
 # Largest number of steps while V is learnt, and at the end. Holes of reflections take some 20; wide
 # gaps, to which only long waves reach, up to some 200 where 100 counts were measured.
-_STEPS, _LAST_STEPS, _STEPS_IN_GAPS = 40, 120, 600
+_STEPS, _LAST_STEPS, _STEPS_IN_GAPS = 40, 120, 1000
 # Bytes that `SpectrumFill` needs, measured: per voxel of the grid, and per voxel in a box of r.
 _BYTES, _BYTES_OF_BOX = 3, 20
 # Residual that is left of what a fill misses of a cosine.
@@ -140,6 +144,8 @@ class SpectrumFill:
         gaps = self._tapered.gaps
         self._steps = _STEPS_IN_GAPS if gaps else _STEPS
         self._last_steps = _STEPS_IN_GAPS if gaps else _LAST_STEPS
+        self._learning = _LEARNING_IN_GAPS if gaps else _LEARNING
+        self._tolerance = _TOLERANCE_IN_GAPS if gaps else _TOLERANCE
         self.holes = self._tapered.holes()
         middle = _inversion_centre(target)
         self._waves = Waves(target.data.shape, middle or (0, 0, 0), middle is not None, threads)
@@ -151,7 +157,7 @@ class SpectrumFill:
         self._noise = len(target.images) * self._tapered.noise / self._waves.size
         self._gain: dict[int, tuple[Floats, Floats]] = {}
         self.missed: list[Floats] = []
-        self._power = WavePower(self._waves, target)
+        self._power = WavePower(self._waves, target, taper_of(q_max) if gaps else None)
         self._cosines = CosineWaves(self._waves, target.grid, target.cell, q_max)
         self._white = WhiteField(self._waves, self._voxels, self._random)
         power = self._power.of(self._known + self._voxels.waves_of(self._t))
@@ -168,7 +174,7 @@ class SpectrumFill:
         self._gain = self._gains([missed])
         lost = self._power.of(self._voxels.waves_of(missed))
         before = self._t
-        self._t = self._complete(self._voxels, self._known, self._t, self._steps, _LEARNING)
+        self._t = self._complete(self._voxels, self._known, self._t, self._steps, self._learning)
         change = self._t - before
         self.settled = float(change @ change) < _SETTLED**2 * float(missed @ missed)
         lost += self._power.of(self._known + self._voxels.waves_of(self._t))
@@ -202,7 +208,9 @@ class SpectrumFill:
         The change is that since they were read; the fill is linear in S as long as V is held.
         """
         change = self._waves_of_known(None)[0] - self._known
-        t = self._complete(self._voxels, change, np.zeros(len(self.holes)), self._steps, _LEARNING)
+        t = self._complete(
+            self._voxels, change, np.zeros(len(self.holes)), self._steps, self._learning
+        )
         w = self._tapered.weights(self.holes).astype(np.float64)
         # Where the taper is smaller, kriging is kept.
         followed = np.divide(t, w, out=np.zeros_like(t), where=w >= self._tapered.least)
@@ -290,12 +298,16 @@ class SpectrumFill:
     # -------------------------------------------------------------------------- σ
 
     def _draw(self) -> None:
-        """If there are gaps, draw what the fill misses with V as it is, and set the errors."""
+        """If there are gaps, draw what the fill misses, and set the errors.
+
+        The random fields have the mean of |D|² around each r for their variance: the data do not
+        tell for sure that V is as sharp as `WavePower.sharp` finds it.
+        """
         if self._tapered.gaps:
             fields = int(np.clip(_DRAWN // max(len(self.holes), 1), 1, _MOST_FIELDS))
             self.missed, every = [], True
             for _ in range(fields):
-                self.missed.append(self._missed())
+                self.missed.append(self._missed(self._mean))
                 every = every and self.converged
             self.converged = every
             self._gain = self._gains(self.missed)
@@ -397,7 +409,10 @@ class SpectrumFill:
             # All but a few r have as many equivalents as there are operations.
             left = self._squares + squares - self._power.total(power)
             beyond = max(beyond, len(self._target.images) * left / outside)
-        self._variance = np.maximum(self._power.around(power), np.float32(self._noise))
+        mean = np.maximum(self._power.around(power), np.float32(self._noise))
+        self._mean = self._variance = mean
+        if self._tapered.gaps:
+            self._variance = self._power.sharp(power, self._noise)
         self._beyond = beyond
         # 1/V∞ − 1/V, with the scale of the transforms.
         weights = np.divide(-1, self._variance, dtype=np.float32)
@@ -413,7 +428,7 @@ class SpectrumFill:
         known: NDArray[Any],
         start: Floats,
         most: int,
-        tolerance: float = _TOLERANCE,
+        tolerance: float | None = None,
     ) -> Floats:
         """Return the most likely T (n,) in voxels.
 
@@ -425,9 +440,10 @@ class SpectrumFill:
         start : (n,) array
         most : int
             Largest number of steps.
-        tolerance : float
-            Residual that is left.
+        tolerance : float, optional
+            Residual that is left; None: that of the end.
         """
+        tolerance = self._tolerance if tolerance is None else tolerance
         return self._solved(voxels, voxels.of_waves(known * self._weights), start, most, tolerance)
 
     def _solved(
@@ -460,23 +476,25 @@ class SpectrumFill:
         self.converged = size <= end
         return x
 
-    def _missed(self) -> Floats:
+    def _missed(self, drawn: Singles | None = None) -> Floats:
         """Return what the fill of a random field with the symmetry of S misses in the holes (n,).
 
-        The field is t = F* V^(1/2) F n with white noise n, and its fill misses
-        t_h + Λ_hh⁻¹ Λ_hm t_m = Λ_hh⁻¹ (F* V^(−1/2) F n)_h.
+        The field is t = F* U^(1/2) F n with white noise n, and its fill misses
+        t_h + Λ_hh⁻¹ Λ_hm t_m = Λ_hh⁻¹ (F* V⁻¹ U^(1/2) F n)_h, U = ``drawn``
+        (l, k, h); None: V.
         """
         waves = self._waves
         in_box, in_holes = self._white.drawn()
         # The search starts at the field itself, so that what is not found counts as missed.
         fields = []
-        for power in (0.5, -0.5):
-            root = self._variance**power - np.float32(self._beyond**power)
-            root /= np.float32(waves.size)
-            values = in_holes * self._beyond**power + self._voxels.of_waves(root * in_box)
+        root = np.sqrt(self._variance if drawn is None else drawn)
+        beyond = self._beyond**0.5
+        for factor, least in ((root, beyond), (root / self._variance, 1 / beyond)):
+            scale = (factor - np.float32(least)) / np.float32(waves.size)
+            values = in_holes * least + self._voxels.of_waves(scale * in_box)
             fields.append(self._symmetric(values))
         start, right = fields
-        return self._solved(self._voxels, right, start, self._steps, _LEARNING)
+        return self._solved(self._voxels, right, start, self._steps, self._learning)
 
     def _symmetric(self, values: Floats) -> Floats:
         """Return the means (n,) of values in holes over their equivalents."""
