@@ -48,8 +48,8 @@ ROUNDS = 3
 # Change of the fill in a round, in its errors, after which the next would change it by far less.
 _SETTLED = 0.1
 
-# Of the residual of the conjugate gradients, while V is learnt and at the end. With gaps it is less:
-# maxima in their middle are found last.
+# Of the residual of the conjugate gradients, while V is learnt and at the end. With gaps it is
+# less, because maxima in their middle are found last.
 _LEARNING, _TOLERANCE = 1e-3, 1e-4
 _LEARNING_IN_GAPS, _TOLERANCE_IN_GAPS = 1e-4, 1e-6
 # Largest number of steps while V is learnt, and at the end. Holes of reflections take some 20; wide
