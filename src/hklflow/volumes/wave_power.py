@@ -90,7 +90,7 @@ class WavePower:
         for _ in range(_STEPS):
             variance = least + self._mean(strength, self._resolution)
             up = self._mean(power / variance**2, self._resolution)
-            down = self._mean(1 / variance, self._resolution)
+            down = self._mean(np.reciprocal(variance), self._resolution)
             strength *= up
             strength /= np.maximum(down, np.float32(1e-30))
             np.maximum(strength, _WEAK * least, out=strength)
