@@ -10,8 +10,8 @@ the measured voxels, the holes are then most likely
 which conjugate gradients find. V is learnt by expectation and maximisation (Dempster et al., J. R.
 Stat. Soc. B 39, 1, 1977): V ← <|D|² + var D> over a neighbourhood of r, where var D is what the
 holes leave open, from random fields that are punched and filled likewise. No structure is assumed.
-In volumes with gaps, V is as sharp as D can be (`WavePower.sharp`): the farther a voxel is from the
-measured ones, the more its value depends on V between the peaks of D.
+In volumes with gaps, V is as sharp as D can be (`WavePower.sharp`) if that is likelier: the
+farther a voxel is from the measured ones, the more its value depends on V between the peaks of D.
 Where distances between atoms have weight, V is large. Far from the origin V is noise, so that an
 offset that all holes share, which would stand at each lattice vector, is removed.
 
@@ -31,7 +31,7 @@ from hklflow.volumes.fill import PUNCHED, UNMEASURED, Target
 from hklflow.volumes.hole_waves import Voxels, Waves
 from hklflow.volumes.tapered import LEAST, Tapered, taper_of
 from hklflow.volumes.wave_box import box_of
-from hklflow.volumes.wave_power import WavePower
+from hklflow.volumes.wave_power import WavePower, unlikeliness
 from hklflow.volumes.white_field import WhiteField
 
 Floats = NDArray[np.float64]
@@ -412,7 +412,10 @@ class SpectrumFill:
         mean = np.maximum(self._power.around(power), np.float32(self._noise))
         self._mean = self._variance = mean
         if self._tapered.gaps:
-            self._variance = self._power.sharp(power, self._noise)
+            sharp = self._power.sharp(power, self._noise)
+            # Correlated displacements are not sharp, and their fill would be worse.
+            if unlikeliness(power, sharp) < unlikeliness(power, mean):
+                self._variance = sharp
         self._beyond = beyond
         # 1/V∞ − 1/V, with the scale of the transforms.
         weights = np.divide(-1, self._variance, dtype=np.float32)

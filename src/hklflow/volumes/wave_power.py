@@ -144,6 +144,11 @@ class WavePower:
         return values
 
 
+def unlikeliness(power: Singles, variance: Singles) -> float:
+    """Return −log of the likelihood of |D|², per r, for a variance; both are arrays (l, k, h)."""
+    return float(np.mean(np.log(variance) + power / variance, dtype=np.float64))
+
+
 def _neighbours(r2: Floats) -> Floats:
     """Return the weights of neighbours at squared distances, Å²."""
     return np.exp(-0.5 * r2 / WIDTH**2)
