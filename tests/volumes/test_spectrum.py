@@ -291,8 +291,7 @@ def test_errors_beside_a_wide_gap_are_large_enough(seed: int) -> None:
         own = (target.code == code) & (w > 0.05)
         errors, sigma = (target.data - world.truth)[own], target.errors[own]
         ratio = np.sqrt(np.sum((w[own] * errors) ** 2) / np.sum((w[own] * sigma) ** 2))
-        # σ is for a variance of the ΔPDF as smooth as it may be, so that it is rather too large.
-        assert 0.25 < ratio < 1.25
+        assert 0.4 < ratio < 1.25
 
 
 def test_drawn_errors_do_not_hide_that_the_fill_has_not_converged() -> None:
@@ -377,7 +376,7 @@ def test_errors_of_gaps_and_of_holes_next_to_them_are_right() -> None:
     for own in (punched & ~gaps, punched & gaps, target.code == fill.UNMEASURED):
         wrong = (target.data - world.truth)[own & inner]
         sigma = target.errors[own & inner]
-        assert 0.12 < np.sqrt(np.mean(wrong**2) / np.mean(sigma**2)) < 1.2
+        assert 0.3 < np.sqrt(np.mean(wrong**2) / np.mean(sigma**2)) < 1.2
         assert np.median(np.abs(wrong) / sigma) < 1
 
 

@@ -300,17 +300,25 @@ class SpectrumFill:
     def _draw(self) -> None:
         """If there are gaps, draw what the fill misses, and set the errors.
 
-        The random fields have the mean of |D|² around each r for their variance: the data do not
-        tell for sure that V is as sharp as `WavePower.sharp` finds it.
+        What a voxel misses is drawn with V. A vector's share of V is not known for sure to be as
+        small as `WavePower.sharp` finds it, so that `missed` has the mean of |D|² around each r.
         """
         if self._tapered.gaps:
             fields = int(np.clip(_DRAWN // max(len(self.holes), 1), 1, _MOST_FIELDS))
-            self.missed, every = [], True
-            for _ in range(fields):
-                self.missed.append(self._missed(self._mean))
-                every = every and self.converged
-            self.converged = every
-            self._gain = self._gains(self.missed)
+            drawn, every = self._drawn(fields, self._variance)
+            self._gain = self._gains(drawn)
+            self.missed, self.converged = drawn, every
+            if self._mean is not self._variance:
+                self.missed, self.converged = self._drawn(fields, self._mean)
+                self.converged = self.converged and every
+
+    def _drawn(self, number: int, variance: Singles) -> tuple[list[Floats], bool]:
+        """Draw what the fills of fields with a variance (l, k, h) miss, and whether all converged."""
+        fields, every = [], True
+        for _ in range(number):
+            fields.append(self._missed(variance))
+            every = every and self.converged
+        return fields, every
 
     def _gains(self, fields: list[Floats]) -> dict[int, tuple[Floats, Floats]]:
         """Return the ratio of the errors of T to those of kriging, for each kind of hole.
@@ -363,7 +371,9 @@ class SpectrumFill:
         gain = np.full(len(kriged), np.nan)
         for kind, of_kriged in self._gain.items():
             own = code == kind
-            gain[own] = np.interp(kriged[own] / self._tapered.unit, *of_kriged)
+            # A power law between groups: σ is between theirs, however far they are apart.
+            found = np.interp(np.log(kriged[own] / self._tapered.unit), *np.log(of_kriged))
+            gain[own] = np.exp(found)
         rms_taper = float(np.sqrt(self._tapered.taper / self._waves.size))
         errors = np.asarray(gain * kriged / np.clip(w, least, rms_taper), dtype=np.float64)
         errors[w < least] = np.nan
