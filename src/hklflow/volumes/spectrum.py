@@ -313,7 +313,7 @@ class SpectrumFill:
                 self.converged = self.converged and every
 
     def _drawn(self, number: int, variance: Singles) -> tuple[list[Floats], bool]:
-        """Draw what the fills of fields with a variance (l, k, h) miss, and whether all converged."""
+        """Return what fills of random fields miss, and True if all converged."""
         fields, every = [], True
         for _ in range(number):
             fields.append(self._missed(variance))
