@@ -112,7 +112,7 @@ def as_stage(
     if tails is not None:
         tail_share.weigh(target, tails, q_max)
         tails.subtract()
-    holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
+    holes = fill.find_holes(target, np.flatnonzero(target.code == fill.PUNCHED))
     found = control.controls(target, holes, q_max)
     model = control.best_of(found, fill.BEST)
     spectrum = is_judged(found, model)
@@ -154,7 +154,7 @@ def run(
     errors = np.full(data.shape, sigma, np.float32)
     # No symmetry: every hole has noise of its own.
     target = fill.Target(data, errors, code, grid, cell, np.eye(3, dtype=np.int64)[None])
-    holes = max(fill.find_holes(target, code), key=lambda found: len(found.bases))
+    holes = max(fill.find_holes(target, np.flatnonzero(code)), key=lambda found: len(found.bases))
     q_max = float(np.min(reach * 2 * np.pi / cell[:3]))
     places = holes.bases[:, None] + holes.voxels
     q = np.linalg.norm(hkl[tuple(np.moveaxis(places, -1, 0))] @ lattice.b_matrix(cell).T, axis=-1)

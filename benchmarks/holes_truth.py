@@ -62,7 +62,7 @@ def kriged(
         tails = Tails(target, reflections.astype(float), hole_worlds.RADIUS, world.q_max)
         tail_share.weigh(target, tails, world.q_max)
         tails.subtract()
-    holes = fill.find_holes(target, (punched == hole_worlds.PUNCHED).view(np.uint8))
+    holes = fill.find_holes(target, np.flatnonzero(punched == hole_worlds.PUNCHED))
     found = control.controls(target, holes, world.q_max)
     model = control.best_of(found, fill.BEST)
     fill.fill(target, model, rough=rough and is_judged(found, model))

@@ -1,12 +1,14 @@
 """Stage `fill` on a symmetrised volume with reflections, gaps and noise."""
 
 import json
+import shutil
 from pathlib import Path
 
 import h5py
 import hdf5plugin  # noqa: F401
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import hklflow
 from hklflow import nexus
@@ -244,6 +246,35 @@ def test_much_that_was_not_measured_is_warned_of(
     assert worst in printed
     metrics, _ = run(given, tmp_path / "b", radius=0.2, q_max=1.7)
     assert not [text for text in metrics["warnings"] if "ΔPDF" in text or "shell" in text]
+
+
+def test_too_little_to_learn_from_is_filled_by_kriging_and_said(
+    tmp_path: Path, inputs: tuple[fill.Inputs, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A box around one reflection and its mate, as one rocking scan of a strong reflection."""
+    given, _ = inputs
+    part = tmp_path / "part.nxs"
+    shutil.copy(given.symmetrised, part)
+    l, k = (GRID.axis(i).reshape(shape) for i, shape in ((2, (-1, 1, 1)), (1, (1, -1, 1))))  # noqa: E741
+    measured = (np.abs(np.abs(l) - 1) < 0.45) & (np.abs(k) < 0.5)
+    assert not measured[np.argmin(np.abs(l))].any()
+    with h5py.File(part, "r+") as file:
+        for name in ("data", "data_errors"):
+            array = file["entry/transform"][name]
+            array[...] = np.where(measured, array[()], np.nan)
+    drawn = []
+    monkeypatch.setattr("hklflow.plots.fill.fill", lambda *words: drawn.append(words) or Figure())
+    new = fill.Inputs(symmetrised=part, orientation=given.orientation)
+    metrics, now = run(new, tmp_path / "a", radius=0.2, q_max=1.7)
+    (said,) = (text for text in metrics["warnings"] if "kriging alone" in text)
+    assert said.startswith(f"{100 * metrics['fraction not measured within q_max']:.1f} % of the")
+    assert metrics["interpolant"].startswith("kriging")
+    assert (now["punched"] == 2).sum() > 0.6 * (now["punched"] != 3).sum()
+    axis, at = drawn[0][2]
+    assert axis == 2
+    # The plane that is drawn is a measured one.
+    assert 0.55 < abs(GRID.axis(2)[at]) < 1.45
+    assert np.isfinite(drawn[0][3]).any()
 
 
 @pytest.mark.parametrize(

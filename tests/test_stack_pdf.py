@@ -1,6 +1,7 @@
 """Stage `stack_pdf`: pair distributions of known correlations, opened by nexusformat and silx."""
 
 import csv
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from hklflow import nexus, stage
 from hklflow.base.errors import HklflowError
 from hklflow.geometry.grid import Grid
+from hklflow.nexus.lattice_vectors import write_covariance
 from hklflow.stages import pdf, stack_pdf
 from hklflow.volumes import extrema
 
@@ -104,15 +106,25 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def run(volumes: dict[str, Path], folder: Path, **params: Any) -> stack_pdf.Outputs:
     folder.mkdir(parents=True, exist_ok=True)
     outputs = stack_pdf.Outputs(
-        stack=folder / "pdf.nxs", table=folder / "pdf.tsv", picture=folder / "pdf.png"
+        stack=folder / "pdf.nxs",
+        table=folder / "pdf.tsv",
+        picture=folder / "pdf.png",
+        changes=folder / "series.tsv",
+        changes_picture=folder / "series.png",
+        results=folder / "series.json",
     )
     settings: dict[str, Any] = {
         "scans": list(volumes),
         "temperatures": [TEMPERATURES.get(name, 250.0) for name in volumes],
+        "parent": "warm",
     }
+    scales = folder / "scales.tsv"
+    if not scales.is_file():
+        lines = ["scan\tscale\tscale_sigma\tdebye_waller", *(f"{x}\t1\t0\t0" for x in volumes)]
+        scales.write_text("\n".join(lines) + "\n")
     stage.run(
         stack_pdf.main,
-        inputs=stack_pdf.Inputs(volumes=list(volumes.values())),
+        inputs=stack_pdf.Inputs(volumes=list(volumes.values()), series=scales),
         outputs=outputs,
         params=stack_pdf.Params(**(settings | params)),
         threads=1,
@@ -371,10 +383,156 @@ def test_an_hkl_volume_is_refused(volumes: dict[str, Path], tmp_path: Path) -> N
 def test_vectors_pass_through_a_command_line() -> None:
     from hklflow.experiment.config import flags
 
-    given = stack_pdf.Params(scans=["a"], temperatures=[1.0], vectors=[(1, 0, 0), (-0.5, 0, 1)])
+    given = stack_pdf.Params(
+        scans=["a"], temperatures=[1.0], parent="a", vectors=[(1, 0, 0), (-0.5, 0, 1)]
+    )
     words = flags(given).split()
     at = words.index("--vectors") + 1
     again = stack_pdf.Params.model_validate(
-        {"scans": ["a"], "temperatures": [1.0], "vectors": words[at : at + 6]}
+        {"scans": ["a"], "temperatures": [1.0], "parent": "a", "vectors": words[at : at + 6]}
     )
     assert again == given
+
+
+# ------------------------------------------------------- changes with temperature
+
+SMALL = Grid.symmetric([3.5, 3.5, 3.5], [0.5, 0.5, 0.5])
+SIGMA = 0.01
+SERIES = {"a": 100.0, "b": 150.0, "c": 200.0, "d": 250.0, "warm": 300.0}
+SCALES = {"a": 1.1, "b": 0.93, "c": 1.0, "d": 1.04, "warm": 1.0}
+TAPER = {"kind": "tukey", "flat": 0.5}
+#: Of the ΔPDF with a taper up to 6 1/Å, on a triclinic lattice of about 5 Å.
+CELL = np.array([5.0, 5.2, 5.5, 85.0, 95.0, 100.0])
+
+
+def true_value(xyz: tuple[int, ...], temperature: float) -> float:
+    """(1 0 0) falls in a step, (0 1 -1) rises with T; every vector has some value."""
+    if xyz == (1, 0, 0):
+        return 0.2 - 0.1 * (temperature < 180)
+    if xyz == (0, 1, -1):
+        return 0.0005 * temperature
+    return 0.1 * float(np.cos(np.dot(xyz, (1.0, 2.1, 3.3))))
+
+
+def write_series(
+    folder: Path, *, notes: dict[str, dict[str, Any]] | None = None
+) -> dict[str, Path]:
+    """Volumes with independent errors, their covariance, and the table of their scales."""
+    nodes = np.stack(np.meshgrid(*[np.arange(-3, 4)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    keys = [tuple(x) for x in nodes.tolist() if tuple(x) >= (0, 0, 0)]
+    keys.sort(key=lambda x: float(np.dot(x, x)))
+    covariance = SIGMA**2 * np.eye(len(keys))
+    rng = np.random.default_rng(5)
+    made = {}
+    lines = ["scan\tscale\tscale_sigma\tdebye_waller"]
+    for name, temperature in SERIES.items():
+        scale = SCALES[name]
+        data = rng.normal(0, SIGMA, SMALL.array_shape)
+        data = (data + data[::-1, ::-1, ::-1]) / np.sqrt(2)
+        for key in keys:
+            for sign in (1, -1):
+                x, y, z = (round(sign * k / 0.5) + 7 for k in key)
+                data[z, y, x] = (
+                    1.0 if not any(key) else data[z, y, x] + true_value(key, temperature)
+                )
+        own = (notes or {}).get(name, {})
+        made[name] = folder / name / "delta_pdf_transform.nxs"
+        made[name].parent.mkdir(parents=True)
+        arrays = {"data": scale * data, "data_errors": np.full(data.shape, scale * SIGMA)}
+        types = dict.fromkeys(arrays, np.float32)
+        with nexus.GridWriter(
+            made[name], SMALL, CELL, "ΔPDF", types, group="pdf", direct=True
+        ) as writer:
+            writer.write(0, **{k: v.astype(np.float32) for k, v in arrays.items()})
+            laue = [np.eye(3).tolist(), (-np.eye(3)).tolist()]
+            writer.note({"q_max": 6.0, "operations": laue, "taper": TAPER} | own)
+            if own.get("covariance", True):
+                known = np.array(keys, dtype=float), scale**2 * covariance
+                writer.add_group(lambda entry, known=known: write_covariance(entry, *known))
+        lines.append(f"{name}\t{scale}\t{0.005 * (name != 'warm')}\t0")
+    (folder / "stack").mkdir()
+    (folder / "stack/scales.tsv").write_text("\n".join(lines) + "\n")
+    return made
+
+
+def run_series(folder: Path, made: dict[str, Path], **params: Any) -> stack_pdf.Outputs:
+    temperatures = [SERIES[name] for name in made]
+    return run(made, folder / "stack", number=3, **({"temperatures": temperatures} | params))
+
+
+def test_vectors_that_change_are_claimed_with_step_and_line(tmp_path: Path) -> None:
+    outputs = run_series(tmp_path, write_series(tmp_path))
+    results = json.loads(outputs.results.read_text())
+    found = {tuple(map(int, x["vector"])): x for x in results["changes"]}
+    assert {(1, 0, 0), (0, 1, -1)} <= set(found)
+    assert len(found) <= 3
+    assert found[1, 0, 0]["step between (K)"] == [150.0, 200.0]
+    assert found[0, 1, -1]["monotone"]
+    assert found[0, 1, -1]["change on cooling"] == pytest.approx(-0.1, abs=0.05)
+    assert results["common factor"] == pytest.approx([1.0] * 5, abs=0.05)
+    assert "of 120 vectors" in results["sentences"][0]
+    assert results["findings"][0]["command"].endswith("stack_warm/pdf_series_transform.json")
+
+
+def test_the_table_has_values_over_scale_and_differences_to_the_parent(tmp_path: Path) -> None:
+    outputs = run_series(tmp_path, write_series(tmp_path))
+    table = rows(outputs.changes)
+    assert len(table) == 120 * 5
+    pulls = []
+    for row in table:
+        key = tuple(int(float(row[x])) for x in "xyz")
+        t = SERIES[row["scan"]]
+        away = float(row["value"]) - true_value(key, t)
+        assert abs(away) < 5 * float(row["value_sigma"])
+        apart = true_value(key, t) - true_value(key, 300.0)
+        if row["scan"] == "warm":
+            assert float(row["difference"]) == 0
+        else:
+            pulls.append((float(row["difference"]) - apart) / float(row["difference_sigma"]))
+    assert abs(np.mean(pulls)) < 0.2
+    assert 0.8 < np.std(pulls) < 1.25
+
+
+def test_vectors_that_are_named_in_angstrom_are_fractions_of_the_parents_cell(
+    tmp_path: Path,
+) -> None:
+    vectors = [(2.5, 2.6, 2.75), (20.0, 0, 0), (0.5, 0, 0), (5.0, 0, 0)]
+    made = write_series(tmp_path)
+    with pytest.raises(HklflowError, match="4 0 0 is outside"):
+        run_series(tmp_path, made, vectors=vectors, unit="angstrom")
+    del vectors[1]
+    outputs = run_series(tmp_path, made, vectors=vectors, unit="angstrom", lattice_vectors=0)
+    table = {tuple(float(row[x]) for x in "xyz"): row["changes"] for row in rows(outputs.changes)}
+    # (1 0 0) changes, half the diagonal does not, and the third has the errors of the origin.
+    assert table == {(1, 0, 0): "yes", (0.5, 0.5, 0.5): "no", (0.1, 0, 0): "not tested"}
+    (note,) = [x for x in json.loads(outputs.results.read_text())["sentences"] if "(0.1 0 0)" in x]
+    assert "nearer to (0 0 0) than the resolution" in note
+
+
+def test_doubtful_scans_are_not_compared_and_the_reason_is_given(tmp_path: Path) -> None:
+    gap = "3.4 % of the taper's weight was not measured but filled: measure more"
+    notes = {
+        "a": {"metrics": {"warnings": [gap]}},
+        "b": {"metrics": {"warnings": [gap.replace("3.4", "2.8")]}},
+        "c": {"covariance": False},
+        # A doubt of an earlier stage says nothing about the errors of the fill.
+        "d": {"metrics": {"warnings": ["moved"]}, "doubts": ["moved"]},
+    }
+    outputs = run_series(tmp_path, write_series(tmp_path, notes=notes))
+    results = json.loads(outputs.results.read_text())
+    assert results["compared scans"] == ["d", "warm"]
+    reasons = [x for x in results["sentences"] if "not compared" in x]
+    assert reasons[0] == f"3D-ΔPDF: a, b not compared with other scans: {gap}"
+    assert reasons[1].startswith("3D-ΔPDF: c not compared with other scans: there is no covariance")
+    verdicts = {(row["scan"], row["changes"]) for row in rows(outputs.changes)}
+    assert verdicts >= {("a", "not tested"), ("d", "no")}
+    assert all(verdict == "not tested" for scan, verdict in verdicts if scan in "abc")
+
+
+def test_one_scan_is_not_compared(tmp_path: Path) -> None:
+    made = write_series(tmp_path)
+    outputs = run_series(tmp_path, {"warm": made["warm"]})
+    results = json.loads(outputs.results.read_text())
+    assert results["changes"] == []
+    assert results["sentences"] == []
+    assert len(rows(outputs.changes)) == 120

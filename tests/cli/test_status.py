@@ -104,7 +104,8 @@ stack stack_300K/masked_transform.nxs stack_300K/masked_transform.tsv \
 stack stack_300K/symm_masked_transform.nxs stack_300K/symm_masked_transform.tsv \
     stack_300K/symm_masked_transform.png
 stack_pdf stack_300K/delta_pdf_masked_transform.nxs stack_300K/delta_pdf_masked_transform.tsv \
-    stack_300K/delta_pdf_masked_transform.png
+    stack_300K/delta_pdf_masked_transform.png stack_300K/pdf_series_masked_transform.tsv \
+    stack_300K/pdf_series_masked_transform.png stack_300K/pdf_series_masked_transform.json
 sample_page hexa.html in_report_hexa.html
 """
 

@@ -405,3 +405,7 @@ def test_an_experiment_has_the_findings_of_its_samples(tmp_path: Path) -> None:
         ("hexa", "a appears", "hklflow show a")
     ]
     assert repr(findings) == "hexa: a appears\n  hklflow show a"
+    file = tmp_path / "results/hexa/stack_300K/pdf_series_masked_transform.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({"findings": [{"sentence": "b", "command": "hklflow show b"}]}))
+    assert [x.sentence for x in hklflow.open(tmp_path).findings] == ["a appears", "b"]

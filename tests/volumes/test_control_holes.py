@@ -33,7 +33,7 @@ def test_control_holes_lie_within_q_max_apart_from_each_other(
 ) -> None:
     world = hole_worlds.make_world("size effect", cell, size, 0.1, False, radius)
     target, q_max = target_of(world), 0.95 * world.q_max
-    holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
+    holes = fill.find_holes(target, np.flatnonzero(target.code == fill.PUNCHED))
     chosen = control._chosen(target, holes, q_max, 0)
     assert chosen is not None
     groups, voxels, support = chosen
@@ -57,7 +57,7 @@ def test_control_holes_lie_within_q_max_apart_from_each_other(
 def test_both_fills_are_judged_on_the_same_holes() -> None:
     world = hole_worlds.make_world("short-range order", "monoclinic", 31, 0.1, False)
     target = target_of(world)
-    holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
+    holes = fill.find_holes(target, np.flatnonzero(target.code == fill.PUNCHED))
     found = control.controls(target, holes, world.q_max)
     fill.fill(target)
     spectrum = SpectrumFill(target, world.q_max)
@@ -71,7 +71,7 @@ def test_both_fills_are_judged_on_the_same_holes() -> None:
 def test_holes_without_room_between_them_are_not_judged_and_this_is_said() -> None:
     world = hole_worlds.make_world("size effect", "cubic", 21, 0.25, False, 0.5)
     target = target_of(world)
-    holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
+    holes = fill.find_holes(target, np.flatnonzero(target.code == fill.PUNCHED))
     assert control.controls(target, holes, world.q_max) == {}
     words = hole_checks.told({}, fill.UNJUDGED)["warnings"]
     assert len(words) == 1

@@ -87,7 +87,7 @@ def test_control_holes_tell_the_error_of_the_fill(
     waves: tuple[fill.Target, np.ndarray, fill.Target],
 ) -> None:
     own, truth, before = waves
-    holes = fill.find_holes(before, before.code)
+    holes = fill.find_holes(before, np.flatnonzero(before.code))
     found = control.controls(before, holes, Q_MAX)
     residual = (own.data - truth)[own.code == 1]
     assert found[fill.BEST].rms == pytest.approx(np.sqrt(np.mean(residual**2)), rel=0.35)
@@ -247,7 +247,7 @@ def test_kriging_that_nothing_judges_does_not_overshoot() -> None:
     made = target(truth * scatter, 0.0, grid, CUBIC, 0.25)
     made.errors[:] = 0.002 * truth
     punched = made.code == 1
-    found = control.controls(made, fill.find_holes(made, punched.view(np.uint8)), Q_MAX)
+    found = control.controls(made, fill.find_holes(made, np.flatnonzero(punched)), Q_MAX)
     assert found == {}
     least = {}
     for model in (fill.BEST, control.best_of(found, fill.BEST)):

@@ -133,7 +133,7 @@ def test_chi_square_of_a_world_with_a_cone_and_gaps_is_near_one() -> None:
         values, sigma = world.measure(100.0, seed)
         measured = target.code == fill.MEASURED
         target.data[measured], target.errors[measured] = values[measured], sigma[measured]
-        holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
+        holes = fill.find_holes(target, np.flatnonzero(target.code == fill.PUNCHED))
         found = controls(target, holes, world.q_max)
         fill.fill(target)
         again = refill(target, holes, found, fill.BEST, world.q_max)[2]

@@ -90,7 +90,7 @@ def test_random_fields_without_an_inversion_centre_miss_as_much() -> None:
 def test_control_holes_beyond_q_max_judge_nothing() -> None:
     world = hole_worlds.make_world("short-range order", "triclinic", 21, 0.15, False)
     target = target_of(world)
-    holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
+    holes = fill.find_holes(target, np.flatnonzero(target.code == fill.PUNCHED))
     found = SpectrumFill(target, 0.3 * world.q_max)
     assert of_spectrum(target, holes, 0.3 * world.q_max, found, fill.BEST) is None
     whole = SpectrumFill(target, world.q_max)
@@ -123,7 +123,7 @@ def test_variance_is_that_of_neighbours() -> None:
 def test_an_offset_that_all_holes_share_is_removed() -> None:
     world = hole_worlds.make_world("correlated displacements", "cubic", 41, 0.1, False)
     target = target_of(world)
-    holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
+    holes = fill.find_holes(target, np.flatnonzero(target.code == fill.PUNCHED))
     found = controls(target, holes, world.q_max)
     fill.fill(target)
     kriged, errors = target.data.copy(), target.errors.copy()
@@ -197,7 +197,7 @@ def test_what_control_holes_do_not_judge_is_not_used(rms: float | None) -> None:
 def test_a_fill_that_does_not_converge_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     world = hole_worlds.make_world("correlated displacements", "cubic", 41, 0.1, True)
     target = target_of(world)
-    holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
+    holes = fill.find_holes(target, np.flatnonzero(target.code == fill.PUNCHED))
     found = controls(target, holes, world.q_max)
     monkeypatch.setattr(spectrum, "_STEPS_IN_GAPS", 8)
     _, (words,), _ = refill(target, holes, found, fill.BEST, world.q_max)
@@ -227,7 +227,7 @@ def test_a_rough_fill_is_replaced_if_kriging_is_kept(
 def test_a_spectrum_that_is_too_large_leaves_kriging_and_says_what_is_missing() -> None:
     world = hole_worlds.make_world("short-range order", "cubic", 31, 0.125, False)
     target = target_of(world)
-    holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
+    holes = fill.find_holes(target, np.flatnonzero(target.code == fill.PUNCHED))
     found = controls(target, holes, world.q_max)
     fill.fill(target, fill.BEST)
     kriged = target.data.copy()
@@ -365,7 +365,7 @@ def test_errors_of_gaps_and_of_holes_next_to_them_are_right() -> None:
     """Kriging's σ is largest for reflections in a gap, and was the scale of all reflections."""
     world = hole_worlds.make_world("short-range order", "cubic", 41, 0.1, True)
     target = target_of(world, 10.0)
-    holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
+    holes = fill.find_holes(target, np.flatnonzero(target.code == fill.PUNCHED))
     found = controls(target, holes, world.q_max)
     fill.fill(target)
     assert refill(target, holes, found, fill.BEST, world.q_max)[:2] == (NAME, [])

@@ -108,9 +108,17 @@ rule difference:
 
 rule stack_pdf:
     input:
-        **reads("stack_pdf", "volumes"),
+        **reads("stack_pdf", "volumes", "series"),
     output:
-        **writes("stack_pdf", "stack", "table", "picture"),
+        **writes(
+            "stack_pdf",
+            "stack",
+            "table",
+            "picture",
+            "changes",
+            "changes_picture",
+            "results",
+        ),
     log:
         table.log("stack_pdf"),
     conda:

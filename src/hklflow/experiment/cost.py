@@ -99,7 +99,7 @@ COSTS: Mapping[str, Cost] = {
     "features": Cost(400, seconds=400),
     "stack": Cost(300, seconds=5),
     "cluster": Cost(600, per_mvoxel=25, seconds=30, voxel_rate=0.5),
-    "stack_pdf": Cost(400, per_mvoxel=2, seconds=5, voxel_rate=1.9),
+    "stack_pdf": Cost(400, per_mvoxel=2, seconds=20, voxel_rate=1.9),
     "sample_page": Cost(400, seconds=30),
     "overview": Cost(200, seconds=4),
     # `integrate: memory` limits the memory of the reflections during their integration.

@@ -996,7 +996,10 @@ _TOGETHER = (
         "stack_pdf",
         STACK,
         "stacks",
-        reads={"volumes": of_stacked("delta_pdf_{kind}.nxs")},
+        reads={
+            "volumes": of_stacked("delta_pdf_{kind}.nxs"),
+            "series": of_series("series.tsv"),
+        },
         writes={
             "stack": Output("delta_pdf_{kind}.nxs"),
             "table": picture(
@@ -1011,6 +1014,19 @@ _TOGETHER = (
                 "{sample}: 3D-ΔPDF, parent {parent}, {kind}",
                 "stack_pdf",
             ),
+            "changes": picture(
+                "pdf_series_{kind}.tsv",
+                _OVERVIEW,
+                "{sample}: changes of the 3D-ΔPDF, parent {parent}, {kind} (table)",
+                "stack_pdf",
+            ),
+            "changes_picture": picture(
+                "pdf_series_{kind}.png",
+                _OVERVIEW,
+                "{sample}: changes of the 3D-ΔPDF, parent {parent}, {kind}",
+                "stack_pdf",
+            ),
+            "results": figures("pdf_series_{kind}.json"),
         },
         params=volumes.stack_pdf,
         over=("kind",),

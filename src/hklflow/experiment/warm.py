@@ -332,9 +332,13 @@ def transform_volume(folder: Path) -> None:
     outputs = {"difference": folder / "d.nxs", "pdf_difference": folder / "p.nxs", **told}
     _run(difference, inputs, outputs, {})
     scans = {"scans": ["one", "two"], "temperatures": [100, 200]}
-    outputs = {name: folder / f"stack_{name}" for name in ("stack", "table", "picture.png")}
-    outputs["picture"] = outputs.pop("picture.png")
-    _run(stack_pdf, {"volumes": [folder / "pdf_one.nxs", made]}, outputs, scans)
+    series = folder / "series.tsv"
+    rows = ["scan\tscale\tscale_sigma\tdebye_waller", "one\t1\t0\t0", "two\t1\t0\t0"]
+    series.write_text("\n".join(rows) + "\n")
+    names = ("stack", "table", "picture", "changes", "changes_picture", "results")
+    outputs = {name: folder / f"stack_{name}.png" for name in names}
+    inputs = {"volumes": [folder / "pdf_one.nxs", made], "series": series}
+    _run(stack_pdf, inputs, outputs, scans | {"parent": "two"})
 
 
 def simulate_rotation(folder: Path) -> None:

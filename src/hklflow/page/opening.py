@@ -91,8 +91,13 @@ def _next(page: Page, serious: Sequence[Message]) -> Html:
 
 
 def _findings(page: Page) -> Html:
-    """List what the order parameters say, each with the command that shows it."""
+    """List what order parameters and pair distributions say, each with its command."""
     orders = [data for at, data in page.figures if at.part == "series" and at.path.stem == "order"]
+    orders += [
+        data
+        for at, data in page.figures
+        if at.part == "stack" and at.path.stem.startswith("pdf_series_")
+    ]
     rows = [row for data in orders for row in data["findings"][: len(data["sentences"])]]
     items = [tag("li", row["sentence"], " ", tag("code", row["command"])) for row in rows[:_MOST]]
     return tag("ul", items, class_="findings") if items else Html("")

@@ -365,5 +365,11 @@ STACKS = (
     ),
     Product("symm_{kind}", "The same in the symmetrised S(Q).", "Symmetrised"),
     Product("delta_pdf_{kind}", "3D-ΔPDF at chosen vectors.", "3D-ΔPDF"),
+    Product(
+        "pdf_series_{kind}",
+        "Significance of the change of each vector, and the vectors that change most, without "
+        "what all vectors share.",
+        "Changes of the 3D-ΔPDF",
+    ),
     Product("cluster_{kind}", "Voxels that change alike: mean S(Q), and their places.", "Clusters"),
 )

@@ -46,9 +46,16 @@ class Experiment:
     @property
     def findings(self) -> Findings:
         """Sentences on each sample, each with the command that shows it."""
-        pattern = self._experiment.paths.series("order.json")
+        paths = self._experiment.paths
+        files = {name: [paths.series("order.json").format(sample=name)] for name in self.samples}
+        for sample, parent in self._experiment.stacks():
+            stack = paths.stack("pdf_series_{kind}.json")
+            kinds = self._experiment.config.delta_pdf
+            files[sample] += [
+                stack.format(sample=sample, parent=parent, kind=kind) for kind in kinds
+            ]
         return read_findings(
-            {name: self._folder / pattern.format(sample=name) for name in self.samples}
+            {name: [self._folder / path for path in own] for name, own in files.items()}
         )
 
     def __repr__(self) -> str:

@@ -38,12 +38,13 @@ class Findings(Sequence[Finding]):
         return "\n".join(f"{x.sample}: {x.sentence}\n  {x.command}" for x in self)
 
 
-def read_findings(files: dict[str, Path]) -> Findings:
+def read_findings(files: dict[str, list[Path]]) -> Findings:
     """Return the findings in the files of the samples; files that do not exist have none."""
     return Findings(
         [
             Finding(sample, row["sentence"], row["command"])
-            for sample, path in files.items()
+            for sample, paths in files.items()
+            for path in paths
             if path.is_file()
             for row in stage.read_json(path)["findings"]
         ]

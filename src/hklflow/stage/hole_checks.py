@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 # Filled fraction within q_max above which errors of the ΔPDF at small r are known less well.
 _MUCH = 0.02
+# The same, above which nothing is learnt from the rest; `pdf` refuses from a weight of 0.3 on.
+_TOO_MUCH = 0.7
 # Lost part of a cosine, in σ of its noise: as large as σ, it doubles the mean square of the pulls.
 _LOST = 1.0
 
@@ -30,6 +32,17 @@ def gaps(shells: "Shells", q_max: float, coverage: float) -> list[str]:
     return [
         f"only {100 * part[worst]:.0f} % of the shell of |Q| from {low:.3g} to {high:.3g} 1/Å is "
         f"measured, which is within q_max = {q_max:.3g} 1/Å; reduce q_max"
+    ]
+
+
+def too_little(share: float) -> list[str]:
+    """Return a warning if too little within q_max was measured to learn from for the rest."""
+    if share <= _TOO_MUCH:
+        return []
+    return [
+        f"{100 * share:.1f} % of the voxels within q_max were not measured: too little is left to "
+        "learn the spectrum and maxima inside of holes from, so that kriging alone fills them; "
+        "reduce q_max or measure more"
     ]
 
 

@@ -57,14 +57,15 @@ class Params(Settings):
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Read, punch, compare the fill methods on control holes, fill, write."""
-    import numpy as np
-
     from hklflow import nexus, plots
+    from hklflow.base import heap
     from hklflow.plots import fill as pictures
     from hklflow.volumes import cosines, fill, hole_covariance, spectrum, tail_share
     from hklflow.volumes.control import best_of, controls
+    from hklflow.volumes.fill_kernels import numbers_of
     from hklflow.volumes.refill import is_judged, refill, too_large
 
+    heap.keep_freed()
     group = stage.read_orientation(inputs.orientation).group
     with nexus.open_volume(inputs.symmetrised) as volume:
         operations = _operations(volume, inputs.symmetrised)
@@ -75,12 +76,15 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         q_max, warnings = _extent(target, params)
         warnings += width.pop("warnings", [])
         metrics, n = hole_voxels.punch_voxels(target, params, group, q_max, width)
-        l = int(np.argmin(np.abs(target.grid.axis(2))))  # noqa: E741
+        l = _shown(target)  # noqa: E741
         before = target.data[l].copy()
+        unmeasured = n[fill.UNMEASURED] / max(metrics["voxels within q_max"], 1)
         memory = _memory_of_spectrum(target.data.shape, params)
         missing = spectrum.bytes_needed(target.data.shape) - memory
-        doubts = [too_large(missing)] if params.spectrum and missing > 0 else []
-        tails = _tails(target, params, group, q_max, metrics)
+        doubts = hole_checks.too_little(unmeasured)
+        tails = None if doubts else _tails(target, params, group, q_max, metrics)
+        if params.spectrum and missing > 0:
+            doubts.append(too_large(missing))
         if tails is not None:
             if params.spectrum and not doubts:
                 tail_share.weigh(target, tails, q_max, threads, stage.progress, memory)
@@ -89,7 +93,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             metrics["maxima inside of holes"] = tails.summary()
             warnings += hole_checks.tails(tails)
             tails.subtract()
-        holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
+        holes = fill.find_holes(target, numbers_of(target.code, fill.PUNCHED, fill.PUNCHED))
         found = controls(target, holes, q_max)
         model = best_of(found, fill.BEST)
         refilled = params.spectrum and not doubts and is_judged(found, model)
@@ -123,7 +127,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "voxels not measured and filled": int(n[fill.UNMEASURED]),
             "voxels not measured and left": int(n[fill.LEFT]),
             "punched fraction of the measured": n[1] / max(n[0] + n[1], 1),
-            "fraction not measured within q_max": n[2] / max(metrics["voxels within q_max"], 1),
+            "fraction not measured within q_max": unmeasured,
             "holes filled": done["holes"],
             "shapes of holes": done["shapes"],
             "voxels filled from the level of their shell": done["voxels by shell"],
@@ -134,7 +138,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         warnings += of_cosines.pop("warnings")
         metrics |= of_cosines
         metrics["warnings"] += warnings
-        metrics["warnings"] += hole_checks.much(metrics["fraction not measured within q_max"])
+        metrics["warnings"] += hole_checks.much(unmeasured)
         metrics["warnings"] += volume.doubts
         notes = {"q_max": q_max, "fill": metrics}
         _write(target, volume, outputs.filled, params.title, notes, prior)
@@ -167,6 +171,19 @@ def _in_memory(shape: tuple[int, ...], params: Params) -> bool:
         # Correlations are usually shorter than half of the largest r.
         needed += spectrum.bytes_needed(shape, tuple(n // 2 for n in shape))
     return bool(needed <= params.memory * 1e6)
+
+
+def _shown(target: "Target") -> int:
+    """Return the index of the plane to draw: h k 0, or the fullest if nothing of it is measured."""
+    import numpy as np
+
+    axis = np.abs(target.grid.axis(2))
+    middle = int(np.argmin(axis))
+    if np.isfinite(target.data[middle]).any():
+        return middle
+    measured = np.array([np.count_nonzero(np.isfinite(plane)) for plane in target.data])
+    # Of equally full planes, as l and −l, the lower |l|.
+    return int(np.lexsort((axis, -measured))[0])
 
 
 def _memory_of_spectrum(shape: tuple[int, ...], params: Params) -> float:

@@ -1,16 +1,14 @@
-"""Stack 3D-ΔPDFs by temperature as one 4-D array, and plot chosen vectors against temperature.
+"""Stack 3D-ΔPDFs by temperature as one 4-D array, and find the vectors at which they change.
 
-The value at a vector is interpolated linearly between the voxels around it. Vectors that this stage
-chooses are voxel centres, with the value and the error of the voxel. For other vectors, σ is the
-weighted mean of the σ of the voxels. The true error may be smaller: the noise of neighbouring
-voxels is correlated over the resolution, and the correlations are not stored. Values are not
-averaged over the resolution, because the error of a mean would need these correlations, and because
-a voxel is about as large as the resolution.
+All lattice vectors near the origin, and the vectors of the configuration, are compared along
+temperature, with the covariance that the stage `pdf` stored (`volumes.pdf_changes`).
+
+Vectors that this stage chooses are voxel centres, with the value and the error of the voxel; see
+`stage.pdf_series` for others.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -18,9 +16,10 @@ from hklflow import stage
 
 if TYPE_CHECKING:
     from hklflow.nexus import OpenVolume
-    from hklflow.nexus.stack_pdf import Vectors
+    from hklflow.nexus.stack import Member
+    from hklflow.quality.pdf_words import Course
 
-VERSION = 4
+VERSION = 5
 
 _NEAREST = 1.0  # Å; smallest distance between two atoms
 
@@ -32,6 +31,8 @@ _PEAK, _RIPPLE, _HIGHEST = 4.49, 10.90, 0.15
 class Inputs(stage.Inputs):
     volumes: list[Path]
     """3D-ΔPDFs of the scans."""
+    series: Path
+    """Table of the temperature series of the sample, with the scales of the scans."""
 
 
 class Outputs(stage.Outputs):
@@ -41,6 +42,14 @@ class Outputs(stage.Outputs):
     """3D-ΔPDF at chosen vectors, tab-separated, with one row for each vector and scan."""
     picture: Path
     """3D-ΔPDF at chosen vectors against temperature."""
+    changes: Path
+    """3D-ΔPDF at lattice vectors and given vectors, with errors and differences to the parent,
+    tab-separated: one row for each vector and scan.
+    """
+    changes_picture: Path
+    """Vectors that change most against temperature, and the significance of all against |r|."""
+    results: Path
+    """Changes of all vectors, and the findings in sentences with the commands that show them."""
 
 
 class Settings(stage.Params):
@@ -48,11 +57,25 @@ class Settings(stage.Params):
 
     vectors: stage.Vectors = Field(default_factory=list)
     """Interatomic vectors in fractions of a, b, c. If none are given, the strongest local extrema
-    are used.
+    are plotted. Given vectors are also tested for a change.
+    """
+    unit: Literal["cell", "angstrom"] = "cell"
+    """Unit of the components of `vectors` along a, b, c: fractions of the cell, or Å in the cell of
+    the parent. In both cases a vector is the same fraction of the cell at all temperatures.
     """
     number: int = Field(6, ge=1, le=100)
     """Number of vectors that are chosen if none are given. They are extrema of the error-weighted
     mean of |ΔPDF| over the scans, distinct by symmetry, without the origin and its ripple.
+    """
+    lattice_vectors: int = Field(120, ge=0, le=300)
+    """Number of lattice vectors that are tested for a change with temperature, the shortest first,
+    one of each set of equivalents.
+    """
+    false_discovery_rate: float = Field(0.05, gt=0, lt=0.5)
+    """Largest share of false discoveries among the vectors that change (Benjamini and Hochberg)."""
+    scale_error: float = Field(0.01, ge=0, le=0.5)
+    """Relative standard deviation of the scale of a scan beyond its error in the temperature
+    series.
     """
 
 
@@ -63,6 +86,8 @@ class Params(Settings):
     """Names of the scans, in the order of the inputs."""
     temperatures: list[float | None]
     """Temperatures of the scans in K, in the order of the inputs."""
+    parent: str
+    """Name of the parent, to which the scales are relative."""
     title: str = "3D-ΔPDF against temperature"
     """Title of the stack and of its picture."""
 
@@ -71,15 +96,34 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Choose vectors, and link the volumes; volumes are read only to choose vectors."""
     import csv
 
+    import numpy as np
+
     from hklflow import plots
     from hklflow.nexus import stack
     from hklflow.nexus.stack_pdf import ARRAYS, write_stack_pdf
+    from hklflow.plots.pdf_changes import pdf_changes
+    from hklflow.quality.pdf_words import sentences
+    from hklflow.stage import pdf_series, series_scales
 
     members = stack.in_order(inputs.volumes, params.scans, params.temperatures)
+    scales = series_scales.scales(inputs.series)
     with stack.open_members(members, "pdf", ARRAYS) as volumes:
-        chosen = params.vectors or _strongest(volumes, [m.path for m in members], params.number)
-        found = _values(chosen, volumes)
+        named = _in_cells(params, members, volumes)
+        chosen = named or _strongest(volumes, [m.path for m in members], params.number)
+        found = pdf_series.values_at(chosen, volumes)
         write_stack_pdf(outputs.stack, params.title, members, volumes, found)
+        course = pdf_series.course(
+            members,
+            volumes,
+            scales,
+            params.parent,
+            pdf_series.Settings(
+                np.array(named, dtype=np.float64).reshape(-1, 3),
+                params.lattice_vectors,
+                params.false_discovery_rate,
+                params.scale_error,
+            ),
+        )
         for sentence in stack.doubts_of(members, volumes):
             print(f"warning: {sentence}")
     with outputs.table.open("w", newline="") as file:
@@ -99,40 +143,114 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "3D-ΔPDF (S per Å³)",
     )
     plots.save(picture, outputs.picture)
+    _write_changes(outputs.changes, course)
+    plots.save(pdf_changes(course, params.title), outputs.changes_picture)
+    lines = sentences(course)
+    scans = [member.scan for member in members]
+    lines += series_scales.notes(scales, scans, params.parent, "the 3D-ΔPDF")
+    # Outputs have other names until the job is done; the stack is next to the series.
+    name = inputs.volumes[0].with_suffix(".json").name.replace("delta_pdf", "pdf_series")
+    results = inputs.series.parent.with_name(f"stack_{params.parent}") / name
+    stage.write_json(outputs.results, _record(course, lines, results))
     print(
         f"{len(members)} pair distributions from {members[0].temperature:g} K to "
         f"{members[-1].temperature:g} K, {len(found.xyz)} vectors"
     )
+    print("\n".join(lines))
 
 
-def _values(chosen: Sequence[tuple[float, float, float]], volumes: "list[OpenVolume]") -> "Vectors":
-    """Return the 3D-ΔPDF at vectors; see the docstring of this module."""
+def _in_cells(
+    params: Params, members: "list[Member]", volumes: "list[OpenVolume]"
+) -> list[tuple[float, float, float]]:
+    """Return the vectors of the configuration in unit cells."""
+    if params.unit == "cell":
+        return list(params.vectors)
+    # The parent, or the warmest scan if the parent has no temperature.
+    cells = {member.scan: volume.cell for member, volume in zip(members, volumes, strict=True)}
+    a, b, c = cells.get(params.parent, volumes[-1].cell)[:3]
+    return [(x / a, y / b, z / c) for x, y, z in params.vectors]
+
+
+def _write_changes(path: Path, course: "Course") -> None:
+    """Write one row for each vector and scan."""
+    import csv
+
     import numpy as np
 
-    from hklflow.base.errors import HklflowError
-    from hklflow.geometry import lattice
-    from hklflow.nexus.stack_pdf import Vectors
-    from hklflow.volumes import extrema
+    columns = ["x", "y", "z", "scan", "temperature", "length", "value", "value_sigma"]
+    columns += ["difference", "difference_sigma", "departure", "departure_sigma", "changes"]
+    numbers = {int(scan): i for i, scan in enumerate(course.used)}
+    found = course.changes
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(columns)
+        for i, xyz in enumerate(course.vectors):
+            for j, scan in enumerate(course.scans):
+                row = [course.length[j, i], course.value[j, i], course.sigma[j, i]]
+                row += [course.difference[j, i], course.difference_sigma[j, i]]
+                own = numbers.get(j)
+                verdict, beyond = "not tested", [np.nan, np.nan]
+                if found is not None and own is not None and course.tested[i]:
+                    verdict = "yes" if found.changed[i] else "no"
+                    beyond = [found.departure[own, i], found.sigma[own, i]]
+                row += beyond
+                texts = [f"{x:.6g}" for x in row]
+                place = [f"{x:.6g}" for x in xyz]
+                at = f"{course.temperature[j]:.6g}"
+                writer.writerow([*place, scan, at, *texts, verdict])
 
-    grid = volumes[0].grid
-    xyz = np.array(chosen, dtype=np.float64).reshape(-1, 3)
-    length, value, sigma = np.empty((3, len(xyz), len(volumes)))
-    metrics = [lattice.metric(volume.cell) for volume in volumes]
-    for i, vector in enumerate(xyz):
-        around = extrema.trilinear(grid, vector)
-        if around is None:
-            limits = ", ".join(f"{grid.axis(j)[0]:g} to {grid.axis(j)[-1]:g}" for j in range(3))
-            raise HklflowError(
-                f"vectors: {' '.join(f'{x:g}' for x in vector)} is outside the pair "
-                f"distributions ({limits}); remove this vector, or transform with finer steps of "
-                "hkl, which extends the pair distributions"
-            )
-        region, weights = around
-        for j, volume in enumerate(volumes):
-            length[i, j] = np.sqrt(vector @ metrics[j] @ vector)
-            value[i, j] = np.sum(weights * volume.group["data"][region])
-            sigma[i, j] = np.sum(weights * volume.group["data_errors"][region])
-    return Vectors(xyz, length, value, sigma)
+
+def _record(course: "Course", lines: list[str], path: Path) -> dict[str, Any]:
+    """Return the results for the JSON file, whose path will be ``path``."""
+    from hklflow.quality.pdf_words import strongest, way
+
+    found = course.changes
+    used = [course.scans[i] for i in course.used]
+    command = f"hklflow show {path}"
+    record: dict[str, Any] = {
+        "sentences": lines,
+        "findings": [{"sentence": text, "command": command} for text in lines],
+        "vectors are": "fractions of a, b, c, so that they follow the lattice",
+        "scans": course.scans,
+        "temperatures (K)": course.temperature,
+        "reference": course.scans[course.reference],
+        "compared scans": used,
+        "vectors tested": int(course.tested.sum()) if found is not None else 0,
+        "false discovery rate": course.rate,
+        "relative errors of the scales": course.scale_sigma,
+        "factor by the Debye-Waller factor of the reflections, at most": course.heat,
+        "changes": [],
+    }
+    if found is None:
+        return record
+    t = course.temperature[course.used]
+    record |= {
+        "common factor": found.factor,
+        "common factor sigma": found.factor_sigma,
+        "common factor fitted": found.fitted,
+        "common factor without that of the reflections": found.free,
+        "excess of chi2 over the errors": found.excess,
+        "largest p that is claimed": found.limit,
+    }
+    for i in strongest(course):
+        how = way(t, found.departure[:, i], found.sigma[:, i])
+        record["changes"].append(
+            {
+                "vector": course.vectors[i],
+                "length (Å)": course.length[course.reference, i],
+                "p": found.p[i],
+                "chi2 of constancy": found.chi2[i],
+                "degrees of freedom": len(t) - 1,
+                "values without what is common": found.departure[:, i],
+                "sigma": found.sigma[:, i],
+                "change on cooling": how.change,
+                "change sigma": how.sigma,
+                "monotone": how.monotone,
+                "step between (K)": how.step,
+                "straight line": how.linear,
+            }
+        )
+    return record
 
 
 def _strongest(

@@ -102,24 +102,25 @@ class Holes:
     bases: Indices
 
 
-def find_holes(target: Target, mask: NDArray[np.uint8]) -> list[Holes]:
-    """Find holes (connected voxels of a mask), sorted by shape; large holes are left out.
+def find_holes(target: Target, voxels: Indices) -> list[Holes]:
+    """Find holes (connected voxels), sorted by shape; large holes are left out.
 
     If all images of a hole are also holes, only one hole of the set is returned.
 
     Parameters
     ----------
-    mask : (l, k, h) uint8 array
+    voxels : (n,) int array
+        Flat numbers of the voxels in holes, ascending.
     """
-    voxels = kernels.numbers_of(mask, 1, 255)
-    hole = kernels.connected(voxels, mask.shape)
+    shape = target.code.shape
+    hole = kernels.connected(voxels, shape)
     order = np.argsort(hole, kind="stable")
     voxels, hole = voxels[order], hole[order]
     first = np.flatnonzero(np.diff(hole, prepend=-1))
     if not len(first):
         return []
     if kernels.is_symmetric(target.code, voxels, target.images):
-        least = np.minimum.reduceat(kernels.canonical(voxels, target.images, mask.shape), first)
+        least = np.minimum.reduceat(kernels.canonical(voxels, target.images, shape), first)
         unique = least == voxels[first]
     else:
         unique = np.ones(len(first), bool)
@@ -129,12 +130,12 @@ def find_holes(target: Target, mask: NDArray[np.uint8]) -> list[Holes]:
         starts = first[unique & (sizes == size)]
         members = voxels[starts[:, None] + np.arange(size)]
         # Holes are connected and small, so the numbers relative to the first voxel give the shape.
-        shapes, which = np.unique(members - members[:, :1], axis=0, return_inverse=True)
+        kinds, which = np.unique(members - members[:, :1], axis=0, return_inverse=True)
         which = which.reshape(-1)
-        for i in range(len(shapes)):
+        for i in range(len(kinds)):
             alike = members[which == i]
-            corner = np.stack(np.unravel_index(alike[0], mask.shape), axis=1)
-            bases = np.stack(np.unravel_index(alike[:, 0], mask.shape), axis=1)
+            corner = np.stack(np.unravel_index(alike[0], shape), axis=1)
+            bases = np.stack(np.unravel_index(alike[:, 0], shape), axis=1)
             holes.append(Holes(corner - corner[0], bases))
     return holes
 
@@ -236,7 +237,7 @@ def fill(
     for kind in (PUNCHED, UNMEASURED):
         hidden.append(kernels.numbers_of(code, kind, kind))
         if len(hidden[-1]):
-            work += find_holes(target, (code == kind).view(np.uint8))
+            work += find_holes(target, hidden[-1])
     data, errors = target.data.reshape(-1), target.errors.reshape(-1)
     numbers = np.concatenate(hidden)
     data[numbers] = errors[numbers] = np.nan

@@ -252,8 +252,8 @@ class Voxels:
             found[:, part] = waves.kept(waves.along_l(sheets[:, part], self._places), 0)
         return found
 
-    def of_waves(self, found: NDArray[Any]) -> Floats:
-        """Return the sums (n,) over the waves of the box, in the voxels."""
+    def of_waves(self, found: NDArray[Any], weights: Singles | None = None) -> Floats:
+        """Return the sums (n,) over the waves of the box, times weights, in the voxels."""
         waves = self.waves
         low, high = waves.halves(0)
         n = waves.periods[0]
@@ -261,6 +261,9 @@ class Voxels:
         for part in waves.columns():
             column = np.zeros((n, part.stop - part.start, waves.box_shape[2]), found.dtype)
             column[:low], column[n - high :] = found[:low, part], found[low:, part]
+            if weights is not None:
+                column[:low] *= weights[:low, part]
+                column[n - high :] *= weights[low:, part]
             sheets[:, part] = waves.back_along_l(column, self._places)
         return self.values(sheets)
 

@@ -34,6 +34,7 @@ def refill(
     progress: Callable[[Iterable[int], int, str], Iterable[int]] = lambda items, *_: items,
     rough: bool = False,
     memory: float = np.inf,
+    rounds: int = ROUNDS,
 ) -> tuple[str, list[str], SpectrumFill | None]:
     """Fill the kriged holes again, in place.
 
@@ -59,6 +60,8 @@ def refill(
         True if the holes are filled roughly only: if kriging is kept, they are filled again.
     memory : float
         Largest number of bytes for the spectrum.
+    rounds : int
+        Largest number of rounds.
     """
     if not is_judged(found, model):
         return model, [], None
@@ -69,7 +72,7 @@ def refill(
         if rough:
             fill(target, model)
         return model, [too_large(error.needed - memory)], None
-    for _ in progress(range(ROUNDS), ROUNDS, "rounds of the spectrum"):
+    for _ in progress(range(rounds), rounds, "rounds of the spectrum"):
         again.learn()
         if again.settled:
             break

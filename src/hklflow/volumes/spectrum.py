@@ -48,9 +48,9 @@ ROUNDS = 3
 # Change of the fill in a round, in its errors, after which the next would change it by far less.
 _SETTLED = 0.1
 
-# Of the residual of the conjugate gradients, while V is learnt and at the end. With gaps it is
-# less, because maxima in their middle are found last.
-_LEARNING, _TOLERANCE = 1e-3, 1e-4
+#: Part of the residual that conjugate gradients leave, while V is learnt and at the end. With gaps
+#: it is less, because maxima in their middle are found last.
+LEARNING, TOLERANCE = 1e-3, 1e-4
 _LEARNING_IN_GAPS, _TOLERANCE_IN_GAPS = 1e-4, 1e-6
 # Largest number of steps while V is learnt, and at the end. Holes of reflections take some 20; wide
 # gaps, to which only long waves reach, up to some 200 where 100 counts were measured.
@@ -144,8 +144,8 @@ class SpectrumFill:
         gaps = self._tapered.gaps
         self._steps = _STEPS_IN_GAPS if gaps else _STEPS
         self._last_steps = _STEPS_IN_GAPS if gaps else _LAST_STEPS
-        self._learning = _LEARNING_IN_GAPS if gaps else _LEARNING
-        self._tolerance = _TOLERANCE_IN_GAPS if gaps else _TOLERANCE
+        self._learning = _LEARNING_IN_GAPS if gaps else LEARNING
+        self._tolerance = _TOLERANCE_IN_GAPS if gaps else TOLERANCE
         self.holes = self._tapered.holes()
         middle = _inversion_centre(target)
         self._waves = Waves(target.data.shape, middle or (0, 0, 0), middle is not None, threads)
@@ -184,7 +184,8 @@ class SpectrumFill:
     def write(self) -> int:
         """Replace S and σ in the holes of the target; return the number of voxels."""
         target = self._target
-        self._t = self._complete(self._voxels, self._known, self._t, self._last_steps)
+        given = self._known, self._t, self._last_steps, self._tolerance
+        self._t = self._complete(self._voxels, *given)
         filled = self.converged
         self._draw()
         self.converged = self.converged and filled
@@ -207,7 +208,8 @@ class SpectrumFill:
 
         The change is that since they were read; the fill is linear in S as long as V is held.
         """
-        change = self._waves_of_known(None)[0] - self._known
+        change = self._waves_of_known(None)[0]
+        change -= self._known
         t = self._complete(
             self._voxels, change, np.zeros(len(self.holes)), self._steps, self._learning
         )
@@ -216,20 +218,24 @@ class SpectrumFill:
         followed = np.divide(t, w, out=np.zeros_like(t), where=w >= self._tapered.least)
         return followed * self._tapered.unit
 
-    def predicted(self, voxels: Indices, errors: Floats) -> tuple[Floats, Floats]:
+    def predicted(
+        self, voxels: Indices, errors: Floats, tolerance: float = TOLERANCE
+    ) -> tuple[Floats, Floats]:
         """Return S and σ that measured voxels (n, 3), (l, k, h), get if they are punched, too.
 
         Their equivalents, which tell their values, are then holes as well. NaN near q_max and
-        beyond. ``errors`` (n,) are those of kriging.
+        beyond. ``errors`` (n,) are those of kriging. ``tolerance`` is the residual that is left.
         """
         shape = self._target.data.shape
         more = self._with_equivalents(voxels)
         more = more[self._tapered.weights(more) >= LEAST]
         more = more[~_among(self.holes, more)]
-        known = self._known - Voxels(self._waves, more).waves_of(self._tapered.t_of(more))
+        known = Voxels(self._waves, more).waves_of(self._tapered.t_of(more))
+        np.subtract(self._known, known, out=known)
         places = np.searchsorted(self.holes, more)
         union, start = np.insert(self.holes, places, more), np.insert(self._t, places, 0.0)
-        t = self._complete(Voxels(self._waves, union), known, start, self._last_steps)
+        given = known, start, self._last_steps, tolerance
+        t = self._complete(Voxels(self._waves, union), *given)
         numbers = np.ravel_multi_index(tuple(voxels.T), shape)
         place = np.minimum(np.searchsorted(union, numbers), len(union) - 1)
         found = np.where(_among(union, numbers), t[place], np.nan)
@@ -283,8 +289,7 @@ class SpectrumFill:
         cosine = np.mean([np.cos(2 * np.pi * hkl @ mate) for mate in mates], axis=0)
         lost = self._cosines.taper(hkl) * cosine
         # Λ_hh (filled − lost) is −Λ times the whole cosine.
-        known *= self._weights
-        right = self._voxels.of_waves(known) - lost / self._beyond
+        right = self._voxels.of_waves(known, self._weights) - lost / self._beyond
         wrong = self._solved(self._voxels, right, np.zeros(len(hkl)), self._steps, _ROUGHLY)
         return 1 + float(cosine @ wrong) / whole
 
@@ -441,7 +446,7 @@ class SpectrumFill:
         known: NDArray[Any],
         start: Floats,
         most: int,
-        tolerance: float | None = None,
+        tolerance: float,
     ) -> Floats:
         """Return the most likely T (n,) in voxels.
 
@@ -453,11 +458,10 @@ class SpectrumFill:
         start : (n,) array
         most : int
             Largest number of steps.
-        tolerance : float, optional
-            Residual that is left; None: that of the end.
+        tolerance : float
+            Residual that is left.
         """
-        tolerance = self._tolerance if tolerance is None else tolerance
-        return self._solved(voxels, voxels.of_waves(known * self._weights), start, most, tolerance)
+        return self._solved(voxels, voxels.of_waves(known, self._weights), start, most, tolerance)
 
     def _solved(
         self,
@@ -533,7 +537,8 @@ def _inversion_centre(target: Target) -> tuple[int, ...] | None:
     inversion = np.column_stack([-np.eye(3, dtype=np.int64), ends])
     if (ends % 2).any() or not (target.images == inversion).all(axis=(1, 2)).any():
         return None
-    for plane, image in zip(target.code, target.code[::-1], strict=True):
+    half = len(target.code) // 2 + 1
+    for plane, image in zip(target.code[:half], target.code[::-1][:half], strict=True):
         if (plane != image[::-1, ::-1]).any():
             return None
     return tuple(int(end) // 2 for end in ends[::-1])

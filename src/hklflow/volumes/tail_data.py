@@ -54,7 +54,7 @@ class Data:
         S, and 1/σ: 0 if not measured, smaller for voxels with equivalents around the same
         reflection.
     peaks : (g, n, 6) array
-        Q_i Q_j / G².
+        Q_i Q_j / G² over σ.
     number : float
         Number of different voxels.
     """
@@ -158,7 +158,8 @@ def around(target: Target, centres: Floats, radius: float, outer: float) -> list
         twins = _twins(target, ring)
         weights = np.where(known, 1 / np.sqrt(of_centre * of_voxel * twins), 0.0)
         centre = centres[ring.members] @ b.T
-        peaks = products(centre[:, None] + ring.q) / np.sum(centre**2, axis=1)[:, None, None]
+        peaks = products(centre[:, None] + ring.q)
+        peaks *= (weights / np.sum(centre**2, axis=1)[:, None])[..., None]
         number = float(np.sum(known / twins))
         found.append(Data(ring, np.where(known, values, 0.0), weights, peaks, number))
     return found

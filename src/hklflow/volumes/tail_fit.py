@@ -55,7 +55,6 @@ class Problem:
     def __init__(self, family: Family, data: list[Data], centres: int) -> None:
         self._family, self._data, self._centres = family, data, centres
         self._waves = [family.waves(item.ring.q) for item in data]
-        self._stiffness = [family.stiffness(item.ring.q) for item in data]
         self.number = sum(item.number for item in data)
         self.reflections = sum(len(item.ring.members) for item in data)
 
@@ -114,7 +113,7 @@ class Problem:
         """Return A of all sets of equivalents, and σ; NaN if not known."""
         amplitude, error = np.full((2, self._centres), np.nan)
         for i, item in enumerate(self._data):
-            design = self._design(fit.kind, values, i)
+            design = self._design(self._maximum(fit.kind, values, i), values, i)
             q, r = np.linalg.qr(design)
             x = np.linalg.solve(r, (q.swapaxes(1, 2) @ _right(item)))[..., 0]
             own = item.ring.members
@@ -122,16 +121,17 @@ class Problem:
             error[own] = np.linalg.norm(np.linalg.inv(r)[:, 0], axis=1)
         return amplitude, error
 
-    def _design(self, kind: Kind | None, values: Floats, i: int) -> Floats:
-        """Return the columns of A (if there is a kind), B and C, (g, n, 4 or 5), over σ."""
+    def _maximum(self, kind: Kind | None, values: Floats, i: int) -> Floats | None:
+        """Return M (n, 6) of a kind."""
+        return None if kind is None else self._family.maximum(values, kind, self._data[i].ring.q)
+
+    def _design(self, maximum: Floats | None, values: Floats, i: int) -> Floats:
+        """Return the columns of A (if there is a maximum), B and C, (g, n, 4 or 5), over σ."""
         item = self._data[i]
-        q, w = item.ring.q, item.weights
-        design = np.empty((*w.shape, 4 if kind is None else 5))
-        if kind is not None:
-            six = self._family.maximum(values, kind, q)
-            design[..., 0] = np.einsum("gnp,np->gn", item.peaks, six)
-        design[..., -4:] = self._smooth(values, i)
-        design *= w[..., None]
+        design = np.empty((*item.weights.shape, 4 if maximum is None else 5))
+        if maximum is not None:
+            design[..., 0] = np.einsum("gnp,np->gn", item.peaks, maximum)
+        np.multiply(self._smooth(values, i), item.weights[..., None], out=design[..., -4:])
         return design
 
     def _smooth(self, values: Floats, i: int) -> Floats:
@@ -143,7 +143,7 @@ class Problem:
     def _residuals(self, kind: Kind | None, values: Floats) -> Floats:
         parts = []
         for i, item in enumerate(self._data):
-            q, _ = np.linalg.qr(self._design(kind, values, i))
+            q, _ = np.linalg.qr(self._design(self._maximum(kind, values, i), values, i))
             right = _right(item)
             parts.append((right - q @ (q.swapaxes(1, 2) @ right)).ravel())
         return np.concatenate([*parts, self._family.unusual(values, kind)])
@@ -159,7 +159,10 @@ class Problem:
         rest = np.column_stack([np.diag(1 / self._family.widths(kind)), unusual])
         total: Floats = rest.T @ rest
         for i, item in enumerate(self._data):
-            design = self._design(kind, values, i)
+            maximum, slopes = None, None
+            if kind is not None:
+                maximum, slopes = self._family.slopes(values, kind, item.ring.q)
+            design = self._design(maximum, values, i)
             q, r = np.linalg.qr(design)
             right = _right(item)
             seen = q.swapaxes(1, 2) @ right
@@ -175,12 +178,10 @@ class Problem:
             total[own, -1] -= waves.T @ np.sum(scaled * right[..., 0], axis=0)
             onto = np.zeros((*seen.shape[:2], len(values)))
             onto[..., own] = (design.swapaxes(1, 2) * scaled[:, None]) @ waves
-            if kind is not None:
-                slopes = self._family.slopes(values, kind, item.ring.q, self._stiffness[i])
+            if slopes is not None:
                 shape = slice(0, own.start)
                 lines = slopes.reshape(-1, slopes.shape[2])
-                peaks = item.peaks * (x[:, 0, None] * w)[..., None]
-                swapped = peaks.transpose(1, 2, 0)  # (n, 6, g)
+                swapped = (item.peaks * x[:, 0, None, None]).transpose(1, 2, 0)  # (n, 6, g)
                 among = (swapped @ swapped.swapaxes(1, 2)) @ slopes
                 total[shape, shape] += lines.T @ among.reshape(lines.shape)
                 across = swapped @ np.stack([scaled, right[..., 0]], axis=2).swapaxes(0, 1)
@@ -188,13 +189,14 @@ class Problem:
                 total[shape, own] += across[:, 0].T @ waves
                 total[shape, -1] -= across[:, 1].sum(axis=0)
                 # All columns of the design but the first are the same for all reflections, over σ.
-                peaks *= w[..., None]
                 common = self._smooth(values, i)[:, :, None, None] * slopes[:, None]
                 common = common.transpose(0, 2, 1, 3).reshape(len(lines), -1)
-                flat = peaks.reshape(len(peaks), -1)
-                onto[:, 1:, shape] = (flat @ common).reshape(len(peaks), 4, -1)
-                peaks *= (design[..., 0] / np.where(w > 0, w, 1.0))[..., None]
+                number = len(x)
+                flat = (item.peaks * w[..., None]).reshape(number, -1)
+                onto[:, 1:, shape] = (flat @ common).reshape(number, 4, -1)
+                flat = (item.peaks * design[..., :1]).reshape(number, -1)
                 onto[:, 0, shape] = flat @ lines
+                onto[..., shape] *= x[:, 0, None, None]
             total[-1, -1] += float(np.sum(right**2))
             # Without what the linear parameters take up.
             taken = -np.linalg.solve(r.swapaxes(1, 2), onto)

@@ -12,10 +12,13 @@ factors make its slope proportional to it.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hklflow.volumes import tail_kernels as kernels
 
 Floats = NDArray[np.float64]
 
@@ -47,6 +50,7 @@ _COARSE = 3.0  # edges in a radius below which eight points are taken
 # Orders of Gauss's integration over a voxel, and over one that contains the reflection.
 _ORDER, _FINER = 3, 6
 _PAIRS = [(i, j) for i in range(3) for j in range(i, 3)]
+_ELEMENTS = np.array([[_PAIRS.index((min(i, j), max(i, j))) for j in range(3)] for i in range(3)])
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,10 @@ KINDS = (
 )
 
 
-def _six(tensor: Floats) -> Floats:
-    """Return the coefficients (n, 6) of Q_i Q_j of tensors (n, 3, 3)."""
-    return np.stack([tensor[:, i, j] * (1 + (i != j)) for i, j in _PAIRS], axis=1)
+def _turned(axes: Floats, diagonal: Floats) -> Floats:
+    """Return the coefficients (n, 6) of Q_i Q_j of tensors, from eigenvectors and eigenvalues."""
+    scaled: Floats = axes * diagonal[:, None] @ axes.swapaxes(1, 2)
+    return np.stack([scaled[:, i, j] * (1 + (i != j)) for i, j in _PAIRS], axis=1)
 
 
 def products(big: Floats) -> Floats:
@@ -241,23 +246,19 @@ class Family:
             usual[0] = _NO_KAPPA
         return (values - usual) / self.widths(kind)
 
-    def stiffness(self, q: Floats) -> Floats:
-        """Return Γ (m + 1, p n, 3, 3) of each elastic constant, in p points of n voxels.
-
-        Parameters
-        ----------
-        q : (n, 3) array
-            Centres of the voxels, 1/Å.
-        """
-        q = self._points(q)
-        return np.einsum("mikjl,nk,nl->mnij", self.elastic, q, q, optimize=True)
+    @cached_property
+    def _christoffel(self) -> Floats:
+        """Return what gives the six Γ_ij (m + 1, 6, 6) of each elastic constant from q_k q_l."""
+        both = np.stack([self.elastic[:, i, :, j] for i, j in _PAIRS], axis=1)
+        both = (both + both.swapaxes(2, 3)) / 2
+        return np.stack([both[:, :, i, j] * (1 + (i != j)) for i, j in _PAIRS], axis=2)
 
     def maximum(self, values: Floats, kind: Kind, q: Floats) -> Floats:
         """Return M (n, 6) at q (n, 3), 1/Å: coefficients of Q_i Q_j, in the order of `products`.
 
         It is the mean over a voxel around q, if M is a polynomial there: not next to a reflection.
         """
-        return self._at(values, kind, self._points(q)).reshape(-1, len(self.points), 6).mean(axis=1)
+        return self._mean(self._at(values, kind, self._points(q)))
 
     def integrated(self, values: Floats, kind: Kind, voxels: Voxels) -> Floats:
         """Return M (n, 6) as `maximum`, next to a reflection and at it, too."""
@@ -270,22 +271,25 @@ class Family:
     def _points(self, q: Floats) -> Floats:
         return (q[:, None] + self.points @ self.edges.T).reshape(-1, 3)
 
+    def _mean(self, x: Floats) -> Floats:
+        """Return the means (n, 6) over the points of voxels."""
+        return np.mean(x.reshape(-1, len(self.points), 6), axis=1)
+
     def _at(self, values: Floats, kind: Kind, q: Floats) -> Floats:
         """Return M (n, 6) in points (n, 3)."""
-        constants = np.tensordot(self._of_elastic(values), self.elastic, 1)
-        gamma = np.einsum("ikjl,nk,nl->nij", constants, q, q, optimize=True)
-        _, axes, inner, _ = self._eigen(values, kind, q, gamma)
-        return _six(np.einsum("nia,na,nja->nij", axes, inner, axes))
+        _, axes, inner, _ = self._eigen(values, kind, q)
+        return _turned(axes, inner)
 
-    def slopes(self, values: Floats, kind: Kind, q: Floats, parts: Floats) -> Floats:
-        """Return the derivatives (n, 6, m + 2) of M with ln κ, ln c and the elastic constants.
+    def slopes(self, values: Floats, kind: Kind, q: Floats) -> tuple[Floats, Floats]:
+        """Return `maximum`, and its derivatives with ln κ, ln c and the elastic constants.
 
+        The derivatives are (n, 6, m + 2).
         The derivative of a function of a matrix has divided differences in the basis of its
-        eigenvectors (Daleckii and Krein, 1951). ``parts`` are from `stiffness`.
+        eigenvectors (Daleckii and Krein, 1951).
         """
+        number = len(q)
         q = self._points(q)
-        gamma = np.tensordot(self._of_elastic(values), parts, 1)
-        raw, axes, inner, slope = self._eigen(values, kind, q, gamma)
+        raw, axes, inner, slope = self._eigen(values, kind, q)
         kappa, end = np.exp(values[:2])
         apart = raw[:, :, None] - raw[:, None]
         same = np.abs(apart) <= 1e-7 * np.abs(raw).max(axis=1)[:, None, None]
@@ -294,22 +298,25 @@ class Family:
             (slope[:, :, None] + slope[:, None]) / 2,
             (inner[:, :, None] - inner[:, None]) / np.where(same, 1.0, apart),
         )
-        moved = axes.swapaxes(1, 2) @ parts[1:] @ axes
-        elastic = axes @ (divided * moved) @ axes.swapaxes(1, 2)
-        least = _SOFTEST * np.sum(q**2, axis=1)[:, None]
-        by_kappa = -kind.power * inner / (np.maximum(raw, least) + kappa**2)
+        squares = np.sum(q**2, axis=1)[:, None]
+        by_gamma = np.zeros((number, 6, 6, 6))
+        kernels.responses(axes, divided, products(q), len(self.points), by_gamma)
+        by_gamma /= len(self.points)
+        slopes = np.empty((number, 6, len(self.elastic) + 1))
+        flat = self._christoffel[1:].reshape(-1, 36).T
+        slopes[..., 2:] = (by_gamma.reshape(-1, 36) @ flat).reshape(number, 6, -1)
+        by_kappa = -kind.power * inner / (np.maximum(raw, _SOFTEST * squares) + kappa**2)
         by_kappa = 2 * kappa**2 * (by_kappa + kind.power * inner / (kappa**2 + self.unit**2))
-        by_end = inner * np.sum(q**2, axis=1)[:, None] / end**2 * kind.cut
-        both = [np.einsum("nia,na,nja->nij", axes, x, axes) for x in (by_kappa, by_end)]
-        slopes = np.stack([_six(x) for x in (*both, *elastic)], axis=2)
-        mean: Floats = slopes.reshape(-1, len(self.points), *slopes.shape[1:]).mean(axis=1)
-        return mean
+        slopes[..., 0] = self._mean(_turned(axes, by_kappa))
+        slopes[..., 1] = self._mean(_turned(axes, inner * squares / end**2 * kind.cut))
+        return self._mean(_turned(axes, inner)), slopes
 
     def _eigen(
-        self, values: Floats, kind: Kind, q: Floats, gamma: Floats
+        self, values: Floats, kind: Kind, q: Floats
     ) -> tuple[Floats, Floats, Floats, Floats]:
         """Return eigenvalues and eigenvectors of Γ, eigenvalues of M, and their slopes with Γ."""
-        raw, axes = np.linalg.eigh(gamma)
+        gamma = products(q) @ np.tensordot(self._of_elastic(values), self._christoffel, 1).T
+        raw, axes = np.linalg.eigh(gamma[:, _ELEMENTS])
         squares = np.sum(q**2, axis=1)[:, None]
         kappa, end = np.exp(values[:2])
         total = np.maximum(raw, _SOFTEST * squares) + kappa**2

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from hklflow.geometry import lattice
+from hklflow.volumes import tail_kernels
 from hklflow.volumes.fill import MEASURED, PUNCHED, Target
 from hklflow.volumes.spectrum import SpectrumFill
 from hklflow.volumes.tail_data import Ring, around, inside, nearest, orbits, rings, strongest
@@ -54,6 +55,9 @@ _IGNORED = 0.003  # weight of all models but elastic waves below which none of t
 _UNLIKELIEST = 600.0  # difference of χ² beyond which a weight is as good as 0
 _ELASTIC = 0.1  # least weight of elastic waves before the rim is asked
 _SMALL = 0.1  # variance of a mode of their scatter that is left out, in that of the noise
+# Part of their scatter that is left out: σ of lattice vectors changes by less than 1 %.
+_LEFT_OUT = 0.01
+_AT_A_TIME = 1_000_000  # numbers that are computed at a time
 _TRIES = 4  # lengths of a step that are tried
 # Difference of χ², relative to it, that does not choose between models: the other diffuse
 # scattering is not exactly b.
@@ -205,13 +209,14 @@ class Tails:
         target = self._target
         self._holes = np.flatnonzero(target.code == PUNCHED) if again is None else again.holes
         flat = target.data.reshape(-1)
-        lost = []
+        before = flat[self._holes].astype(np.float64)
+        lost, added = [], np.zeros(len(self._samples))
         for mode in self._modes():
-            before = flat[self._holes].astype(np.float64)
-            self._add(mode)
+            self._add(mode - added)
+            added = mode
             change = flat[self._holes] - before
             lost.append(change if again is None else change - again.change())
-            self._add(-mode)
+        self._add(-added)
         self._lost = np.array(lost).reshape(-1, len(self._holes))
 
     def restore(self) -> None:
@@ -473,10 +478,11 @@ class Tails:
         apart = np.sqrt(weights)[:, None] * (np.eye(len(weights))[:, :-1] - self._mean)
         scatter = np.zeros((len(weights), len(weights)))
         for ring in rings(self._target, self._positions, -1.0, self._radius * (1 + 1e-9)):
-            for member, (_, models) in zip(ring.members, self._modelled(ring, apart), strict=True):
-                big = self._positions[member] @ self._b.T + ring.q
-                weighted = models * self._taper(np.linalg.norm(big, axis=1))
-                scatter += weighted @ weighted.T
+            for centres, _, sums in self._modelled(ring, apart):
+                big = centres[:, None] + ring.q
+                models = np.einsum("gmnp,gnp->mgn", sums, products(big))
+                models *= self._taper(np.linalg.norm(big, axis=2))
+                scatter += np.tensordot(models, models, ((1, 2), (1, 2)))
         values, vectors = np.linalg.eigh(scatter)
         # What all holes share adds up at a lattice vector, and noise of all voxels does not.
         code = self._target.code
@@ -485,25 +491,50 @@ class Tails:
         noise = np.nanmedian(self._target.errors[some][known]) ** 2
         least = _SMALL * noise * np.count_nonzero(known)
         least /= max(np.count_nonzero(code[some] == PUNCHED), 1)
-        kept = np.flatnonzero(values > least)
+        # Ascending: all but the last ones are too small, or together a small part of the whole.
+        small = np.cumsum(np.maximum(values, 0)) < _LEFT_OUT * scatter.trace()
+        kept = np.flatnonzero((values > least) & ~small)
         return [vectors[:, i] @ apart for i in kept]
 
-    def _modelled(self, ring: Ring, weights: Floats) -> Iterator[tuple[Indices, Floats]]:
-        """Return the voxel of each reflection, and weighted sums (m, n) of the models around it."""
+    def _modelled(
+        self, ring: Ring, weights: Floats
+    ) -> Iterator[tuple[Floats, Indices, NDArray[np.float32]]]:
+        """Return some reflections at a time, and weighted sums of the models around them.
+
+        Parameters
+        ----------
+        ring : Ring
+        weights : (m, models) array
+
+        Returns
+        -------
+        (g, 3) array
+            Reflections, 1/Å.
+        (g, 3) int array
+            Their voxels (l, k, h).
+        (g, m, n, 6) array
+            A_G M / G² around them.
+        """
         share = (np.linalg.norm(ring.q, axis=1) - self._outer) / (self._end - self._outer)
         fade = np.cos(0.5 * np.pi * np.clip(share, 0, 1)) ** 2
-        maxima = self._maxima(ring.q) * fade[:, None]
+        maxima = (self._maxima(ring.q) * fade[:, None]).astype(np.float32)
         amplitudes = np.array([sample[2] for sample in self._samples]) / self._squares
-        for number, corner in zip(ring.members, ring.corners, strict=True):
-            sums = np.tensordot(weights * amplitudes[:, self._orbit[number]], maxima, 1)
-            peaks = products(self._positions[number] @ self._b.T + ring.q)
-            yield corner, np.einsum("mnp,np->mn", sums, peaks)
+        shape = len(weights), *maxima.shape[1:]
+        step = max(_AT_A_TIME // int(np.prod(shape)), 1)
+        for start in range(0, len(ring.members), step):
+            members = ring.members[start : start + step]
+            factors = weights * amplitudes[:, self._orbit[members]].T[:, None]
+            sums = factors.reshape(-1, len(maxima)).astype(np.float32) @ maxima.reshape(
+                len(maxima), -1
+            )
+            centres = self._positions[members] @ self._b.T
+            yield centres, ring.corners[start : start + step], sums.reshape(-1, *shape)
 
     def _add(self, weights: Floats) -> None:
         for ring in rings(self._target, self._positions, -1.0, self._end):
-            for corner, models in self._modelled(ring, weights[None]):
-                places, own = inside(self._target, ring, corner)
-                self._target.data[places] += models[0, own].astype(np.float32)
+            for centres, corners, sums in self._modelled(ring, weights[None]):
+                around = corners, ring.offsets, centres, ring.q, sums[:, 0]
+                tail_kernels.add(self._target.data, *around)
 
 
 def _per_degree(fit: Fit, data: Problem) -> float:

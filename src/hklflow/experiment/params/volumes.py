@@ -159,7 +159,9 @@ def cluster(experiment: Experiment, at: Wildcards) -> stages.cluster.Params:
 def stack_pdf(experiment: Experiment, at: Wildcards) -> stages.stack_pdf.Params:
     """Return the parameters that stack the 3D-ΔPDFs of a parent and its children by temperature."""
     return stages.stack_pdf.Params(
-        **_own(experiment, at).stack_pdf.model_dump(), **_stacked(experiment, "3D-ΔPDF", at)
+        **_own(experiment, at).stack_pdf.model_dump(),
+        parent=at["parent"],
+        **_stacked(experiment, "3D-ΔPDF", at),
     )
 
 
