@@ -161,7 +161,7 @@ class SpectrumFill:
         self._cosines = CosineWaves(self._waves, target.grid, target.cell, q_max)
         self._white = WhiteField(self._waves, self._voxels, self._random)
         power = self._power.of(self._known + self._voxels.waves_of(self._t))
-        self._set_variance(power, float(self._t @ self._t))
+        self._set_variance(power, float(self._t @ self._t), sharp=False)
 
     @property
     def unit(self) -> float:
@@ -179,7 +179,7 @@ class SpectrumFill:
         self.settled = float(change @ change) < _SETTLED**2 * float(missed @ missed)
         lost += self._power.of(self._known + self._voxels.waves_of(self._t))
         squares = float(self._t @ self._t + missed @ missed)
-        self._set_variance(lost, squares)
+        self._set_variance(lost, squares, sharp=self._tapered.gaps)
 
     def write(self) -> int:
         """Replace S and σ in the holes of the target; return the number of voxels."""
@@ -408,7 +408,7 @@ class SpectrumFill:
             raise TooLargeError(needed)
         return waves.of_planes(planes, places), squares
 
-    def _set_variance(self, power: Singles, squares: float) -> None:
+    def _set_variance(self, power: Singles, squares: float, sharp: bool) -> None:
         """Set V, and V∞: means of |D|² around each r and beyond the box, at least the noise.
 
         Parameters
@@ -417,6 +417,8 @@ class SpectrumFill:
             See `WavePower.of`.
         squares : float
             Sum over the holes of T² and of what is lost.
+        sharp : bool
+            True if V may be as sharp as D; kriging is too rough for that.
         """
         beyond = self._noise
         outside = self._waves.size - int(np.prod(self._waves.box))
@@ -426,11 +428,11 @@ class SpectrumFill:
             beyond = max(beyond, len(self._target.images) * left / outside)
         mean = np.maximum(self._power.around(power), np.float32(self._noise))
         self._mean = self._variance = mean
-        if self._tapered.gaps:
-            sharp = self._power.sharp(power, self._noise)
+        if sharp:
+            sharper = self._power.sharp(power, self._noise)
             # Correlated displacements are not sharp, and their fill would be worse.
-            if unlikeliness(power, sharp) < unlikeliness(power, mean):
-                self._variance = sharp
+            if unlikeliness(power, sharper) < unlikeliness(power, mean):
+                self._variance = sharper
         self._beyond = beyond
         # 1/V∞ − 1/V, with the scale of the transforms.
         weights = np.divide(-1, self._variance, dtype=np.float32)
