@@ -105,7 +105,7 @@ def test_variance_is_that_of_neighbours() -> None:
     n = found._waves.periods
     power = np.zeros((*n[:2], n[2] // 2 + 1), np.float32)
     power[2, n[1] - 3, 4] = 1e6 * found._noise
-    found._set_variance(power, 0.0)
+    found._set_variance(power, 0.0, sharp=False)
     v = found._variance / found._noise
     a = world.lattice.direct / (np.array(n[::-1]) * world.grid.step)
     z, y, x = np.indices(power.shape)

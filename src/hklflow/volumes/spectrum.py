@@ -377,8 +377,8 @@ class SpectrumFill:
         for kind, of_kriged in self._gain.items():
             own = code == kind
             # A power law between groups: σ is between theirs, however far they are apart.
-            found = np.interp(np.log(kriged[own] / self._tapered.unit), *np.log(of_kriged))
-            gain[own] = np.exp(found)
+            at = np.maximum(kriged[own] / self._tapered.unit, of_kriged[0][0])
+            gain[own] = np.exp(np.interp(np.log(at), *np.log(of_kriged)))
         rms_taper = float(np.sqrt(self._tapered.taper / self._waves.size))
         errors = np.asarray(gain * kriged / np.clip(w, least, rms_taper), dtype=np.float64)
         errors[w < least] = np.nan
