@@ -57,6 +57,8 @@ _LEARNING_IN_GAPS, _TOLERANCE_IN_GAPS = 1e-4, 1e-6
 _STEPS, _LAST_STEPS, _STEPS_IN_GAPS = 40, 120, 1000
 # Bytes that `SpectrumFill` needs, measured: per voxel of the grid, and per voxel in a box of r.
 _BYTES, _BYTES_OF_BOX = 3, 20
+# More per voxel in the box with gaps, for `WavePower.sharp`, measured.
+_BYTES_OF_SHARP = 11
 # Residual that is left of what a fill misses of a cosine.
 _ROUGHLY = 3e-2
 # Least variance of a filled voxel, in variances of a measured one.
@@ -404,6 +406,8 @@ class SpectrumFill:
         if reach is not None:
             waves.box = box_of(waves, planes, places, self._target, reach)
         needed = bytes_needed(waves.shape, waves.box)
+        if self._tapered.gaps:
+            needed += _BYTES_OF_SHARP * float(np.prod(waves.box, dtype=float))
         if needed > memory:
             raise TooLargeError(needed)
         return waves.of_planes(planes, places), squares
