@@ -105,7 +105,7 @@ def test_variance_is_that_of_neighbours() -> None:
     n = found._waves.periods
     power = np.zeros((*n[:2], n[2] // 2 + 1), np.float32)
     power[2, n[1] - 3, 4] = 1e6 * found._noise
-    found._set_variance(power, 0.0)
+    found._set_variance(power, 0.0, sharp=False)
     v = found._variance / found._noise
     a = world.lattice.direct / (np.array(n[::-1]) * world.grid.step)
     z, y, x = np.indices(power.shape)
@@ -376,7 +376,7 @@ def test_errors_of_gaps_and_of_holes_next_to_them_are_right() -> None:
     for own in (punched & ~gaps, punched & gaps, target.code == fill.UNMEASURED):
         wrong = (target.data - world.truth)[own & inner]
         sigma = target.errors[own & inner]
-        assert 0.15 < np.sqrt(np.mean(wrong**2) / np.mean(sigma**2)) < 1.2
+        assert 0.3 < np.sqrt(np.mean(wrong**2) / np.mean(sigma**2)) < 1.2
         assert np.median(np.abs(wrong) / sigma) < 1
 
 
@@ -397,3 +397,18 @@ def test_kriging_at_the_rim_of_gaps_is_not_taken_for_measured() -> None:
         found.write()
     own = (target.code == fill.UNMEASURED) & (w > 0.3)
     np.testing.assert_allclose(other.data[own], target.data[own], atol=1e-3)
+
+
+def test_maxima_inside_of_a_gap_are_found() -> None:
+    """The start is level. With V smoothed over 0.8 Å and CG to 1e-4, the rms error of T is 0.13."""
+    world = hole_worlds.make_world("short-range order", "cubic", 41, 0.1, True)
+    target = target_of(world, 300.0)
+    gap = target.code == fill.UNMEASURED
+    found = SpectrumFill(target, world.q_max)
+    for _ in range(ROUNDS):
+        found.learn()
+    found.write()
+    assert found.converged
+    q = np.linalg.norm(hole_worlds.hkl_of(world.grid) @ world.lattice.reciprocal.T, axis=-1)
+    missed = (hole_judge.taper(q, world.q_max) * (target.data - world.truth))[gap]
+    assert np.sqrt(np.mean(missed**2)) < 0.1

@@ -10,6 +10,8 @@ the measured voxels, the holes are then most likely
 which conjugate gradients find. V is learnt by expectation and maximisation (Dempster et al., J. R.
 Stat. Soc. B 39, 1, 1977): V ← <|D|² + var D> over a neighbourhood of r, where var D is what the
 holes leave open, from random fields that are punched and filled likewise. No structure is assumed.
+In volumes with gaps, V is as sharp as D can be (`WavePower.sharp`) if that is likelier: the
+farther a voxel is from the measured ones, the more its value depends on V between the peaks of D.
 Where distances between atoms have weight, V is large. Far from the origin V is noise, so that an
 offset that all holes share, which would stand at each lattice vector, is removed.
 
@@ -27,9 +29,9 @@ from hklflow.volumes import fill_kernels
 from hklflow.volumes.cosine_waves import CosineWaves
 from hklflow.volumes.fill import PUNCHED, UNMEASURED, Target
 from hklflow.volumes.hole_waves import Voxels, Waves
-from hklflow.volumes.tapered import LEAST, Tapered
+from hklflow.volumes.tapered import LEAST, Tapered, taper_of
 from hklflow.volumes.wave_box import box_of
-from hklflow.volumes.wave_power import WavePower
+from hklflow.volumes.wave_power import WavePower, unlikeliness
 from hklflow.volumes.white_field import WhiteField
 
 Floats = NDArray[np.float64]
@@ -46,13 +48,17 @@ ROUNDS = 3
 # Change of the fill in a round, in its errors, after which the next would change it by far less.
 _SETTLED = 0.1
 
-#: Part of the residual that conjugate gradients leave, while V is learnt and at the end.
+#: Part of the residual that conjugate gradients leave, while V is learnt and at the end. With gaps
+#: it is less, because maxima in their middle are found last.
 LEARNING, TOLERANCE = 1e-3, 1e-4
+_LEARNING_IN_GAPS, _TOLERANCE_IN_GAPS = 1e-4, 1e-6
 # Largest number of steps while V is learnt, and at the end. Holes of reflections take some 20; wide
 # gaps, to which only long waves reach, up to some 200 where 100 counts were measured.
-_STEPS, _LAST_STEPS, _STEPS_IN_GAPS = 40, 120, 600
+_STEPS, _LAST_STEPS, _STEPS_IN_GAPS = 40, 120, 1000
 # Bytes that `SpectrumFill` needs, measured: per voxel of the grid, and per voxel in a box of r.
 _BYTES, _BYTES_OF_BOX = 3, 20
+# More per voxel in the box with gaps, for `WavePower.sharp`, measured.
+_BYTES_OF_SHARP = 11
 # Residual that is left of what a fill misses of a cosine.
 _ROUGHLY = 3e-2
 # Least variance of a filled voxel, in variances of a measured one.
@@ -140,6 +146,8 @@ class SpectrumFill:
         gaps = self._tapered.gaps
         self._steps = _STEPS_IN_GAPS if gaps else _STEPS
         self._last_steps = _STEPS_IN_GAPS if gaps else _LAST_STEPS
+        self._learning = _LEARNING_IN_GAPS if gaps else LEARNING
+        self._tolerance = _TOLERANCE_IN_GAPS if gaps else TOLERANCE
         self.holes = self._tapered.holes()
         middle = _inversion_centre(target)
         self._waves = Waves(target.data.shape, middle or (0, 0, 0), middle is not None, threads)
@@ -151,11 +159,11 @@ class SpectrumFill:
         self._noise = len(target.images) * self._tapered.noise / self._waves.size
         self._gain: dict[int, tuple[Floats, Floats]] = {}
         self.missed: list[Floats] = []
-        self._power = WavePower(self._waves, target)
+        self._power = WavePower(self._waves, target, taper_of(q_max) if gaps else None)
         self._cosines = CosineWaves(self._waves, target.grid, target.cell, q_max)
         self._white = WhiteField(self._waves, self._voxels, self._random)
         power = self._power.of(self._known + self._voxels.waves_of(self._t))
-        self._set_variance(power, float(self._t @ self._t))
+        self._set_variance(power, float(self._t @ self._t), sharp=False)
 
     @property
     def unit(self) -> float:
@@ -168,17 +176,18 @@ class SpectrumFill:
         self._gain = self._gains([missed])
         lost = self._power.of(self._voxels.waves_of(missed))
         before = self._t
-        self._t = self._complete(self._voxels, self._known, self._t, self._steps, LEARNING)
+        self._t = self._complete(self._voxels, self._known, self._t, self._steps, self._learning)
         change = self._t - before
         self.settled = float(change @ change) < _SETTLED**2 * float(missed @ missed)
         lost += self._power.of(self._known + self._voxels.waves_of(self._t))
         squares = float(self._t @ self._t + missed @ missed)
-        self._set_variance(lost, squares)
+        self._set_variance(lost, squares, sharp=self._tapered.gaps)
 
     def write(self) -> int:
         """Replace S and σ in the holes of the target; return the number of voxels."""
         target = self._target
-        self._t = self._complete(self._voxels, self._known, self._t, self._last_steps)
+        given = self._known, self._t, self._last_steps, self._tolerance
+        self._t = self._complete(self._voxels, *given)
         filled = self.converged
         self._draw()
         self.converged = self.converged and filled
@@ -203,7 +212,9 @@ class SpectrumFill:
         """
         change = self._waves_of_known(None)[0]
         change -= self._known
-        t = self._complete(self._voxels, change, np.zeros(len(self.holes)), self._steps, LEARNING)
+        t = self._complete(
+            self._voxels, change, np.zeros(len(self.holes)), self._steps, self._learning
+        )
         w = self._tapered.weights(self.holes).astype(np.float64)
         # Where the taper is smaller, kriging is kept.
         followed = np.divide(t, w, out=np.zeros_like(t), where=w >= self._tapered.least)
@@ -294,15 +305,27 @@ class SpectrumFill:
     # -------------------------------------------------------------------------- σ
 
     def _draw(self) -> None:
-        """If there are gaps, draw what the fill misses with V as it is, and set the errors."""
+        """If there are gaps, draw what the fill misses, and set the errors.
+
+        What a voxel misses is drawn with V. A vector's share of V is not known for sure to be as
+        small as `WavePower.sharp` finds it, so that `missed` has the mean of |D|² around each r.
+        """
         if self._tapered.gaps:
             fields = int(np.clip(_DRAWN // max(len(self.holes), 1), 1, _MOST_FIELDS))
-            self.missed, every = [], True
-            for _ in range(fields):
-                self.missed.append(self._missed())
-                every = every and self.converged
-            self.converged = every
-            self._gain = self._gains(self.missed)
+            drawn, every = self._drawn(fields, self._variance)
+            self._gain = self._gains(drawn)
+            self.missed, self.converged = drawn, every
+            if self._mean is not self._variance:
+                self.missed, self.converged = self._drawn(fields, self._mean)
+                self.converged = self.converged and every
+
+    def _drawn(self, number: int, variance: Singles) -> tuple[list[Floats], bool]:
+        """Return what fills of random fields miss, and True if all converged."""
+        fields, every = [], True
+        for _ in range(number):
+            fields.append(self._missed(variance))
+            every = every and self.converged
+        return fields, every
 
     def _gains(self, fields: list[Floats]) -> dict[int, tuple[Floats, Floats]]:
         """Return the ratio of the errors of T to those of kriging, for each kind of hole.
@@ -355,7 +378,9 @@ class SpectrumFill:
         gain = np.full(len(kriged), np.nan)
         for kind, of_kriged in self._gain.items():
             own = code == kind
-            gain[own] = np.interp(kriged[own] / self._tapered.unit, *of_kriged)
+            # A power law between groups: σ is between theirs, however far they are apart.
+            at = np.maximum(kriged[own] / self._tapered.unit, of_kriged[0][0])
+            gain[own] = np.exp(np.interp(np.log(at), *np.log(of_kriged)))
         rms_taper = float(np.sqrt(self._tapered.taper / self._waves.size))
         errors = np.asarray(gain * kriged / np.clip(w, least, rms_taper), dtype=np.float64)
         errors[w < least] = np.nan
@@ -381,11 +406,13 @@ class SpectrumFill:
         if reach is not None:
             waves.box = box_of(waves, planes, places, self._target, reach)
         needed = bytes_needed(waves.shape, waves.box)
+        if self._tapered.gaps:
+            needed += _BYTES_OF_SHARP * float(np.prod(waves.box, dtype=float))
         if needed > memory:
             raise TooLargeError(needed)
         return waves.of_planes(planes, places), squares
 
-    def _set_variance(self, power: Singles, squares: float) -> None:
+    def _set_variance(self, power: Singles, squares: float, sharp: bool) -> None:
         """Set V, and V∞: means of |D|² around each r and beyond the box, at least the noise.
 
         Parameters
@@ -394,6 +421,8 @@ class SpectrumFill:
             See `WavePower.of`.
         squares : float
             Sum over the holes of T² and of what is lost.
+        sharp : bool
+            True if V may be as sharp as D; kriging is too rough for that.
         """
         beyond = self._noise
         outside = self._waves.size - int(np.prod(self._waves.box))
@@ -401,7 +430,13 @@ class SpectrumFill:
             # All but a few r have as many equivalents as there are operations.
             left = self._squares + squares - self._power.total(power)
             beyond = max(beyond, len(self._target.images) * left / outside)
-        self._variance = np.maximum(self._power.around(power), np.float32(self._noise))
+        mean = np.maximum(self._power.around(power), np.float32(self._noise))
+        self._mean = self._variance = mean
+        if sharp:
+            sharper = self._power.sharp(power, self._noise)
+            # Correlated displacements are not sharp, and their fill would be worse.
+            if unlikeliness(power, sharper) < unlikeliness(power, mean):
+                self._variance = sharper
         self._beyond = beyond
         # 1/V∞ − 1/V, with the scale of the transforms.
         weights = np.divide(-1, self._variance, dtype=np.float32)
@@ -417,7 +452,7 @@ class SpectrumFill:
         known: NDArray[Any],
         start: Floats,
         most: int,
-        tolerance: float = TOLERANCE,
+        tolerance: float,
     ) -> Floats:
         """Return the most likely T (n,) in voxels.
 
@@ -464,23 +499,25 @@ class SpectrumFill:
         self.converged = size <= end
         return x
 
-    def _missed(self) -> Floats:
+    def _missed(self, drawn: Singles | None = None) -> Floats:
         """Return what the fill of a random field with the symmetry of S misses in the holes (n,).
 
-        The field is t = F* V^(1/2) F n with white noise n, and its fill misses
-        t_h + Λ_hh⁻¹ Λ_hm t_m = Λ_hh⁻¹ (F* V^(−1/2) F n)_h.
+        The field is t = F* U^(1/2) F n with white noise n, and its fill misses
+        t_h + Λ_hh⁻¹ Λ_hm t_m = Λ_hh⁻¹ (F* V⁻¹ U^(1/2) F n)_h, U = ``drawn``
+        (l, k, h); None: V.
         """
         waves = self._waves
         in_box, in_holes = self._white.drawn()
         # The search starts at the field itself, so that what is not found counts as missed.
         fields = []
-        for power in (0.5, -0.5):
-            root = self._variance**power - np.float32(self._beyond**power)
-            root /= np.float32(waves.size)
-            values = in_holes * self._beyond**power + self._voxels.of_waves(root * in_box)
+        root = np.sqrt(self._variance if drawn is None else drawn)
+        beyond = self._beyond**0.5
+        for factor, least in ((root, beyond), (root / self._variance, 1 / beyond)):
+            scale = (factor - np.float32(least)) / np.float32(waves.size)
+            values = in_holes * least + self._voxels.of_waves(scale * in_box)
             fields.append(self._symmetric(values))
         start, right = fields
-        return self._solved(self._voxels, right, start, self._steps, LEARNING)
+        return self._solved(self._voxels, right, start, self._steps, self._learning)
 
     def _symmetric(self, values: Floats) -> Floats:
         """Return the means (n,) of values in holes over their equivalents."""

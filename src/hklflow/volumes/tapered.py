@@ -30,9 +30,14 @@ _ENOUGH = 2e6  # voxels that give the unit, the mean of S and the noise
 def reach(q_max: float) -> float:
     """Return |Q| in 1/Å up to which the taper is at least `LEAST`, in the table of `Tapered`."""
     part = np.arange(_TABLE) / _TABLE
-    enough = Taper("tukey", q_max, 0.5)(q_max * np.sqrt(part)) >= LEAST
+    enough = taper_of(q_max)(q_max * np.sqrt(part)) >= LEAST
     # A voxel gets the entry nearest to its |Q|², in single precision.
     return q_max * float(np.sqrt(part[np.flatnonzero(enough)[-1] - 1]))
+
+
+def taper_of(q_max: float) -> Taper:
+    """Return the taper of T."""
+    return Taper("tukey", q_max, 0.5)
 
 
 class Tapered:
@@ -58,7 +63,7 @@ class Tapered:
         self._axes = [target.grid.axis(i).astype(np.float32) for i in range(3)]
         self._b = (lattice.b_matrix(target.cell) / q_max).astype(np.float32)
         squares = np.arange(_TABLE + 1) / _TABLE
-        self._w = Taper("tukey", q_max, 0.5)(q_max * np.sqrt(squares)).astype(np.float32)
+        self._w = taper_of(q_max)(q_max * np.sqrt(squares)).astype(np.float32)
         self._w[-1] = 0
         self.unit, mean, self.noise, self.taper = self._of_lines()
         self._mean = mean(squares).astype(np.float32)

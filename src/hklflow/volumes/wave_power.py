@@ -1,5 +1,7 @@
 """Variance of the pair distribution around each distance vector, from its waves."""
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
@@ -8,23 +10,41 @@ from hklflow.geometry import lattice
 from hklflow.volumes import pdf_kernels
 from hklflow.volumes.fill import Target
 from hklflow.volumes.hole_waves import Waves
+from hklflow.volumes.tapers import Taper
 
 Singles = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
 #: Standard deviation of the neighbourhood of r, Å: D is not sharper than 2π/q_max.
 WIDTH = 0.8
+# Steps of `WavePower.sharp`; 30 and 100 change the errors of fills by less than 10 %.
+_STEPS = 10
+# Least E of `WavePower.sharp` in units of the noise: from 0 it would not rise.
+_WEAK = 1e-3
+# The squared resolution function is tabulated up to a distance where nothing is left, in 1/q_max.
+_FAR, _FINE = 300.0, 0.05
 # Smaller weights are 0: arithmetic on denormal numbers takes many times longer.
 _NOTHING = 1e-12
 
 
 class WavePower:
-    """Powers |D|² of waves, and their means around each r."""
+    """Powers |D|² of waves, their means around each r, and the variance that is most likely.
 
-    def __init__(self, waves: Waves, target: Target) -> None:
+    Parameters
+    ----------
+    waves : Waves
+        With its box.
+    target : Target
+    taper : Taper, optional
+        That of T; only `sharp` needs it.
+    """
+
+    def __init__(self, waves: Waves, target: Target, taper: Taper | None = None) -> None:
         self._waves, self._target = waves, target
         self._twins = equivalents(waves, target)
-        self._kernel = self._weights()
+        self._kernel = self._transformed(_neighbours)
+        if taper is not None:
+            self._resolution = self._transformed(_resolution(taper))
 
     def of(self, waves: NDArray[np.inexact]) -> Singles:
         """Return |D|² per voxel, times the number of different equivalents of r."""
@@ -47,12 +67,48 @@ class WavePower:
 
     def around(self, power: Singles) -> Singles:
         """Return the mean of a power around each r of the box."""
-        product = self._of_even(power)
-        product *= self._kernel
-        return self._back(product)
+        return self._mean(power, self._kernel)
 
-    def _weights(self) -> Singles:
-        """Return the transform of the weights of neighbours of r, with the scale of `around`."""
+    def sharp(self, power: Singles, noise: float) -> Singles:
+        """Return the variance V of D that is most likely for a power, with no finer detail than D.
+
+        Where D has a peak, its square is as wide as the squared resolution function K, and not as
+        the neighbourhood of `around`. V = noise + K * E, and E >= 0 around each r follows from the
+        likelihood of |D|², whose distribution is exponential, by the steps of Févotte, Bertin &
+        Durrieu (Neural Comput. 21, 793, 2009) for it, E ← E (K * |D|²/V²) / (K * 1/V). They begin
+        with `around`, and are few.
+
+        Parameters
+        ----------
+        power : (l, k, h) array
+            See `of`.
+        noise : float
+            Least variance.
+        """
+        least = np.float32(noise)
+        strength = np.maximum(self.around(power) - least, _WEAK * least)
+        for _ in range(_STEPS):
+            variance = least + self._mean(strength, self._resolution)
+            up = self._mean(power / variance**2, self._resolution)
+            down = self._mean(np.reciprocal(variance), self._resolution)
+            strength *= up
+            strength /= np.maximum(down, np.float32(1e-30))
+            np.maximum(strength, _WEAK * least, out=strength)
+        return least + self._mean(strength, self._resolution)
+
+    def _mean(self, values: Singles, kernel: Singles) -> Singles:
+        """Return the means of values >= 0 around each r of the box, with a kernel."""
+        product = self._of_even(values)
+        product *= kernel
+        means = self._back(product)
+        # Rounding errors of the largest values exceed the smallest ones.
+        return np.maximum(means, 0, out=means)
+
+    def _transformed(self, weight: Callable[[Floats], Floats]) -> Singles:
+        """Return the transform of weights of neighbours of r, with the scale of `_mean`.
+
+        ``weight`` returns the weights of squared distances, Å².
+        """
         # Weights of a Gaussian sampled at r are positive. Those of one that is sampled in Q are
         # not, if D is not wider than a voxel.
         box = self._waves.box
@@ -63,8 +119,8 @@ class WavePower:
         weights = np.zeros(self._waves.box_shape, np.float32)
         for i in range(len(z)):
             r2 = sum((a[j, 0] * x + a[j, 1] * y + a[j, 2] * z[i]) ** 2 for j in range(3))
-            near = r2 < -2 * np.log(_NOTHING) * WIDTH**2
-            weights[i][near] = np.exp(-0.5 * r2[near] / WIDTH**2)
+            weights[i] = weight(r2)
+            weights[i][weights[i] < _NOTHING] = 0
         kernel = self._of_even(weights)
         kernel /= kernel[0, 0, 0] * np.float32(np.prod(box, dtype=float))
         return kernel
@@ -86,6 +142,23 @@ class WavePower:
             moved, self._waves.box[1], axis=1, norm="forward", workers=threads
         )
         return values
+
+
+def unlikeliness(power: Singles, variance: Singles) -> float:
+    """Return −log of the likelihood of |D|², per r, for a variance; both are arrays (l, k, h)."""
+    return float(np.mean(np.log(variance) + power / variance, dtype=np.float64))
+
+
+def _neighbours(r2: Floats) -> Floats:
+    """Return the weights of neighbours at squared distances, Å²."""
+    return np.exp(-0.5 * r2 / WIDTH**2)
+
+
+def _resolution(taper: Taper) -> Callable[[Floats], Floats]:
+    """Return the squared resolution function of squared distances, Å², with its maximum 1."""
+    table = np.arange(0, _FAR, _FINE) / taper.q_max
+    squares = taper.resolution_function(table) ** 2
+    return lambda r2: np.asarray(np.interp(np.sqrt(r2), table, squares / squares[0], right=0))
 
 
 def equivalents(waves: Waves, target: Target) -> NDArray[np.uint8]:
