@@ -1,0 +1,473 @@
+r"""Search for diffuse features in the average over zones: sheets, then rods, then points.
+
+1. What falls from the reflections, :math:`\\sum_G 1/|q-G|^2` and :math:`1/|q-G|^4` (thermal diffuse
+   scattering), is fitted to the cell without its strongest bins, and subtracted.
+2. Medians along each direction of small integers are maps in which a sheet or rod is a maximum; its
+   contrast is what rises above the surroundings, at several widths. The errors are the standard
+   deviations of noise that goes through the same steps, and a contrast counts that exceeds 5 of
+   them and the largest one of the noise.
+3. It is a sheet or rod if it has this contrast in (nearly) all pieces along its flat directions,
+   also far from the reflections, and without any one group of zones.
+4. Line and position are fitted; the feature with all its images is subtracted, and the search goes
+   on. Where features cross, their sum is no further feature.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from hklflow.series.feature_copies import Shape
+from hklflow.series.feature_maps import (
+    Projection,
+    contrasts,
+    filled,
+    is_maximum,
+    projections,
+    smooth,
+    SCALES,
+)
+from hklflow.series.zone_average import Cell, ZoneAverage
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+DEBUG = False
+_DRAWS = 32  # draws of noise
+_LEAST = 5.0  # smallest contrast, in standard deviations
+_WITHOUT = 3.5  # the same without any one group of zones
+_RELATIVE = 0.01  # smallest contrast, in the mean of S
+_EVEN = 0.4  # smallest ratio of weak pieces to the usual piece of a rod or sheet
+_CROSSING = 0.5  # smallest contrast on other features, in their sum
+_WIDEST = 0.3  # largest half width, periods
+_FAR = 0.65  # smallest ratio of its pieces far from and near reflections, if it passes through them
+_REAL = 0.4  # smallest contrast before others are subtracted, in that after it
+_FOOT = 0.15  # distance from reflections that is not searched, in the shortest period
+_LARGEST = 2  # largest integer of a direction
+_DIRECTIONS = 12
+_MOST = 12  # features that are listed
+_SIGMA = 0.01  # smallest error of a position, bins
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """A diffuse feature that was found.
+
+    Attributes
+    ----------
+    shape : str
+        "point", "rod" or "sheet".
+    point : (3,) array
+        A point of the feature, hkl.
+    direction : (3,) array or None
+        Direction of a rod, normal [uvw] of a sheet; integers.
+    columns : (3, m) array
+        Covectors c of the coordinates c · hkl on which it depends.
+    place, place_sigma : (m,) arrays
+        These coordinates, and their standard deviations; 0 where symmetry fixes them.
+    width : (m,) array
+        Half width at half maximum in these coordinates, with resolution and voxel.
+    contrast, contrast_sigma : float
+        Mean over zones of S above the surroundings, at the maximum.
+    significance : float
+        Contrast in standard deviations of noise, at the width where it is largest.
+    images : int
+        Number of equivalent features in a cell of the reciprocal lattice.
+    zones, zones_seen : int
+        Groups of zones in which it was measured, and in which it exceeds 3 standard deviations.
+    """
+
+    shape: Shape
+    point: Floats
+    direction: Integers | None
+    columns: Integers
+    place: Floats
+    place_sigma: Floats
+    width: Floats
+    contrast: float
+    contrast_sigma: float
+    significance: float
+    images: int
+    zones: int
+    zones_seen: int
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Fitted line of a feature in its map.
+
+    Attributes
+    ----------
+    place, width : (m,) arrays
+        In the coordinates of the map, r.l.u.
+    height : float
+        Height above the background.
+    lorentzian : bool
+        True for 1/(1 + x²); False for a Gaussian.
+    """
+
+    place: Floats
+    width: Floats
+    height: float
+    lorentzian: bool
+
+
+def search(average: ZoneAverage, seed: int = 0) -> list[Discovery]:
+    """Return the features in the average over zones, the most significant first."""
+    work = _Search(average, np.random.default_rng(seed))
+    for kind in ("sheet", "rod", "point"):
+        work.run(kind)
+    return sorted(work.found, key=lambda x: -x.significance)
+
+
+class _Search:
+    def __init__(self, average: ZoneAverage, rng: np.random.Generator) -> None:
+        cell = average.cell
+        self.average, self.cell = average, cell
+        self.shortest = float(np.sqrt(np.diag(cell.lattice.metric)).min())
+        self.far = cell.distance > _FOOT * self.shortest
+        self.known = np.isfinite(average.mean) & self.far
+        thermal = _thermal(average, self.known)
+        self.rest = np.where(self.known, average.mean - thermal, np.nan)
+        self.raw = self.rest.copy()
+        self.without = np.where(self.known, average.without - thermal, np.nan)
+        sigma = np.sqrt(average.variance)
+        self.noise = [
+            np.where(self.known, sigma * rng.normal(size=sigma.shape)[cell.orbit], np.nan)
+            for _ in range(_DRAWS)
+        ]
+        self.model = np.zeros(len(cell.points))
+        self.found: list[Discovery] = []
+
+    def run(self, kind: str) -> None:
+        """Find the features of one kind, and subtract them."""
+        maps = projections(self.cell, kind, _LARGEST, _DIRECTIONS)
+        spreads, highest = self._null(maps)
+        refused: set[tuple[int, int]] = set()
+        while len(self.found) < _MOST:
+            candidates = []
+            for number, (projection, spread) in enumerate(zip(maps, spreads, strict=True)):
+                values = projection.map(self.rest)
+                rises = contrasts(values)
+                for scale, rise, sigma in zip(SCALES, rises, spread, strict=False):
+                    pull = np.nan_to_num(rise / sigma)
+                    top = is_maximum(pull) & (pull > highest)
+                    top &= np.nan_to_num(rise) > _RELATIVE * self.average.level
+                    top &= is_maximum(smooth(values, scale / 2))
+                    candidates += [
+                        (float(pull.ravel()[i]), number, int(i), scale)
+                        for i in np.flatnonzero(top)
+                        if (number, int(i)) not in refused
+                    ]
+            for pull, number, i, scale in sorted(candidates, key=lambda x: (x[3], -x[0])):
+                one = self._checked(maps[number], i, pull, scale)
+                if one is not None:
+                    break
+                refused.add((number, i))
+            else:
+                return
+            self.found.append(one)
+
+    def _null(self, maps: Sequence[Projection]) -> tuple[list[list[Floats]], float]:
+        """Return the spreads of the contrasts by noise, and the threshold."""
+        spreads, highest = [], _LEAST
+        for projection in maps:
+            draws = [contrasts(projection.map(noise)) for noise in self.noise]
+            spread = []
+            for rises in zip(*draws, strict=True):
+                every = np.array(rises)
+                sigma = np.sqrt(np.mean(every**2, axis=0))
+                # The spread of few draws is uncertain: at least the usual one.
+                sigma = np.maximum(sigma, 0.7 * np.nanmedian(sigma))
+                spread.append(sigma)
+                highest = max(highest, float(np.nanmax(every / sigma)))
+            spreads.append(spread)
+        return spreads, highest
+
+    def _checked(
+        self, projection: Projection, i: int, pull: float, scale: float
+    ) -> Discovery | None:
+        """Return the feature at a maximum of a map, and subtract it; None if it is none."""
+        values = projection.map(self.rest)
+        line = _fitted(values, projection, self.cell, i, scale)
+        # What is as wide as the cell along a direction is no maximum in it.
+        if line is None or np.any(line.width > _WIDEST * self.cell.period):
+            return None
+        line = replace(line, place=self._snapped(projection, line.place))
+        shape = self._line(projection, line)
+        core, around = shape >= min(0.5, shape.max()), (shape < 0.25) & (shape > 0.02)
+        if projection.direction is not None and not self._even(projection, line):
+            return None
+        # At least the nearest bins, and those that are farthest.
+        core |= shape >= 0.99 * np.max(shape)
+        around |= shape <= 1.01 * np.min(shape)
+        if not np.any(core & self.known):
+            return None
+        if line.height < _CROSSING * np.quantile(self.model[core & self.known], 0.9):
+            return None
+        raw, sigma = self._rise(self.raw, core, around)
+        rise, _ = self._rise(self.rest, core, around)
+        if DEBUG: print("      raw", projection.kind, line.place.round(3), raw, sigma, rise, [round(self._rise(x, core, around)[0]/sigma,1) for x in self.without])
+        if raw < max(_WITHOUT * sigma, _REAL * rise):
+            return None
+        without = [self._rise(x, core, around)[0] for x in self.without]
+        if len(without) > 2 and min(without) < _WITHOUT * sigma:
+            return None
+        kept, point_group = self._kept(projection, line.place)
+        star = line.height / kept * np.sum([shape[x] for x in self.cell.images], axis=0)
+        zones, seen = self._zones(core, around)
+        errors = self._errors(projection, i, scale, line)
+        place = line.place
+        self.model += star
+        self.rest -= star
+        self.without -= star
+        return Discovery(
+            shape=projection.kind,  # type: ignore[arg-type]
+            point=self._point(projection, place),
+            direction=projection.direction,
+            columns=projection.columns,
+            place=place,
+            place_sigma=errors,
+            width=line.width,
+            contrast=line.height,
+            contrast_sigma=line.height / pull,
+            significance=pull,
+            images=len(np.unique(self.cell.operations, axis=0)) // point_group,
+            zones=zones,
+            zones_seen=seen,
+        )
+
+    def _rise(
+        self, values: Floats, core: NDArray[np.bool_], around: NDArray[np.bool_]
+    ) -> tuple[float, float]:
+        """Return the mean in the core above that around it, and its error by noise."""
+
+        def rise(x: Floats) -> float:
+            return float(np.nanmean(x[core]) - np.nanmean(x[around]))
+
+        return rise(values), float(np.std([rise(x) for x in self.noise]))
+
+    def _zones(self, core: NDArray[np.bool_], around: NDArray[np.bool_]) -> tuple[int, int]:
+        """Return the number of groups of zones, and of those that show the feature."""
+        measured = seen = 0
+        for values, variance in zip(self.average.groups, self.average.group_variance, strict=True):
+            inner, outer = (x & self.known & np.isfinite(values) for x in (core, around))
+            if not (inner.any() and outer.any()):
+                continue
+            measured += 1
+            # Equivalent bins hold the same information.
+            n = len(np.unique(self.cell.orbit[inner]))
+            error = np.sqrt(np.mean(variance[inner]) / n)
+            seen += int(np.mean(values[inner]) - np.mean(values[outer]) > 3 * error)
+        return measured, seen
+
+    def _even(self, projection: Projection, line: _Line) -> bool:
+        """Return True if all pieces of a rod or sheet are about as strong.
+
+        What passes through reflections must be as strong far from them as near them.
+        """
+        shape = self._line(projection, line)
+        piece = np.empty(len(shape), np.int64)
+        member = projection.members >= 0
+        piece[projection.members[member]] = projection.pieces[member]
+        core, around = shape >= min(0.5, shape.max()), (shape < 0.25) & (shape > 0.02)
+        if not around.any():
+            around = shape < np.quantile(shape, 0.2)
+        heights, errors, lengths = [], [], []
+        for number in range(int(piece.max()) + 1):
+            own = (piece == number) & self.known
+            inner, outer = own & core, own & around
+            # A piece of which little is known counts for nothing.
+            if inner.sum() < max(0.5 * np.sum((piece == number) & core), 1) or not outer.any():
+                continue
+            # Medians: what crosses a piece is no part of it.
+            height, *noise = (
+                float(np.median(x[inner]) - np.median(x[outer])) for x in (self.rest, *self.noise)
+            )
+            heights.append(height)
+            errors.append(float(np.std(noise)))
+            lengths.append(float(np.mean(self.cell.distance[inner])))
+        if len(heights) < 3:
+            return False
+        size, error, length = np.array(heights), np.array(errors), np.array(lengths)
+        usual = float(np.quantile(size, 0.8))
+        if DEBUG: print("      even", projection.kind, projection.direction, line.place.round(3), line.width.round(3), f"h {line.height:.3f}", size.round(3), error.max().round(4), length.round(2))
+        weak = size + 2 * error < _EVEN * usual
+        if usual <= 0 or np.mean(weak) > 0.15:
+            return False
+        if np.min(self.cell.distance[core]) > _FOOT * self.shortest:
+            return True
+        near, far = length <= np.quantile(length, 0.35), length >= np.quantile(length, 0.65)
+        return bool(np.mean(size[far]) > _FAR * np.mean(size[near]))
+
+    def _snapped(self, projection: Projection, place: Floats) -> Floats:
+        """Return a place on the symmetry elements from which it departs by less than a bin."""
+        images = self._images(projection, place)
+        width = np.array([self.cell.period / n for n in projection.shape])
+        near = images[np.all(np.abs(np.nan_to_num(images, nan=9.0) - place) < 0.9 * width, axis=1)]
+        return np.asarray(np.mean(near, axis=0))
+
+    def _images(self, projection: Projection, place: Floats) -> Floats:
+        """Return the nearest images of a place by all operations; NaN if the direction changes."""
+        c = projection.columns
+        inverse = np.linalg.pinv(c.T)
+        found = []
+        for operation, shift in zip(self.cell.operations, self.cell.translations, strict=True):
+            mixed = c.T @ operation
+            if not np.allclose(mixed @ inverse @ c.T, mixed, atol=1e-6):
+                found.append(np.full(len(place), np.nan))
+                continue
+            image = mixed @ inverse @ place + c.T @ shift
+            found.append(place + _wrapped(image - place, self.cell.period))
+        return np.array(found)
+
+    def _line(self, projection: Projection, line: _Line) -> Floats:
+        """Return the line, 1 at its maximum, in the bins of the cell."""
+        off = _wrapped(self.cell.points @ projection.columns - line.place, self.cell.period)
+        return _profile(off, line.width, _angles(projection, self.cell), line.lorentzian)
+
+    def _kept(self, projection: Projection, place: Floats) -> tuple[int, int]:
+        """Return the numbers of operations, with translations and without, that keep a feature."""
+        images = self._images(projection, place)
+        kept = np.all(np.abs(np.nan_to_num(images, nan=9.0) - place) < 1e-3, axis=1)
+        return int(kept.sum()), len(np.unique(self.cell.operations[kept], axis=0))
+
+    def _errors(self, projection: Projection, i: int, scale: float, line: _Line) -> Floats:
+        """Return the errors of the place: from noise, and from the scatter between zones."""
+        m = len(line.place)
+        tries = [self.rest + noise for noise in self.noise[:12]]
+        n = len(self.without)
+        places: list[list[Floats]] = [[], []]
+        for number, values in enumerate([*tries, *self.without]):
+            one = _fitted(projection.map(values), projection, self.cell, i, scale)
+            if one is not None:
+                off = _wrapped(one.place - line.place, self.cell.period)
+                places[number >= len(tries)].append(off)
+        noise = np.std(places[0], axis=0) if len(places[0]) > 2 else np.zeros(m)
+        zones = np.std(places[1], axis=0) * np.sqrt(n - 1) if len(places[1]) > 2 else np.zeros(m)
+        width = np.array([self.cell.period / size for size in projection.shape])
+        sigma = np.maximum(np.maximum(noise, zones), _SIGMA * width)
+        # Where symmetry fixes the place, it has no error.
+        images = self._images(projection, line.place + 1e-4 * np.sqrt(np.arange(2.0, m + 2)))
+        near = images[np.all(np.abs(np.nan_to_num(images, nan=9.0) - line.place) < 1e-2, axis=1)]
+        moved = np.abs(np.mean(near, axis=0) - line.place) > 1e-6
+        return np.asarray(np.where(moved, sigma, 0.0))
+
+    def _point(self, projection: Projection, place: Floats) -> Floats:
+        """Return the simplest point of a feature: as many coordinates 0 as possible."""
+        point = np.linalg.pinv(projection.columns.T.astype(np.float64)) @ place
+        if projection.direction is None:
+            return self.cell.lattice.simplest(self.cell.lattice.folded(point[None])[0])
+        for axes in ([0], [1], [2], [0, 1], [0, 2], [1, 2]):
+            part = projection.columns.T[:, axes]
+            if len(axes) == len(place) and abs(np.linalg.det(part)) > 0.5:
+                point = np.zeros(3)
+                point[axes] = np.linalg.solve(part, place)
+                break
+        return np.asarray(np.round(point, 6) + 0.0)
+
+
+def _wrapped(off: Floats, period: int) -> Floats:
+    return np.asarray(off - period * np.rint(off / period))
+
+
+def _profile(off: Floats, width: Floats, angles: Floats, lorentzian: bool) -> Floats:
+    """Return the line, 1 at its maximum, at offsets (n, m) from it.
+
+    Parameters
+    ----------
+    width : (m,) array
+        Half widths at half maximum along the axes of the map.
+    angles : (m, m) array
+        Cosines between these axes: equal widths of equal axes have the symmetry of the lattice.
+    """
+    scaled = off / width
+    square = np.einsum("ni,ij,nj->n", scaled, angles, scaled)
+    return np.asarray(1 / (1 + square) if lorentzian else np.exp(-np.log(2) * square))
+
+
+def _angles(projection: Projection, cell: Cell) -> Floats:
+    """Return the cosines (m, m) between the axes of a map."""
+    c = projection.columns
+    metric = np.linalg.inv(c.T @ np.linalg.inv(cell.lattice.metric) @ c)
+    length = np.sqrt(np.diag(metric))
+    return np.asarray(metric / np.outer(length, length))
+
+
+def _fitted(
+    values: Floats, projection: Projection, cell: Cell, i: int, scale: float
+) -> _Line | None:
+    """Return the more likely of two lines around a bin of a map; None if it is no maximum."""
+    period, angles = cell.period, _angles(projection, cell)
+    shape = np.array(projection.shape)
+    middle = np.array(np.unravel_index(i, projection.shape))
+    reach = np.minimum(np.ceil(3 * scale + 2).astype(int), (shape - 1) // 2)
+    steps = np.stack(
+        np.meshgrid(*(np.arange(-r, r + 1) for r in np.broadcast_to(reach, shape.shape)),
+                    indexing="ij"), axis=-1
+    ).reshape(-1, len(shape))  # fmt: skip
+    bins = (middle + steps) % shape
+    heights = values[tuple(bins.T)]
+    known = np.isfinite(heights)
+    if known.sum() < 3 * len(shape) + 3:
+        return None
+    each = period / shape
+    off, heights = (steps * each)[known], heights[known]
+    base = float(np.median(heights))
+    top = float(filled(values).ravel()[i]) - base
+    size = max(float(np.std(heights)), 1e-12)
+    m = len(shape)
+    low = [*(-1.5 * each * max(scale, 1)), *(0.7 * each), 0.0, *[-np.inf] * (m + 1)]
+    high = [*(1.5 * each * max(scale, 1)), *(np.maximum(0.45 * period, each)), np.inf]
+    high += [np.inf] * (m + 1)
+    best: tuple[float, _Line] | None = None
+    for lorentzian in (False, True):
+
+        def residuals(p: Floats, lorentzian: bool = lorentzian) -> Floats:
+            line = _profile(off - p[:m], p[m : 2 * m], angles, lorentzian)
+            return np.asarray((p[2 * m] * line + p[2 * m + 1] + off @ p[2 * m + 2 :] - heights)) / size
+
+        start = np.array([*np.zeros(m), *(1.2 * scale * each), max(top, size), base, *np.zeros(m)])
+        start = np.clip(start, np.array(low) + 1e-12, np.array(high) - 1e-12)
+        fit = least_squares(residuals, start, bounds=(low, high), max_nfev=60)
+        place = middle * each + fit.x[:m]
+        line = _Line(place, fit.x[m : 2 * m], float(fit.x[2 * m]), lorentzian)
+        if line.height > 0 and (best is None or fit.cost < best[0]):
+            best = float(fit.cost), line
+    return None if best is None else best[1]
+
+
+def _thermal(average: ZoneAverage, known: NDArray[np.bool_]) -> Floats:
+    """Return what falls from the reflections in the bins of the cell."""
+    cell = average.cell
+    metric = cell.lattice.metric
+    grid = np.stack(np.meshgrid(*[np.arange(-3.0, 4.0)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    nodes = grid[cell.lattice.allowed(grid)]
+    floor = (0.05 * np.sqrt(np.diag(metric)).min()) ** 2
+    sums = np.zeros((2, len(cell.points)))
+    for node in nodes:
+        off = cell.nearest - node
+        square = np.einsum("ni,ij,nj->n", off, metric, off) + floor
+        sums += np.array([1 / square, (np.diag(metric).min() / square) ** 2 / 10])
+    design = np.stack([np.ones(sums.shape[1]), *sums], axis=1)
+    kept = known.copy()
+    coefficients = np.zeros(3)
+    for _ in range(6):
+        weight = np.sqrt(1 / average.variance[kept])
+        used = [0, 1, 2]
+        coefficients = np.zeros(3)
+        solved = np.linalg.lstsq(design[kept] * weight[:, None], average.mean[kept] * weight)[0]
+        if np.any(solved[1:] < 0):
+            # Scattering that falls is positive.
+            used = [0, 1] if solved[2] < 0 else [0, 2]
+            solved = np.linalg.lstsq(
+                design[kept][:, used] * weight[:, None], average.mean[kept] * weight
+            )[0]
+            solved[1:] = np.maximum(solved[1:], 0)
+        coefficients[used] = solved
+        rest = average.mean - design @ coefficients
+        spread = 1.4826 * np.median(np.abs(rest[known] - np.median(rest[known])))
+        kept = known & (rest < np.median(rest[known]) + 2 * spread)
+    return np.asarray(design @ coefficients)
