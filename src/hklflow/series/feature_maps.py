@@ -20,7 +20,7 @@ Integers = NDArray[np.int64]
 
 SCALES = (0.7, 1.4, 2.8, 5.6)  # widths of the maxima that are searched, bins
 _WIDER = 2.0  # width of the surroundings over that of a maximum
-_PIECES = {1: 4, 2: 6}  # pieces along each flat coordinate, by the dimension of the map
+_PIECES = {1: 8, 2: 6}  # pieces along each flat coordinate, by the dimension of the map
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ _DRAWS = 32  # draws of noise
 _LEAST = 5.0  # smallest contrast, in standard deviations
 _WITHOUT = 3.5  # the same without any one group of zones
 _RELATIVE = 0.01  # smallest contrast, in the mean of S
-_EVEN = 0.4  # smallest ratio of weak pieces to the usual piece of a rod or sheet
+_EVEN = 0.4  # smallest ratio of the pieces of a rod or sheet to its strong pieces
+_WEAK = 0.15  # largest share of pieces below it
 _CROSSING = 0.5  # smallest contrast on other features, in their sum
 _WIDEST = 0.3  # largest half width, periods
 _FAR = 0.65  # smallest ratio of its pieces far from and near reflections, if it passes through them
@@ -48,7 +49,7 @@ _FOOT = 0.15  # distance from reflections that is not searched, in the shortest 
 _LARGEST = 2  # largest integer of a direction
 _DIRECTIONS = 12
 _MOST = 12  # features that are listed
-_SIGMA = 0.01  # smallest error of a position, bins
+_SIGMA = 0.1  # error of a position besides noise, bins: lines are hardly wider than a bin
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class _Search:
         self.shortest = float(np.sqrt(np.diag(cell.lattice.metric)).min())
         self.far = cell.distance > _FOOT * self.shortest
         self.known = np.isfinite(average.mean) & self.far
-        thermal = _thermal(average, self.known)
+        self.thermal = thermal = _thermal(average, self.known)
         self.rest = np.where(self.known, average.mean - thermal, np.nan)
         self.raw = self.rest.copy()
         self.without = np.where(self.known, average.without - thermal, np.nan)
@@ -264,9 +265,10 @@ class _Search:
         return measured, seen
 
     def _even(self, projection: Projection, line: _Line) -> bool:
-        """Return True if all pieces of a rod or sheet are about as strong.
+        """Return True if nearly all pieces of a rod or sheet are about as strong.
 
-        What passes through reflections must be as strong far from them as near them.
+        What passes through reflections must be as strong far from them as near them, also before
+        thermal diffuse scattering is subtracted.
         """
         shape = self._line(projection, line)
         piece = np.empty(len(shape), np.int64)
@@ -275,53 +277,40 @@ class _Search:
         core, around = shape >= min(0.5, shape.max()), (shape < 0.25) & (shape > 0.02)
         if not around.any():
             around = shape < np.quantile(shape, 0.2)
-        heights, errors, lengths = [], [], []
+        places = []
         for number in range(int(piece.max()) + 1):
-            own = (piece == number) & self.known
-            inner, outer = own & core, own & around
+            own = piece == number
+            inner, outer = own & core & self.known, own & around & self.known
             # A piece of which little is known counts for nothing.
-            if inner.sum() < max(0.5 * np.sum((piece == number) & core), 1) or not outer.any():
-                continue
+            if inner.sum() >= max(0.5 * np.sum(own & core), 1) and outer.any():
+                places.append((inner, outer))
+        if len(places) < 3:
+            return False
+
+        def rises(x: Floats) -> Floats:
             # Medians: what crosses a piece is no part of it.
-            height, *noise = (
-                float(np.median(x[inner]) - np.median(x[outer])) for x in (self.rest, *self.noise)
-            )
-            heights.append(height)
-            errors.append(float(np.std(noise)))
-            lengths.append(float(np.mean(self.cell.distance[inner])))
-        if len(heights) < 3:
-            return False
-        size, error, length = np.array(heights), np.array(errors), np.array(lengths)
-        usual = float(np.quantile(size, 0.8))
-        if DEBUG: print("      even", projection.kind, projection.direction, line.place.round(3), line.width.round(3), f"h {line.height:.3f}", size.round(3), error.max().round(4), length.round(2))
-        weak = size + 2 * error < _EVEN * usual
-        if usual <= 0 or np.mean(weak) > 0.15:
-            return False
-        if np.min(self.cell.distance[core]) > _FOOT * self.shortest:
-            return True
+            return np.array([np.median(x[a]) - np.median(x[b]) for a, b in places])
+
+        error = np.std([rises(x) for x in self.noise], axis=0)
+        through = bool(np.min(self.cell.distance[core]) < _FOOT * self.shortest)
+        length = np.array([np.mean(self.cell.distance[a]) for a, _ in places])
         near, far = length <= np.quantile(length, 0.35), length >= np.quantile(length, 0.65)
-        return bool(np.mean(size[far]) > _FAR * np.mean(size[near]))
+        for values in (self.rest, self.rest + self.thermal) if through else (self.rest,):
+            size = rises(values)
+            strong = float(np.quantile(size, 0.8))
+            least = (_FAR if through else _EVEN) * strong
+            if strong <= 0 or np.mean(size + 2 * error < least) > _WEAK:
+                return False
+            if through and np.mean(size[far]) < _FAR * np.mean(size[near]):
+                return False
+        return True
 
     def _snapped(self, projection: Projection, place: Floats) -> Floats:
         """Return a place on the symmetry elements from which it departs by less than a bin."""
-        images = self._images(projection, place)
+        images = _images(projection, self.cell, place)
         width = np.array([self.cell.period / n for n in projection.shape])
         near = images[np.all(np.abs(np.nan_to_num(images, nan=9.0) - place) < 0.9 * width, axis=1)]
         return np.asarray(np.mean(near, axis=0))
-
-    def _images(self, projection: Projection, place: Floats) -> Floats:
-        """Return the nearest images of a place by all operations; NaN if the direction changes."""
-        c = projection.columns
-        inverse = np.linalg.pinv(c.T)
-        found = []
-        for operation, shift in zip(self.cell.operations, self.cell.translations, strict=True):
-            mixed = c.T @ operation
-            if not np.allclose(mixed @ inverse @ c.T, mixed, atol=1e-6):
-                found.append(np.full(len(place), np.nan))
-                continue
-            image = mixed @ inverse @ place + c.T @ shift
-            found.append(place + _wrapped(image - place, self.cell.period))
-        return np.array(found)
 
     def _line(self, projection: Projection, line: _Line) -> Floats:
         """Return the line, 1 at its maximum, in the bins of the cell."""
@@ -330,7 +319,7 @@ class _Search:
 
     def _kept(self, projection: Projection, place: Floats) -> tuple[int, int]:
         """Return the numbers of operations, with translations and without, that keep a feature."""
-        images = self._images(projection, place)
+        images = _images(projection, self.cell, place)
         kept = np.all(np.abs(np.nan_to_num(images, nan=9.0) - place) < 1e-3, axis=1)
         return int(kept.sum()), len(np.unique(self.cell.operations[kept], axis=0))
 
@@ -348,9 +337,9 @@ class _Search:
         noise = np.std(places[0], axis=0) if len(places[0]) > 2 else np.zeros(m)
         zones = np.std(places[1], axis=0) * np.sqrt(n - 1) if len(places[1]) > 2 else np.zeros(m)
         width = np.array([self.cell.period / size for size in projection.shape])
-        sigma = np.maximum(np.maximum(noise, zones), _SIGMA * width)
+        sigma = np.hypot(np.maximum(noise, zones), _SIGMA * width)
         # Where symmetry fixes the place, it has no error.
-        images = self._images(projection, line.place + 1e-4 * np.sqrt(np.arange(2.0, m + 2)))
+        images = _images(projection, self.cell, line.place + 1e-4 * np.sqrt(np.arange(2.0, m + 2)))
         near = images[np.all(np.abs(np.nan_to_num(images, nan=9.0) - line.place) < 1e-2, axis=1)]
         moved = np.abs(np.mean(near, axis=0) - line.place) > 1e-6
         return np.asarray(np.where(moved, sigma, 0.0))
@@ -367,6 +356,23 @@ class _Search:
                 point[axes] = np.linalg.solve(part, place)
                 break
         return np.asarray(np.round(point, 6) + 0.0)
+
+
+def _wrapped_bins(off: Floats, shape: Integers) -> Floats:
+    return np.asarray(off - shape * np.rint(off / shape))
+
+
+def _images(projection: Projection, cell: Cell, place: Floats) -> Floats:
+    """Return the nearest images of a place by all operations; NaN if the direction changes."""
+    c = projection.columns
+    inverse = np.linalg.pinv(c.T)
+    found = np.full((len(cell.operations), len(place)), np.nan)
+    for i, (operation, shift) in enumerate(zip(cell.operations, cell.translations, strict=True)):
+        mixed = c.T @ operation
+        if np.allclose(mixed @ inverse @ c.T, mixed, atol=1e-6):
+            image = mixed @ inverse @ place + c.T @ shift
+            found[i] = place + _wrapped(image - place, cell.period)
+    return found
 
 
 def _wrapped(off: Floats, period: int) -> Floats:
@@ -399,18 +405,24 @@ def _angles(projection: Projection, cell: Cell) -> Floats:
 def _fitted(
     values: Floats, projection: Projection, cell: Cell, i: int, scale: float
 ) -> _Line | None:
-    """Return the more likely of two lines around a bin of a map; None if it is no maximum."""
+    """Return the more likely of two lines around a bin of a map; None if it is no maximum.
+
+    Bins that are nearer to an image of this bin are left out.
+    """
     period, angles = cell.period, _angles(projection, cell)
     shape = np.array(projection.shape)
     middle = np.array(np.unravel_index(i, projection.shape))
-    reach = np.minimum(np.ceil(3 * scale + 2).astype(int), (shape - 1) // 2)
+    reach = np.minimum(int(np.ceil(2 * scale + 2)), (shape - 1) // 2)
     steps = np.stack(
         np.meshgrid(*(np.arange(-r, r + 1) for r in np.broadcast_to(reach, shape.shape)),
                     indexing="ij"), axis=-1
     ).reshape(-1, len(shape))  # fmt: skip
     bins = (middle + steps) % shape
     heights = values[tuple(bins.T)]
-    known = np.isfinite(heights)
+    images = _images(projection, cell, middle * cell.period / shape) * shape / cell.period
+    away = _wrapped_bins(steps[:, None] + middle - images[np.isfinite(images).all(axis=1)], shape)
+    nearest = np.sum(away**2, axis=2).min(axis=1)
+    known = np.isfinite(heights) & (np.sum(steps**2, axis=1) <= nearest + 0.1)
     if known.sum() < 3 * len(shape) + 3:
         return None
     each = period / shape
@@ -419,7 +431,7 @@ def _fitted(
     top = float(filled(values).ravel()[i]) - base
     size = max(float(np.std(heights)), 1e-12)
     m = len(shape)
-    low = [*(-1.5 * each * max(scale, 1)), *(0.7 * each), 0.0, *[-np.inf] * (m + 1)]
+    low = [*(-1.5 * each * max(scale, 1)), *(0.5 * each), 0.0, *[-np.inf] * (m + 1)]
     high = [*(1.5 * each * max(scale, 1)), *(np.maximum(0.45 * period, each)), np.inf]
     high += [np.inf] * (m + 1)
     best: tuple[float, _Line] | None = None
