@@ -116,8 +116,9 @@ def intensity(feature: dict[str, Any], ops: list[np.ndarray], hkl: list[np.ndarr
         line: Any = np.abs(part) ** 2
         for c, u in zip(feature["c"], feature["u"], strict=True):
             own = c @ w
-            line = line * chain(feature["x"], sum(c[i] * x[i] for i in range(3)) - u,
-                                own, sigma, step)
+            line = line * chain(
+                feature["x"], sum(c[i] * x[i] for i in range(3)) - u, own, sigma, step
+            )
         total = total + line
     return total
 
@@ -164,7 +165,9 @@ def world(seed: int, shapes: tuple[str, ...], counts: float) -> DiffuseWorld:
         cross = sum((metric[i, i] * away[i] ** 2) * (metric[j, j] * away[j] ** 2)
                     for i, j in ((0, 1), (0, 2), (1, 2)))  # fmt: skip
         gq = float(np.array(g) @ metric @ np.array(g))
-        tds = tds + strength[g] * gq * np.exp(-0.02 * gq) / (near * (1 + anisotropy * cross / near**2))
+        tds = tds + strength[g] * gq * np.exp(-0.02 * gq) / (
+            near * (1 + anisotropy * cross / near**2)
+        )
     tds = tds * rng.uniform(0.02, 0.2) * np.median(background) / np.median(tds)
     clean = background + tds
     truth = []

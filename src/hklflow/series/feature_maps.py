@@ -168,7 +168,9 @@ def filled(values: Floats) -> Floats:
     full = np.where(known, values, 0.0)
     weight = known.astype(np.float64)
     a, b = (ndimage.gaussian_filter(x, 1.5, mode="wrap") for x in (full, weight))
-    return np.where(known, values, np.where(b > 1e-3, a / np.maximum(b, 1e-3), np.nanmedian(values)))
+    return np.where(
+        known, values, np.where(b > 1e-3, a / np.maximum(b, 1e-3), np.nanmedian(values))
+    )
 
 
 def smooth(values: Floats, scale: float) -> Floats:

@@ -34,7 +34,6 @@ from hklflow.series.zone_average import Cell, ZoneAverage
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-DEBUG = False
 _DRAWS = 32  # draws of noise
 _LEAST = 5.0  # smallest contrast, in standard deviations
 _WITHOUT = 3.5  # the same without any one group of zones
@@ -49,6 +48,8 @@ _FOOT = 0.15  # distance from reflections that is not searched, in the shortest 
 _LARGEST = 2  # largest integer of a direction
 _DIRECTIONS = 12
 _MOST = 12  # features that are listed
+_TRIED = 40  # maxima of one kind that are tried
+_WEAKER = 0.12  # smallest contrast, in that of the strongest feature: lines are not exactly known
 _SIGMA = 0.1  # error of a position besides noise, bins: lines are hardly wider than a bin
 
 
@@ -147,6 +148,7 @@ class _Search:
         maps = projections(self.cell, kind, _LARGEST, _DIRECTIONS)
         spreads, highest = self._null(maps)
         refused: set[tuple[int, int]] = set()
+        tried: list[int] = []
         while len(self.found) < _MOST:
             candidates = []
             for number, (projection, spread) in enumerate(zip(maps, spreads, strict=True)):
@@ -154,7 +156,7 @@ class _Search:
                 rises = contrasts(values)
                 for scale, rise, sigma in zip(SCALES, rises, spread, strict=False):
                     pull = np.nan_to_num(rise / sigma)
-                    top = is_maximum(pull) & (pull > highest)
+                    top = is_maximum(np.nan_to_num(rise, nan=-np.inf)) & (pull > highest)
                     top &= np.nan_to_num(rise) > _RELATIVE * self.average.level
                     top &= is_maximum(smooth(values, scale / 2))
                     candidates += [
@@ -163,13 +165,27 @@ class _Search:
                         if (number, int(i)) not in refused
                     ]
             for pull, number, i, scale in sorted(candidates, key=lambda x: (x[3], -x[0])):
+                if (number, i) in refused:
+                    continue
+                if len(tried) > _TRIED:
+                    return
+                tried.append(i)
                 one = self._checked(maps[number], i, pull, scale)
+                refused.update((number, j) for j in self._equivalent(maps[number], i))
                 if one is not None:
                     break
-                refused.add((number, i))
             else:
                 return
             self.found.append(one)
+
+    def _equivalent(self, projection: Projection, i: int) -> list[int]:
+        """Return the bins of a map that are equivalent to bin i."""
+        shape = np.array(projection.shape)
+        place = np.array(np.unravel_index(i, projection.shape)) * self.cell.period / shape
+        images = _images(projection, self.cell, place)
+        images = images[np.isfinite(images).all(axis=1)]
+        bins = np.rint(images * shape / self.cell.period).astype(np.int64) % shape
+        return [int(x) for x in np.ravel_multi_index(tuple(bins.T), projection.shape)]
 
     def _null(self, maps: Sequence[Projection]) -> tuple[list[list[Floats]], float]:
         """Return the spreads of the contrasts by noise, and the threshold."""
@@ -197,6 +213,9 @@ class _Search:
         if line is None or np.any(line.width > _WIDEST * self.cell.period):
             return None
         line = replace(line, place=self._snapped(projection, line.place))
+        strongest = max((x.contrast for x in self.found), default=0.0)
+        if line.height < _WEAKER * strongest or self._is_foot(projection, line.place):
+            return None
         shape = self._line(projection, line)
         core, around = shape >= min(0.5, shape.max()), (shape < 0.25) & (shape > 0.02)
         if projection.direction is not None and not self._even(projection, line):
@@ -204,13 +223,12 @@ class _Search:
         # At least the nearest bins, and those that are farthest.
         core |= shape >= 0.99 * np.max(shape)
         around |= shape <= 1.01 * np.min(shape)
-        if not np.any(core & self.known):
+        if not (np.any(core & self.known) and np.any(around & self.known)):
             return None
         if line.height < _CROSSING * np.quantile(self.model[core & self.known], 0.9):
             return None
         raw, sigma = self._rise(self.raw, core, around)
         rise, _ = self._rise(self.rest, core, around)
-        if DEBUG: print("      raw", projection.kind, line.place.round(3), raw, sigma, rise, [round(self._rise(x, core, around)[0]/sigma,1) for x in self.without])
         if raw < max(_WITHOUT * sigma, _REAL * rise):
             return None
         without = [self._rise(x, core, around)[0] for x in self.without]
@@ -240,13 +258,22 @@ class _Search:
             zones_seen=seen,
         )
 
+    def _is_foot(self, projection: Projection, place: Floats) -> bool:
+        """Return True if a place is close to reflections, but does not pass through them."""
+        off = _wrapped(place - self.cell.translations @ projection.columns, self.cell.period)
+        inverse = np.linalg.inv(self.cell.lattice.metric)
+        metric = np.linalg.inv(projection.columns.T @ inverse @ projection.columns)
+        distance = np.sqrt(np.einsum("ni,ij,nj->n", off, metric, off).min())
+        through = distance < 1e-3 * self.shortest and projection.direction is not None
+        return bool(distance < _FOOT * self.shortest and not through)
+
     def _rise(
         self, values: Floats, core: NDArray[np.bool_], around: NDArray[np.bool_]
     ) -> tuple[float, float]:
         """Return the mean in the core above that around it, and its error by noise."""
 
         def rise(x: Floats) -> float:
-            return float(np.nanmean(x[core]) - np.nanmean(x[around]))
+            return _mean(x[core]) - _mean(x[around])
 
         return rise(values), float(np.std([rise(x) for x in self.noise]))
 
@@ -358,6 +385,12 @@ class _Search:
         return np.asarray(np.round(point, 6) + 0.0)
 
 
+def _mean(values: Floats) -> float:
+    """Return the mean of the values that are known; NaN if there are none."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else np.nan
+
+
 def _wrapped_bins(off: Floats, shape: Integers) -> Floats:
     return np.asarray(off - shape * np.rint(off / shape))
 
@@ -439,7 +472,9 @@ def _fitted(
 
         def residuals(p: Floats, lorentzian: bool = lorentzian) -> Floats:
             line = _profile(off - p[:m], p[m : 2 * m], angles, lorentzian)
-            return np.asarray((p[2 * m] * line + p[2 * m + 1] + off @ p[2 * m + 2 :] - heights)) / size
+            return (
+                np.asarray((p[2 * m] * line + p[2 * m + 1] + off @ p[2 * m + 2 :] - heights)) / size
+            )
 
         start = np.array([*np.zeros(m), *(1.2 * scale * each), max(top, size), base, *np.zeros(m)])
         start = np.clip(start, np.array(low) + 1e-12, np.array(high) - 1e-12)

@@ -181,9 +181,7 @@ def zone_average(
             data, sigma, *own, *folded, nearest, lattice.metric, reach, resolution.growth,
             grid.step / 2, profile, width, residual, variance, good,
         )  # fmt: skip
-        mean, mean_variance, share = (
-            _unit_cell_mean(x, size) for x in (residual, variance, good)
-        )
+        mean, mean_variance, share = (_unit_cell_mean(x, size) for x in (residual, variance, good))
         independent = np.ones(shape, np.bool_)
         if symmetrised:
             kernels.independent(keys, *own, independent)
@@ -280,8 +278,11 @@ def _averaged(cell: Cell, sums: Floats, level: float) -> ZoneAverage:
     variance = np.where(np.isfinite(mean), noise(total), np.nan)
     groups, group_variance = ratio(every[:, 0], every[:, 1]), noise(every)
     if len(sums) > 2:
-        pulls = (groups - mean) ** 2 / (group_variance - variance)
-        usual_pull = float(np.nanmedian(pulls)) / 0.4549  # the median of χ² with one degree
+        spread = group_variance - variance
+        pulls = ratio((groups - mean) ** 2, np.where(spread > 0, spread, 0.0))
+        pulls = pulls[np.isfinite(pulls)]
+        # The median of χ² with one degree of freedom is 0.4549.
+        usual_pull = float(np.median(pulls)) / 0.4549 if pulls.size else 1.0
         variance = variance * max(usual_pull, 1.0)
     without = ratio(rest[:, 0], rest[:, 1])
     return ZoneAverage(cell, mean, variance, without, groups, group_variance, level)
