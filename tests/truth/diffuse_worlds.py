@@ -5,8 +5,8 @@
   coordinates, of two vectors in the layer, and is constant along the normal of the layers.
 * points: short-range order in three directions, at the zone boundary or incommensurate.
 
-Correlations fall as exp(-n d/ξ) along each vector of the direct lattice (Markov chains), so that the
-line shape is ``sinh x/(cosh x - cos 2π(c·h - u))``, x = d/ξ. Intensities go with a structure factor
+Correlations fall as exp(-n d/ξ) along each vector of the direct lattice (Markov chains): the line
+shape is ``sinh x/(cosh x - cos 2π(c·h - u))``, x = d/ξ. Intensities go with a structure factor
 of two or three atoms, a form factor, and the mean over the Laue group (domains). Everything else is
 no feature: thermal diffuse scattering ∝ Q²/q² around reflections (with elastic anisotropy), smooth
 Compton-like background, powder rings with texture, gaps, a beamstop, holes at the reflections.
@@ -67,7 +67,7 @@ class DiffuseWorld:
 def chain(
     x: float, phase: np.ndarray, c: np.ndarray, sigma: np.ndarray, step: np.ndarray
 ) -> np.ndarray:
-    """Line of a Markov chain with d/ξ = x, convolved with resolution and voxel, as Fourier series."""
+    """Line of a Markov chain with d/ξ = x, convolved with resolution and voxel (Fourier series)."""
     n = np.arange(1, int(min(12 / x, 80)) + 2)
     size = np.exp(-n * x) * np.exp(-2 * np.pi**2 * n**2 * np.sum((c * sigma) ** 2))
     for ci, si in zip(c, step, strict=True):

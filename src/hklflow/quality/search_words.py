@@ -107,7 +107,7 @@ def _sentence(sighting: Sighting) -> str:
     equal = "without equivalents" if one.images == 1 else f"one of {one.images} equivalents"
     return (
         f"found without help at {sighting.temperature:g} K: {one.shape}s{along} at "
-        f"{vector_text(one.point)}{name}{error}, {equal}, {one.contrast:.{n}f} ± "
+        f"{vector_text(one.point.tolist())}{name}{error}, {equal}, {one.contrast:.{n}f} ± "
         f"{one.contrast_sigma:.{n}f} above the surroundings ({one.significance:.0f} σ), in "
         f"{one.zones_seen} of {one.zones} groups of zones; to keep it, paste `features: "
         f"{{define: {{{sighting.pasted()}}}}}`"

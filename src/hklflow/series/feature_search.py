@@ -44,6 +44,9 @@ _CROSSING = 0.5  # smallest contrast on other features, in their sum
 _WIDEST = 0.3  # largest half width, periods
 _FAR = 0.65  # smallest ratio of its pieces far from and near reflections, if it passes through them
 _REAL = 0.4  # smallest contrast before others are subtracted, in that after it
+_SHOWN = 0.6  # smallest share of the groups of zones that show it
+_UNKNOWN = 0.35  # largest error of a place, bins
+_FAINT = 0.03  # smallest contrast that is listed, in the largest
 _FOOT = 0.15  # distance from reflections that is not searched, in the shortest period
 _LARGEST = 2  # largest integer of a direction
 _DIRECTIONS = 12
@@ -121,7 +124,9 @@ def search(average: ZoneAverage, seed: int = 0) -> list[Discovery]:
     work = _Search(average, np.random.default_rng(seed))
     for kind in ("sheet", "rod", "point"):
         work.run(kind)
-    return sorted(work.found, key=lambda x: -x.significance)
+    largest = max((x.contrast for x in work.found), default=0.0)
+    listed = [x for x in work.found if x.contrast > _FAINT * largest]
+    return sorted(listed, key=lambda x: -x.significance)
 
 
 class _Search:
@@ -147,7 +152,7 @@ class _Search:
         """Find the features of one kind, and subtract them."""
         maps = projections(self.cell, kind, _LARGEST, _DIRECTIONS)
         spreads, highest = self._null(maps)
-        refused: set[tuple[int, int]] = set()
+        refused: set[tuple[int, int, float]] = set()
         tried: list[int] = []
         while len(self.found) < _MOST:
             candidates = []
@@ -162,16 +167,16 @@ class _Search:
                     candidates += [
                         (float(pull.ravel()[i]), number, int(i), scale)
                         for i in np.flatnonzero(top)
-                        if (number, int(i)) not in refused
+                        if (number, int(i), scale) not in refused
                     ]
-            for pull, number, i, scale in sorted(candidates, key=lambda x: (x[3], -x[0])):
-                if (number, i) in refused:
+            for significance, number, i, scale in sorted(candidates, key=lambda x: (x[3], -x[0])):
+                if (number, i, scale) in refused:
                     continue
                 if len(tried) > _TRIED:
                     return
                 tried.append(i)
-                one = self._checked(maps[number], i, pull, scale)
-                refused.update((number, j) for j in self._equivalent(maps[number], i))
+                one = self._checked(maps[number], i, significance, scale)
+                refused.update((number, j, scale) for j in self._equivalent(maps[number], i))
                 if one is not None:
                     break
             else:
@@ -238,6 +243,9 @@ class _Search:
         star = line.height / kept * np.sum([shape[x] for x in self.cell.images], axis=0)
         zones, seen = self._zones(core, around)
         errors = self._errors(projection, i, scale, line)
+        bins = np.array([self.cell.period / n for n in projection.shape])
+        if seen < _SHOWN * zones or np.any(errors > _UNKNOWN * bins):
+            return None
         place = line.place
         self.model += star
         self.rest -= star

@@ -1,7 +1,7 @@
-"""Average of the diffuse scattering over all zones, in one cell of the reciprocal lattice.
+r"""Average of the diffuse scattering over all zones, in one cell of the reciprocal lattice.
 
 Diffuse features are periodic in the reciprocal lattice in their positions, though not in their
-intensities. S(Q) without its profile in \\|Q\\| (background, powder rings) and without its mean over
+intensities. S(Q) without its profile in \|Q\| (background, powder rings) and without its mean over
 the unit cell around each voxel is averaged over all zones, with weights 1/σ², and over the Laue
 group. Voxels in Bragg reflections are left out.
 """
@@ -202,7 +202,7 @@ def _unit_cell_mean(values: NDArray[np.float32], size: list[int]) -> NDArray[np.
             width * ndimage.uniform_filter1d(values, width, axis, mode="constant")
             for width in ((n,) if n % 2 else (n - 1, n + 1))
         ]
-        values = sum(parts) / np.float32(n * len(parts))
+        values = np.asarray(np.sum(parts, axis=0) / np.float32(n * len(parts)))
     return values
 
 
@@ -225,7 +225,7 @@ def _groups(nodes: list[Integers], lattice: Lattice) -> Integers:
 
 
 def _profile(read: Read, grid: Grid, lattice: Lattice) -> tuple[Floats, float, float]:
-    """Return the profile of S in \\|Q\\|, the width of its bins (1/Å), and the mean of S.
+    r"""Return the profile of S in \|Q\|, the width of its bins (1/Å), and the mean of S.
 
     It is the mean of the weaker voxels of each shell, which features and reflections do not change.
     """
