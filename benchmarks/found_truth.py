@@ -1,8 +1,9 @@
 """Diffuse features that are found without help, against simulated volumes.
 
 python -m benchmarks.found_truth [develop|held] [SERIES] [KIND ...] [-v]
+python -m benchmarks.found_truth picture FILE
 
-`develop` has even seeds, with which the limits of the search were chosen, `held` odd seeds from 101
+`develop` has even seeds, with which the limits of the search were chosen, `held` odd seeds from 201
 on. Kinds: sheet, rod, point, two (a rod and a point), none. Each volume of
 `tests.truth.diffuse_worlds` has 1, 10 or 100 counts per voxel, in turn.
 """
@@ -10,6 +11,7 @@ on. Kinds: sheet, rod, point, two (a rod and a point), none. Each volume of
 import sys
 import time
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 from tests.truth import diffuse_worlds as worlds
@@ -56,8 +58,26 @@ def off(feature: dict, one: Discovery, group: str) -> np.ndarray | None:
     return best
 
 
+def draw(path: Path) -> None:
+    """Draw the average of a world with rods and points, and what is found in it."""
+    from hklflow import plots
+    from hklflow.plots.features import zone_plane
+    from hklflow.plots.series import panels_of
+
+    average = averaged(worlds.world(14, KINDS["two"], 10))
+    found = search(average)
+    names = [(f"{x.shape} {n + 1}", x) for n, x in enumerate(found)]
+    figure, places = panels_of(2, 2, 3.6)
+    for axes, level in zip(places, (0.0, 0.5), strict=True):
+        zone_plane(axes, average, names, level, "simulated")
+    plots.save(figure, path)
+
+
 def main() -> None:
     """Print the figures."""
+    if "picture" in sys.argv:
+        draw(Path(sys.argv[-1]))
+        return
     held, verbose = "held" in sys.argv, "-v" in sys.argv
     numbers = [int(x) for x in sys.argv[1:] if x.isdigit()]
     n = numbers[0] if numbers else 12
@@ -68,7 +88,7 @@ def main() -> None:
     for kind in kinds:
         for i in range(n):
             counts = (1, 10, 100)[i % 3]
-            world = worlds.world(2 * i + 101 if held else 2 * i, KINDS[kind], counts)
+            world = worlds.world(2 * i + 201 if held else 2 * i, KINDS[kind], counts)
             found = search(averaged(world))
             left = list(found)
             texts = []
@@ -96,7 +116,7 @@ def main() -> None:
             rows[kind, counts]["false"] += len(left)
             rows[kind, counts]["volumes with false ones"] += bool(left)
             if verbose:
-                print(kind, 2 * i + 101 if held else 2 * i, counts, world.group, world.S.shape,
+                print(kind, 2 * i + 201 if held else 2 * i, counts, world.group, world.S.shape,
                       world.axes[0][-1], *texts)  # fmt: skip
                 for one in found:
                     mark = "FALSE" if any(x is one for x in left) else "     "

@@ -72,10 +72,10 @@ def chain(
     size = np.exp(-n * x) * np.exp(-2 * np.pi**2 * n**2 * np.sum((c * sigma) ** 2))
     for ci, si in zip(c, step, strict=True):
         size = size * np.sinc(n * ci * si)
-    # All phases are multiples of the step: few different values.
-    values, inverse = np.unique(np.round(phase, 9), return_inverse=True)
-    line = 1 + 2 * np.cos(2 * np.pi * np.outer(values, n)) @ size
-    return line[inverse].reshape(phase.shape) * np.tanh(x / 2)
+    # On a fine grid of one period.
+    fine = np.linspace(0, 1, 8001)
+    line = (1 + 2 * np.cos(2 * np.pi * np.outer(fine, n)) @ size) * np.tanh(x / 2)
+    return np.interp(phase % 1.0, fine, line)
 
 
 def draw(rng: np.random.Generator, shape: str, group: str, d: float) -> dict[str, Any]:
@@ -111,8 +111,12 @@ def intensity(feature: dict[str, Any], ops: list[np.ndarray], hkl: list[np.ndarr
     total: Any = 0.0
     for w in ops:
         x = [sum(w[i, j] * hkl[j] for j in range(3)) for i in range(3)]
-        part: Any = sum(b * np.exp(2j * np.pi * sum(r[i] * x[i] for i in range(3)))
-                        for b, r in atoms)  # fmt: skip
+        part: Any = 0.0
+        for b, r in atoms:
+            turns = 2j * np.pi * (r @ w)
+            part = part + b * (
+                np.exp(turns[0] * hkl[0]) * np.exp(turns[1] * hkl[1]) * np.exp(turns[2] * hkl[2])
+            )
         line: Any = np.abs(part) ** 2
         for c, u in zip(feature["c"], feature["u"], strict=True):
             own = c @ w

@@ -94,7 +94,7 @@ def zone_plane(
     cell = average.cell
     row = round(level * cell.shape[0]) % cell.shape[0]
     values = average.mean.reshape(cell.shape)[row]
-    h, k = (cell.period * np.arange(n + 1) / n for n in cell.shape[:0:-1])
+    h, k = (cell.period * (np.arange(n + 2) - 0.5) / n for n in cell.shape[:0:-1])
     known = values[np.isfinite(values)]
     limits = np.percentile(known, [2, 99.5]) if known.size else (0.0, 1.0)
     wide = np.pad(values, ((0, 1), (0, 1)), mode="wrap")

@@ -17,19 +17,27 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 
 from hklflow.series.feature_copies import Shape
+from hklflow.series.feature_lines import (
+    Line,
+    angles_of,
+    fitted_line,
+    images_of,
+    mean_of,
+    profile,
+    thermal,
+    wrapped,
+)
 from hklflow.series.feature_maps import (
+    SCALES,
     Projection,
     contrasts,
-    filled,
     is_maximum,
     projections,
     smooth,
-    SCALES,
 )
-from hklflow.series.zone_average import Cell, ZoneAverage
+from hklflow.series.zone_average import ZoneAverage
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -99,26 +107,6 @@ class Discovery:
     zones_seen: int
 
 
-@dataclass(frozen=True)
-class _Line:
-    """Fitted line of a feature in its map.
-
-    Attributes
-    ----------
-    place, width : (m,) arrays
-        In the coordinates of the map, r.l.u.
-    height : float
-        Height above the background.
-    lorentzian : bool
-        True for 1/(1 + x²); False for a Gaussian.
-    """
-
-    place: Floats
-    width: Floats
-    height: float
-    lorentzian: bool
-
-
 def search(average: ZoneAverage, seed: int = 0) -> list[Discovery]:
     """Return the features in the average over zones, the most significant first."""
     work = _Search(average, np.random.default_rng(seed))
@@ -136,10 +124,10 @@ class _Search:
         self.shortest = float(np.sqrt(np.diag(cell.lattice.metric)).min())
         self.far = cell.distance > _FOOT * self.shortest
         self.known = np.isfinite(average.mean) & self.far
-        self.thermal = thermal = _thermal(average, self.known)
-        self.rest = np.where(self.known, average.mean - thermal, np.nan)
+        self.thermal = falls = thermal(average, self.known)
+        self.rest = np.where(self.known, average.mean - falls, np.nan)
         self.raw = self.rest.copy()
-        self.without = np.where(self.known, average.without - thermal, np.nan)
+        self.without = np.where(self.known, average.without - falls, np.nan)
         sigma = np.sqrt(average.variance)
         self.noise = [
             np.where(self.known, sigma * rng.normal(size=sigma.shape)[cell.orbit], np.nan)
@@ -187,7 +175,7 @@ class _Search:
         """Return the bins of a map that are equivalent to bin i."""
         shape = np.array(projection.shape)
         place = np.array(np.unravel_index(i, projection.shape)) * self.cell.period / shape
-        images = _images(projection, self.cell, place)
+        images = images_of(projection, self.cell, place)
         images = images[np.isfinite(images).all(axis=1)]
         bins = np.rint(images * shape / self.cell.period).astype(np.int64) % shape
         return [int(x) for x in np.ravel_multi_index(tuple(bins.T), projection.shape)]
@@ -213,7 +201,7 @@ class _Search:
     ) -> Discovery | None:
         """Return the feature at a maximum of a map, and subtract it; None if it is none."""
         values = projection.map(self.rest)
-        line = _fitted(values, projection, self.cell, i, scale)
+        line = fitted_line(values, projection, self.cell, i, scale)
         # What is as wide as the cell along a direction is no maximum in it.
         if line is None or np.any(line.width > _WIDEST * self.cell.period):
             return None
@@ -268,7 +256,7 @@ class _Search:
 
     def _is_foot(self, projection: Projection, place: Floats) -> bool:
         """Return True if a place is close to reflections, but does not pass through them."""
-        off = _wrapped(place - self.cell.translations @ projection.columns, self.cell.period)
+        off = wrapped(place - self.cell.translations @ projection.columns, self.cell.period)
         inverse = np.linalg.inv(self.cell.lattice.metric)
         metric = np.linalg.inv(projection.columns.T @ inverse @ projection.columns)
         distance = np.sqrt(np.einsum("ni,ij,nj->n", off, metric, off).min())
@@ -281,7 +269,7 @@ class _Search:
         """Return the mean in the core above that around it, and its error by noise."""
 
         def rise(x: Floats) -> float:
-            return _mean(x[core]) - _mean(x[around])
+            return mean_of(x[core]) - mean_of(x[around])
 
         return rise(values), float(np.std([rise(x) for x in self.noise]))
 
@@ -299,7 +287,7 @@ class _Search:
             seen += int(np.mean(values[inner]) - np.mean(values[outer]) > 3 * error)
         return measured, seen
 
-    def _even(self, projection: Projection, line: _Line) -> bool:
+    def _even(self, projection: Projection, line: Line) -> bool:
         """Return True if nearly all pieces of a rod or sheet are about as strong.
 
         What passes through reflections must be as strong far from them as near them, also before
@@ -342,39 +330,41 @@ class _Search:
 
     def _snapped(self, projection: Projection, place: Floats) -> Floats:
         """Return a place on the symmetry elements from which it departs by less than a bin."""
-        images = _images(projection, self.cell, place)
+        images = images_of(projection, self.cell, place)
         width = np.array([self.cell.period / n for n in projection.shape])
         near = images[np.all(np.abs(np.nan_to_num(images, nan=9.0) - place) < 0.9 * width, axis=1)]
         return np.asarray(np.mean(near, axis=0))
 
-    def _line(self, projection: Projection, line: _Line) -> Floats:
+    def _line(self, projection: Projection, line: Line) -> Floats:
         """Return the line, 1 at its maximum, in the bins of the cell."""
-        off = _wrapped(self.cell.points @ projection.columns - line.place, self.cell.period)
-        return _profile(off, line.width, _angles(projection, self.cell), line.lorentzian)
+        off = wrapped(self.cell.points @ projection.columns - line.place, self.cell.period)
+        return profile(off, line.width, angles_of(projection, self.cell), line.lorentzian)
 
     def _kept(self, projection: Projection, place: Floats) -> tuple[int, int]:
         """Return the numbers of operations, with translations and without, that keep a feature."""
-        images = _images(projection, self.cell, place)
+        images = images_of(projection, self.cell, place)
         kept = np.all(np.abs(np.nan_to_num(images, nan=9.0) - place) < 1e-3, axis=1)
         return int(kept.sum()), len(np.unique(self.cell.operations[kept], axis=0))
 
-    def _errors(self, projection: Projection, i: int, scale: float, line: _Line) -> Floats:
+    def _errors(self, projection: Projection, i: int, scale: float, line: Line) -> Floats:
         """Return the errors of the place: from noise, and from the scatter between zones."""
         m = len(line.place)
         tries = [self.rest + noise for noise in self.noise[:12]]
         n = len(self.without)
         places: list[list[Floats]] = [[], []]
         for number, values in enumerate([*tries, *self.without]):
-            one = _fitted(projection.map(values), projection, self.cell, i, scale)
+            one = fitted_line(projection.map(values), projection, self.cell, i, scale)
             if one is not None:
-                off = _wrapped(one.place - line.place, self.cell.period)
+                off = wrapped(one.place - line.place, self.cell.period)
                 places[number >= len(tries)].append(off)
         noise = np.std(places[0], axis=0) if len(places[0]) > 2 else np.zeros(m)
         zones = np.std(places[1], axis=0) * np.sqrt(n - 1) if len(places[1]) > 2 else np.zeros(m)
         width = np.array([self.cell.period / size for size in projection.shape])
         sigma = np.hypot(np.maximum(noise, zones), _SIGMA * width)
         # Where symmetry fixes the place, it has no error.
-        images = _images(projection, self.cell, line.place + 1e-4 * np.sqrt(np.arange(2.0, m + 2)))
+        images = images_of(
+            projection, self.cell, line.place + 1e-4 * np.sqrt(np.arange(2.0, m + 2))
+        )
         near = images[np.all(np.abs(np.nan_to_num(images, nan=9.0) - line.place) < 1e-2, axis=1)]
         moved = np.abs(np.mean(near, axis=0) - line.place) > 1e-6
         return np.asarray(np.where(moved, sigma, 0.0))
@@ -391,138 +381,3 @@ class _Search:
                 point[axes] = np.linalg.solve(part, place)
                 break
         return np.asarray(np.round(point, 6) + 0.0)
-
-
-def _mean(values: Floats) -> float:
-    """Return the mean of the values that are known; NaN if there are none."""
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if known.size else np.nan
-
-
-def _wrapped_bins(off: Floats, shape: Integers) -> Floats:
-    return np.asarray(off - shape * np.rint(off / shape))
-
-
-def _images(projection: Projection, cell: Cell, place: Floats) -> Floats:
-    """Return the nearest images of a place by all operations; NaN if the direction changes."""
-    c = projection.columns
-    inverse = np.linalg.pinv(c.T)
-    found = np.full((len(cell.operations), len(place)), np.nan)
-    for i, (operation, shift) in enumerate(zip(cell.operations, cell.translations, strict=True)):
-        mixed = c.T @ operation
-        if np.allclose(mixed @ inverse @ c.T, mixed, atol=1e-6):
-            image = mixed @ inverse @ place + c.T @ shift
-            found[i] = place + _wrapped(image - place, cell.period)
-    return found
-
-
-def _wrapped(off: Floats, period: int) -> Floats:
-    return np.asarray(off - period * np.rint(off / period))
-
-
-def _profile(off: Floats, width: Floats, angles: Floats, lorentzian: bool) -> Floats:
-    """Return the line, 1 at its maximum, at offsets (n, m) from it.
-
-    Parameters
-    ----------
-    width : (m,) array
-        Half widths at half maximum along the axes of the map.
-    angles : (m, m) array
-        Cosines between these axes: equal widths of equal axes have the symmetry of the lattice.
-    """
-    scaled = off / width
-    square = np.einsum("ni,ij,nj->n", scaled, angles, scaled)
-    return np.asarray(1 / (1 + square) if lorentzian else np.exp(-np.log(2) * square))
-
-
-def _angles(projection: Projection, cell: Cell) -> Floats:
-    """Return the cosines (m, m) between the axes of a map."""
-    c = projection.columns
-    metric = np.linalg.inv(c.T @ np.linalg.inv(cell.lattice.metric) @ c)
-    length = np.sqrt(np.diag(metric))
-    return np.asarray(metric / np.outer(length, length))
-
-
-def _fitted(
-    values: Floats, projection: Projection, cell: Cell, i: int, scale: float
-) -> _Line | None:
-    """Return the more likely of two lines around a bin of a map; None if it is no maximum.
-
-    Bins that are nearer to an image of this bin are left out.
-    """
-    period, angles = cell.period, _angles(projection, cell)
-    shape = np.array(projection.shape)
-    middle = np.array(np.unravel_index(i, projection.shape))
-    reach = np.minimum(int(np.ceil(2 * scale + 2)), (shape - 1) // 2)
-    steps = np.stack(
-        np.meshgrid(*(np.arange(-r, r + 1) for r in np.broadcast_to(reach, shape.shape)),
-                    indexing="ij"), axis=-1
-    ).reshape(-1, len(shape))  # fmt: skip
-    bins = (middle + steps) % shape
-    heights = values[tuple(bins.T)]
-    images = _images(projection, cell, middle * cell.period / shape) * shape / cell.period
-    away = _wrapped_bins(steps[:, None] + middle - images[np.isfinite(images).all(axis=1)], shape)
-    nearest = np.sum(away**2, axis=2).min(axis=1)
-    known = np.isfinite(heights) & (np.sum(steps**2, axis=1) <= nearest + 0.1)
-    if known.sum() < 3 * len(shape) + 3:
-        return None
-    each = period / shape
-    off, heights = (steps * each)[known], heights[known]
-    base = float(np.median(heights))
-    top = float(filled(values).ravel()[i]) - base
-    size = max(float(np.std(heights)), 1e-12)
-    m = len(shape)
-    low = [*(-1.5 * each * max(scale, 1)), *(0.5 * each), 0.0, *[-np.inf] * (m + 1)]
-    high = [*(1.5 * each * max(scale, 1)), *(np.maximum(0.45 * period, each)), np.inf]
-    high += [np.inf] * (m + 1)
-    best: tuple[float, _Line] | None = None
-    for lorentzian in (False, True):
-
-        def residuals(p: Floats, lorentzian: bool = lorentzian) -> Floats:
-            line = _profile(off - p[:m], p[m : 2 * m], angles, lorentzian)
-            return (
-                np.asarray((p[2 * m] * line + p[2 * m + 1] + off @ p[2 * m + 2 :] - heights)) / size
-            )
-
-        start = np.array([*np.zeros(m), *(1.2 * scale * each), max(top, size), base, *np.zeros(m)])
-        start = np.clip(start, np.array(low) + 1e-12, np.array(high) - 1e-12)
-        fit = least_squares(residuals, start, bounds=(low, high), max_nfev=60)
-        place = middle * each + fit.x[:m]
-        line = _Line(place, fit.x[m : 2 * m], float(fit.x[2 * m]), lorentzian)
-        if line.height > 0 and (best is None or fit.cost < best[0]):
-            best = float(fit.cost), line
-    return None if best is None else best[1]
-
-
-def _thermal(average: ZoneAverage, known: NDArray[np.bool_]) -> Floats:
-    """Return what falls from the reflections in the bins of the cell."""
-    cell = average.cell
-    metric = cell.lattice.metric
-    grid = np.stack(np.meshgrid(*[np.arange(-3.0, 4.0)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    nodes = grid[cell.lattice.allowed(grid)]
-    floor = (0.05 * np.sqrt(np.diag(metric)).min()) ** 2
-    sums = np.zeros((2, len(cell.points)))
-    for node in nodes:
-        off = cell.nearest - node
-        square = np.einsum("ni,ij,nj->n", off, metric, off) + floor
-        sums += np.array([1 / square, (np.diag(metric).min() / square) ** 2 / 10])
-    design = np.stack([np.ones(sums.shape[1]), *sums], axis=1)
-    kept = known.copy()
-    coefficients = np.zeros(3)
-    for _ in range(6):
-        weight = np.sqrt(1 / average.variance[kept])
-        used = [0, 1, 2]
-        coefficients = np.zeros(3)
-        solved = np.linalg.lstsq(design[kept] * weight[:, None], average.mean[kept] * weight)[0]
-        if np.any(solved[1:] < 0):
-            # Scattering that falls is positive.
-            used = [0, 1] if solved[2] < 0 else [0, 2]
-            solved = np.linalg.lstsq(
-                design[kept][:, used] * weight[:, None], average.mean[kept] * weight
-            )[0]
-            solved[1:] = np.maximum(solved[1:], 0)
-        coefficients[used] = solved
-        rest = average.mean - design @ coefficients
-        spread = 1.4826 * np.median(np.abs(rest[known] - np.median(rest[known])))
-        kept = known & (rest < np.median(rest[known]) + 2 * spread)
-    return np.asarray(design @ coefficients)
