@@ -29,8 +29,11 @@ def test_the_average_is_what_all_zones_have_in_common() -> None:
     truth -= 2 * np.cos(4 * np.pi * x[:, 2])
     known = np.isfinite(found.mean)
     assert known.sum() == known.size - 7  # not the reflections and the voxels that touch them
-    # The rest of the smooth function is not exactly 0.
-    np.testing.assert_allclose(found.mean[known], truth[known], atol=0.12)
+    # The profile in |Q| takes some percent of the range of 4.2 from so small a volume.
+    off = found.mean[known] - truth[known]
+    assert np.abs(off - off.mean()).max() < 0.2
+    assert off.std() < 0.06
+    assert abs(off.mean()) < 0.1
 
 
 @pytest.mark.parametrize(("centring", "period", "nodes"), [("P", 1, 1), ("I", 2, 4), ("F", 2, 2)])
