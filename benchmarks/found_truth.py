@@ -1,11 +1,11 @@
 """Diffuse features that are found without help, against simulated volumes.
 
-python -m benchmarks.found_truth [develop|held] [SERIES] [KIND ...] [-v]
+python -m benchmarks.found_truth [develop|held] [SERIES] [KIND ...] [small] [-v]
 python -m benchmarks.found_truth picture FILE
 
-`develop` has even seeds, with which the limits of the search were chosen, `held` odd seeds from 201
-on. Kinds: sheet, rod, point, two (a rod and a point), none. Each volume of
-`tests.truth.diffuse_worlds` has 1, 10 or 100 counts per voxel, in turn.
+`small`: at most 81³ voxels. `develop` has even seeds, with which the limits of the search were
+chosen, `held` odd seeds from 201 on. Kinds: sheet, rod, point, two (a rod and a point), none. Each
+volume of `tests.truth.diffuse_worlds` has 1, 10 or 100 counts per voxel, in turn.
 """
 
 import sys
@@ -88,7 +88,12 @@ def main() -> None:
     for kind in kinds:
         for i in range(n):
             counts = (1, 10, 100)[i % 3]
-            world = worlds.world(2 * i + 201 if held else 2 * i, KINDS[kind], counts)
+            world = worlds.world(
+                2 * i + 201 if held else 2 * i,
+                KINDS[kind],
+                counts,
+                81 if "small" in sys.argv else 101,
+            )
             found = search(averaged(world))
             left = list(found)
             texts = []

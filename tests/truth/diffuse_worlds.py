@@ -127,14 +127,16 @@ def intensity(feature: dict[str, Any], ops: list[np.ndarray], hkl: list[np.ndarr
     return total
 
 
-def world(seed: int, shapes: tuple[str, ...], counts: float) -> DiffuseWorld:
+def world(seed: int, shapes: tuple[str, ...], counts: float, largest: int = 101) -> DiffuseWorld:
     """Return a volume with a feature of each of the shapes; with none if there are none."""
     rng = np.random.default_rng([seed, len(shapes), sum(map(ord, "".join(shapes))), 29])
     group = list(CELLS)[seed % len(CELLS)]
     cell, ops = CELLS[group], laue_ops(group)
     b = 2 * np.pi * reciprocal(cell)
     metric = b.T @ b
-    n, limit = [(61, 3.0), (61, 3.0), (81, 2.0), (81, 4.0), (101, 2.5), (101, 5.0)][rng.integers(6)]
+    sizes = [(61, 3.0), (61, 3.0), (81, 2.0), (81, 4.0), (101, 2.5), (101, 5.0)]
+    sizes = [size for size in sizes if size[0] <= largest]
+    n, limit = sizes[rng.integers(len(sizes))]
     axes = [np.round(np.linspace(-limit, limit, n), 9)] * 3
     hkl = np.meshgrid(*axes, indexing="ij", sparse=True)
 
