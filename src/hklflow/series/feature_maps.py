@@ -1,4 +1,4 @@
-"""Maps of an averaged cell along rods and sheets: medians along directions, and their maxima.
+"""Maps of an averaged cell along rods and sheets: means along directions, and their maxima.
 
 A rod along d is a point of the map in two coordinates ``c · hkl`` that are constant along d; a
 sheet is a point of a map in one coordinate, and a point is a point of the cell itself.
@@ -53,18 +53,15 @@ class Projection:
         return {1: "sheet", 2: "rod", 3: "point"}[self.columns.shape[1]]
 
     def map(self, values: Floats) -> Floats:
-        """Return the median of values (bins,) along each line or plane; NaN are left out."""
+        """Return the mean of values (bins,) along each line or plane; NaN are left out."""
         if self.direction is None:
             return np.asarray(values[self.members[:, 0]].reshape(self.shape))
         lines = np.where(self.members >= 0, values[self.members], np.nan)
-        lines.sort(axis=1)
         n = np.isfinite(lines).sum(axis=1)
-        row = np.arange(len(lines))
-        low, high = np.maximum((n - 1) // 2, 0), np.minimum(n // 2, lines.shape[1] - 1)
-        middle = (lines[row, low] + lines[row, high]) / 2
+        mean = np.nansum(lines, axis=1) / np.maximum(n, 1)
         # Less than a third of the line is not enough.
-        middle[3 * n < (self.members >= 0).sum(axis=1)] = np.nan
-        return np.asarray(middle.reshape(self.shape))
+        mean[3 * n < (self.members >= 0).sum(axis=1)] = np.nan
+        return np.asarray(mean.reshape(self.shape))
 
 
 def projections(cell: Cell, kind: str, largest: int, most: int) -> list[Projection]:
@@ -171,11 +168,6 @@ def filled(values: Floats) -> Floats:
     return np.where(
         known, values, np.where(b > 1e-3, a / np.maximum(b, 1e-3), np.nanmedian(values))
     )
-
-
-def smooth(values: Floats, scale: float) -> Floats:
-    """Return a periodic map, smoothed by a Gaussian of some bins."""
-    return np.asarray(ndimage.gaussian_filter(filled(values), scale, mode="wrap"))
 
 
 def is_maximum(values: Floats) -> NDArray[np.bool_]:
