@@ -127,6 +127,12 @@ class Model:
         kept = np.all(np.abs(np.nan_to_num(images, nan=9.0) - place) < 1e-3, axis=1)
         return int(kept.sum()), len(np.unique(self.cell.operations[kept], axis=0))
 
+    def is_widest(self, term: Term) -> bool:
+        """Return True if a width of a term is at its upper limit."""
+        each = np.array([self.cell.period / n for n in term.projection.shape])
+        widest = np.maximum(_WIDEST * self.cell.period, 1.2 * each)
+        return bool(np.any(term.line.width > 0.95 * widest))
+
     def snapped(self, projection: Projection, place: Floats, near: float = _NEAR[0]) -> Floats:
         """Return a place on the symmetry elements that are nearer than some bins."""
         images = images_of(projection, self.cell, place)
