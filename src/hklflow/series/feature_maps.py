@@ -1,4 +1,4 @@
-"""Maps of an averaged cell along rods and sheets: means along directions, and their maxima.
+"""Maps of an averaged cell along rods and sheets: means and medians along directions, and their maxima.
 
 A rod along d is a point of the map in two coordinates ``c · hkl`` that are constant along d; a
 sheet is a point of a map in one coordinate, and a point is a point of the cell itself.
@@ -52,16 +52,24 @@ class Projection:
         """Return "sheet", "rod" or "point"."""
         return {1: "sheet", 2: "rod", 3: "point"}[self.columns.shape[1]]
 
-    def map(self, values: Floats) -> Floats:
-        """Return the mean of values (bins,) along each line or plane; NaN are left out."""
+    def maps(self, values: Floats) -> list[Floats]:
+        """Return the mean and the median of values (bins,) along each line or plane.
+
+        NaN are left out. To the mean, what crosses the lines is a constant, if the whole line is
+        known; the median leaves it out. Points have one map, the values.
+        """
         if self.direction is None:
-            return np.asarray(values[self.members[:, 0]].reshape(self.shape))
+            return [values[self.members[:, 0]].reshape(self.shape)]
         lines = np.where(self.members >= 0, values[self.members], np.nan)
+        lines.sort(axis=1)
         n = np.isfinite(lines).sum(axis=1)
+        row = np.arange(len(lines))
+        low, high = np.maximum((n - 1) // 2, 0), np.minimum(n // 2, lines.shape[1] - 1)
+        middle = (lines[row, low] + lines[row, high]) / 2
         mean = np.nansum(lines, axis=1) / np.maximum(n, 1)
         # Less than a third of the line is not enough.
-        mean[3 * n < (self.members >= 0).sum(axis=1)] = np.nan
-        return np.asarray(mean.reshape(self.shape))
+        short = 3 * n < (self.members >= 0).sum(axis=1)
+        return [np.where(short, np.nan, x).reshape(self.shape) for x in (mean, middle)]
 
 
 def projections(cell: Cell, kind: str, largest: int, most: int) -> list[Projection]:

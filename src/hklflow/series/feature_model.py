@@ -27,6 +27,7 @@ from hklflow.series.zone_average import ZoneAverage
 Floats = NDArray[np.float64]
 
 _MODEL = 0.1  # error of the model, in what rises above the background
+_PERFECT = 0.6  # χ² per bin below which no model is better
 _NARROWEST = 0.45  # smallest half width, bins
 _WIDEST = 0.22  # largest half width, periods
 _UNEQUAL = 1.0  # largest difference of ln(width in 1/Å)
@@ -104,7 +105,8 @@ class Model:
         for term in terms:
             m = len(term.line.place)
             cost += (m + 1) * np.log(n) + 2 * m * np.log(_CHOICES)
-        return float(n * np.log(max(self.chi_square(terms), n) / n) + cost)
+        chi_square = max(self.chi_square(terms) / n, _PERFECT)
+        return float(n * np.log(chi_square) + cost)
 
     def everywhere(self, independent: Floats) -> Floats:
         """Return values of the independent bins in all bins; NaN where not known."""
@@ -128,10 +130,10 @@ class Model:
         return int(kept.sum()), len(np.unique(self.cell.operations[kept], axis=0))
 
     def is_widest(self, term: Term) -> bool:
-        """Return True if a width of a term is at its upper limit."""
+        """Return True if a width of a term is close to its upper limit."""
         each = np.array([self.cell.period / n for n in term.projection.shape])
         widest = np.maximum(_WIDEST * self.cell.period, 1.2 * each)
-        return bool(np.any(term.line.width > 0.95 * widest))
+        return bool(np.any(term.line.width > 0.85 * widest))
 
     def snapped(self, projection: Projection, place: Floats, near: float = _NEAR[0]) -> Floats:
         """Return a place on the symmetry elements that are nearer than some bins."""

@@ -1,6 +1,6 @@
 r"""Search for diffuse features in the average over zones, by comparison of models.
 
-1. Candidates are maxima of the mean along each direction of small integers (rods, sheets) and of
+1. Candidates are maxima of the mean and the median along each direction of small integers (rods, sheets) and of
    the average itself (points), at several widths, without what the model so far explains.
 2. The candidate of any kind with which the model fits best is added, with all its equivalents;
    heights are fitted together with what falls from the reflections (`feature_model`), and places
@@ -32,11 +32,11 @@ _BETTER = 10.0  # smallest gain of the score for a term
 _CERTAIN = 10.0  # smallest loss of the score if another kind takes its place
 _EXPLAINED = 4.0  # largest χ² per bin of a model that explains the average
 _RELATIVE = 0.01  # smallest height, in the mean of S
-_FAINT = 0.1  # smallest height that is listed, in the largest
+_FAINT = 0.2  # smallest height that is listed, in the largest
 _FOOT = 0.15  # distance from reflections that is not searched, in the shortest period
 _LARGEST = 2  # largest integer of a direction
 _DIRECTIONS = 12  # most directions
-_MAXIMA = 6  # maxima of a map that are tried at each width
+_MAXIMA = 12  # maxima of a map that are tried at each width
 _REFINED = 2  # candidates of each kind whose place and width are fitted
 _MOST = 8  # most terms
 
@@ -102,6 +102,8 @@ def search(average: ZoneAverage, seed: int = 0) -> list[Discovery]:
     found = []
     for i, term in enumerate(terms):
         if term.line.height < max(_FAINT * largest, _RELATIVE * average.level):
+            continue
+        if any(work.is_part(term, x) for x in terms if x.line.height > term.line.height):
             continue
         seen = checks.zones(i)
         if seen is None:
@@ -169,12 +171,12 @@ class _Search:
             best = min(tries, key=lambda x: self.model.score([*terms, x]), default=None)
             if best is None or self.model.score([*terms, best]) > score - _BETTER:
                 break
-            terms = self._pruned([*terms, best])
-            reached = self.model.score(terms)
+            larger = self._pruned([*terms, best])
+            reached = self.model.score(larger)
             # What is dropped at once would be found again.
             if reached > score - 1:
                 break
-            score = reached
+            terms, score = larger, reached
         return self.model.with_heights(terms)
 
     def _pruned(self, terms: list[Term]) -> list[Term]:
@@ -187,6 +189,16 @@ class _Search:
             if len(terms) == 1 or scores[weakest] > self.model.score(terms) + _BETTER:
                 return terms
             terms = terms[:weakest] + terms[weakest + 1 :]
+
+    def is_part(self, term: Term, other: Term) -> bool:
+        """Return True if a term is at the place of another one of its kind: one line of two."""
+        if term.projection is not other.projection:
+            return False
+        c = term.projection.columns
+        points = np.linalg.pinv(c.T) @ other.line.place
+        images = self.cell.operations @ points + self.cell.translations
+        off = np.abs(wrapped(images @ c - term.line.place, self.cell.period))
+        return bool(np.any(np.all(off < other.line.width, axis=1)))
 
     def margin(self, terms: Sequence[Term], i: int) -> float:
         """Return how much worse the model is with a term of another kind in the place of one."""
@@ -205,7 +217,8 @@ class _Search:
             own: list[tuple[float, Term]] = []
             known: set[tuple[float, ...]] = set()
             for projection in self.maps[kind]:
-                for term in self._maxima(projection, rest):
+                maxima = [self._maxima(projection, x) for x in projection.maps(rest)]
+                for term in sum(maxima, []):
                     # Equivalent maxima have the same images.
                     key = tuple(np.round([term.star.sum(), (term.star**2).sum()], 6))
                     if key not in known:
@@ -215,14 +228,14 @@ class _Search:
             found += [self.model.refined(x, terms) for _, x in own[:_REFINED]]
         return found
 
-    def _maxima(self, projection: Projection, rest: Floats) -> list[Term]:
-        values = projection.map(rest)
+    def _maxima(self, projection: Projection, values: Floats) -> list[Term]:
+        """Return terms at the maxima of a map."""
         each = np.array([self.cell.period / n for n in projection.shape])
         found = []
         for scale, rise in zip(SCALES, contrasts(values), strict=False):
             height = np.nan_to_num(rise, nan=-np.inf).ravel()
             top = np.flatnonzero(is_maximum(height.reshape(rise.shape)).ravel() & (height > 0))
-            for i in top[np.argsort(-height[top], kind="stable")][: 4 * _MAXIMA]:
+            for i in top[np.argsort(-height[top], kind="stable")][:_MAXIMA]:
                 place = np.array(np.unravel_index(i, projection.shape)) * each
                 place = self.model.snapped(projection, place)
                 if not self._is_foot(projection, place):

@@ -218,7 +218,12 @@ def _fits(
         if params.find:
             sightings, average = _found(scans, volumes, lattice, resolutions, params, taken)
         definitions = dict(params.define)
-        definitions |= {x.name: Definition.model_validate(x.definition()) for x in sightings}
+        # What may have another shape is reported, but not followed.
+        definitions |= {
+            x.name: Definition.model_validate(x.definition())
+            for x in sightings
+            if x.discovery.certain
+        }
         for name in stage.progress(definitions, len(definitions), "features"):
             feature = _feature(name, definitions[name])
             words = _words(name, definitions[name])
@@ -255,7 +260,9 @@ def _found(
             strongest = best, average
         every += own
     sightings: list[Sighting] = []
-    for one in sorted(every, key=lambda x: -x.discovery.significance):
+    for one in sorted(
+        every, key=lambda x: (not x.discovery.certain, -x.discovery.significance)
+    ):
         feature = _feature("", Definition.model_validate(one.definition()))
         close = 2 * one.discovery.width.max()
         if not any(feature_copies.same(feature, other, lattice, close) for other in defined):
