@@ -3,10 +3,10 @@
 python -m benchmarks.found_truth [develop|held] [SERIES [SEED]] [KIND ...] [small] [-v]
 python -m benchmarks.found_truth picture FILE
 
-`small`: at most 81³ voxels. `develop` has seeds from 400 on, with which the limits of the search were
-chosen, `held` seeds from 300 on; SEED is another first one. Kinds: sheet, rod, point, two (a rod and
-a point), none. Each volume of `tests.truth.diffuse_worlds` has 1, 10 or 100 counts per voxel, in
-turn. Features whose shape is not certain count neither as found nor as false.
+`small`: at most 81³ voxels. `develop` has seeds from 400 on, with which the limits of the search
+were chosen, `held` seeds from 300 on; SEED is another first one. Kinds: sheet, rod, point, two (a
+rod and a point), none. Each volume of `tests.truth.diffuse_worlds` has 1, 10 or 100 counts per
+voxel, in turn. Features whose shape is not certain count neither as found nor as false.
 """
 
 import sys

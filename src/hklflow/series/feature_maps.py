@@ -1,4 +1,4 @@
-"""Maps of an averaged cell along rods and sheets: means and medians along directions, and their maxima.
+"""Maps of an averaged cell along rods and sheets: means and medians, and their maxima.
 
 A rod along d is a point of the map in two coordinates ``c · hkl`` that are constant along d; a
 sheet is a point of a map in one coordinate, and a point is a point of the cell itself.

@@ -158,8 +158,10 @@ class Model:
         first = [self.snapped(term.projection, term.line.place, x) for x in _NEAR]
         if values is not None or np.allclose(first[0], first[1], atol=1e-6):
             first = first[:1]
-        kinds = KINDS if values is None and len(term.line.place) > 1 else KINDS[:2]
-        kinds = kinds if values is None else (term.line.kind,)
+        # In one coordinate, the product is the Lorentzian.
+        kinds: Sequence[str] = KINDS if len(term.line.place) > 1 else KINDS[:2]
+        if values is not None:
+            kinds = (term.line.kind,)
         tries = [self._fitted(term, others, x, kind, values) for x in first for kind in kinds]
         return min(tries, key=lambda x: x[0])[1]
 
@@ -185,10 +187,13 @@ class Model:
         widest = np.maximum(_WIDEST * self.cell.period, 1.2 * each)
         high = np.concatenate([np.log(widest), np.full(len(free), 1.2)])
         first = np.clip([*np.log(term.line.width), *np.zeros(len(free))], low + 1e-6, high - 1e-6)
-        fit = least_squares(
-            lambda p: self.solved([*others, at(p)], values)[1],
-            first, bounds=(low, high), diff_step=0.02, max_nfev=8 if values is None else 4,
-        )  # fmt: skip
+
+        def residuals(p: Floats) -> Floats:
+            return self.solved([*others, at(p)], values)[1]
+
+        steps = np.full(len(first), 0.02)
+        nfev = 8 if values is None else 4
+        fit = least_squares(residuals, first, bounds=(low, high), diff_step=steps, max_nfev=nfev)
         return float(fit.cost), at(fit.x)
 
     def with_heights(self, terms: Sequence[Term]) -> list[Term]:

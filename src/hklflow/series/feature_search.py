@@ -1,7 +1,8 @@
 r"""Search for diffuse features in the average over zones, by comparison of models.
 
-1. Candidates are maxima of the mean and the median along each direction of small integers (rods, sheets) and of
-   the average itself (points), at several widths, without what the model so far explains.
+1. Candidates are maxima of the mean and the median along each direction of small integers (rods,
+   sheets) and of the average itself (points), at several widths, without what the model so far
+   explains.
 2. The candidate of any kind with which the model fits best is added, with all its equivalents;
    heights are fitted together with what falls from the reflections (`feature_model`), and places
    and widths of all terms again. Terms without which the model is as good are dropped, so that no
@@ -218,7 +219,7 @@ class _Search:
             known: set[tuple[float, ...]] = set()
             for projection in self.maps[kind]:
                 maxima = [self._maxima(projection, x) for x in projection.maps(rest)]
-                for term in sum(maxima, []):
+                for term in (x for every in maxima for x in every):
                     # Equivalent maxima have the same images.
                     key = tuple(np.round([term.star.sum(), (term.star**2).sum()], 6))
                     if key not in known:

@@ -260,9 +260,7 @@ def _found(
             strongest = best, average
         every += own
     sightings: list[Sighting] = []
-    for one in sorted(
-        every, key=lambda x: (not x.discovery.certain, -x.discovery.significance)
-    ):
+    for one in sorted(every, key=lambda x: (not x.discovery.certain, -x.discovery.significance)):
         feature = _feature("", Definition.model_validate(one.definition()))
         close = 2 * one.discovery.width.max()
         if not any(feature_copies.same(feature, other, lattice, close) for other in defined):
