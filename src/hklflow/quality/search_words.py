@@ -106,11 +106,15 @@ def _sentence(sighting: Sighting) -> str:
     if one.place_sigma.max() > 0:
         error = f" ± {one.place_sigma.max():.{decimals(float(one.place_sigma.max()))}f} r.l.u."
     equal = "without equivalents" if one.images == 1 else f"one of {one.images} equivalents"
-    found = "found without help" if one.certain else "shape not certain, not followed: found"
+    doubt = ""
+    if not one.certain:
+        doubt = (
+            "; its shape is not certain, so it is not followed: a smaller step of the grid may tell"
+        )
     return (
-        f"{found} at {sighting.temperature:g} K: {one.shape}s{along} at "
+        f"found without help at {sighting.temperature:g} K: {one.shape}s{along} at "
         f"{vector_text(one.point.tolist())}{name}{error}, {equal}, {one.contrast:.{n}f} ± "
         f"{one.contrast_sigma:.{n}f} above the surroundings ({one.significance:.0f} σ), in "
-        f"{one.zones_seen} of {one.zones} groups of zones; to keep it, paste `features: "
+        f"{one.zones_seen} of {one.zones} groups of zones{doubt}; to keep it, paste `features: "
         f"{{define: {{{sighting.pasted()}}}}}`"
     )
