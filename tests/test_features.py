@@ -204,3 +204,42 @@ def test_one_volume_for_each_orientation(made: dict[str, Any], tmp_path: Path) -
 def test_impossible_definitions_are_refused(changed: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         features.Definition(**(RODS | changed))
+
+
+def test_rods_are_found_without_help_and_followed(made: dict[str, Any], tmp_path: Path) -> None:
+    outputs = run(made, tmp_path, find=True)
+    results = json.loads(outputs.results.read_text())
+    rod = results["found"][0]
+    assert rod["definition"]["shape"] == "rod"
+    assert rod["definition"]["point"] == [0.5, 0.5, 0.0]
+    assert rod["definition"]["direction"] == [0, 0, 1]
+    assert rod["equivalents"] == 1
+    assert rod["significance (sigma)"] > 10
+    # What is listed can be pasted.
+    features.Definition(**rod["definition"])
+    pasted = "rod_1: {shape: rod, point: [0.5, 0.5, 0], direction: [0, 0, 1], along: false, width"
+    assert rod["to paste in features: define"].startswith(pasted)
+    assert len(results["found"]) == 1
+    (followed,) = results["features"]
+    assert [row["seen"] for row in followed["scans"]] == [True] * 3
+    for row in followed["scans"]:
+        ((_, xi),) = row["correlation lengths (Å)"].items()
+        low, high = xi["95 %"]
+        assert low < XI[row["temperature (K)"]] < high
+    first, second, *_ = results["sentences"]
+    assert first.startswith("found without help at ")
+    assert "rods along [0 0 1] at (1/2, 1/2, 0), without equivalents" in first
+    assert second.startswith("rod_1, rods along [0 0 1] at (1/2, 1/2, 0) sharpen on cooling")
+
+
+def test_a_feature_that_is_found_does_not_repeat_a_defined_one(
+    made: dict[str, Any], tmp_path: Path
+) -> None:
+    moved = RODS | {"point": (-0.5, 1.5, 0.7)}
+    outputs = run(made, tmp_path, define={"mine": moved}, find=True)
+    results = json.loads(outputs.results.read_text())
+    assert results["found"] == []
+    assert [one["name"] for one in results["features"]] == ["mine"]
+    assert results["sentences"][0] == (
+        "no diffuse feature is found without help in the volumes of parent 300K"
+    )

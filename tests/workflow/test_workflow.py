@@ -201,9 +201,11 @@ def test_a_changed_layer_reruns_its_scan_only(finished: Path) -> None:
     assert "merge the rotations of hexa 300K" not in told
 
 
-def test_features_are_fitted_only_if_they_are_defined(finished: Path) -> None:
-    defined = "features={define: {M: {shape: point, point: [0.5, 0, 0]}}}"
-    run = snakemake(finished, "--dry-run", "--config", defined)
+@pytest.mark.parametrize("wish", ["define: {M: {shape: point, point: [0.5, 0, 0]}}", "find: true"])
+def test_features_are_fitted_only_if_they_are_defined_or_searched(
+    finished: Path, wish: str
+) -> None:
+    run = snakemake(finished, "--dry-run", "--config", f"features={{{wish}}}")
     jobs = _jobs(run.stdout + run.stderr)
     assert jobs["features"] == 1
     assert jobs["order_parameters"] == 1  # writes the findings

@@ -156,8 +156,9 @@ def _clusters(plan: Jobs, at: Wildcards) -> Iterable[Wildcards]:
 
 
 def _has_features(plan: Jobs, at: Wildcards) -> bool:
-    """Return True if diffuse features are defined for the sample of the job."""
-    return bool(plan.experiment.settings(at["sample"], None).features.define)
+    """Return True if diffuse features are defined or searched for the sample of the job."""
+    features = plan.experiment.settings(at["sample"], None).features
+    return bool(features.define) or features.find
 
 
 def _features(plan: Jobs, at: Wildcards) -> Iterable[Wildcards]:

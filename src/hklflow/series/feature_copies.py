@@ -7,7 +7,7 @@ belong to none.
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -191,6 +191,26 @@ class _Arm:
             return False
         off = self.columns.T @ (self.point - other.point - _translations(lattice)).T
         return bool(np.any(np.all(np.abs(off) < _CLOSE, axis=0)))
+
+
+def same(feature: Feature, other: Feature, lattice: Lattice, close: float) -> bool:
+    """Return True if an image of a feature is at most ``close`` (r.l.u.) from another feature.
+
+    Only features of the same shape and direction are compared.
+    """
+    if feature.shape != other.shape:
+        return False
+    # Directions are those of rods and normals, whether or not there is a width along the rod.
+    mine, theirs = (_columns(replace(x, along=False)) for x in (feature, other))
+    for operation in _operations(lattice):
+        columns = np.linalg.inv(operation).T @ mine
+        both = np.hstack([columns, theirs])
+        if np.linalg.matrix_rank(both, tol=_CLOSE) > theirs.shape[1]:
+            continue
+        off = theirs.T @ (operation @ feature.point - other.point - _translations(lattice)).T
+        if np.any(np.all(np.abs(off) < close, axis=0)):
+            return True
+    return False
 
 
 def _translations(lattice: Lattice) -> Floats:

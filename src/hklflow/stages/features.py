@@ -4,10 +4,13 @@ Each feature of the configuration (a point, rod or sheet) is fitted in the symme
 all scans with a lattice-periodic line shape, averaged over the resolution of Bragg reflections of
 the same volume and over the voxels (`series.feature_fit`). The scans of each parent are a series of
 their own, because the grids differ.
+
+With ``find``, further features are searched in the average over the zones of each volume
+(`series.feature_search`), and followed like defined ones.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,13 +21,15 @@ from hklflow import stage
 if TYPE_CHECKING:
     from hklflow.nexus import OpenVolume
     from hklflow.orientation.product import Orientation
-    from hklflow.quality.feature_words import Course
-    from hklflow.series.feature_copies import Axes, Copy, Feature
+    from hklflow.quality.search_words import Sighting
+    from hklflow.series.feature_copies import Copy, Feature
     from hklflow.series.feature_fit import Fit
     from hklflow.series.features import Lattice
     from hklflow.series.resolution import Resolution
+    from hklflow.series.zone_average import ZoneAverage
+    from hklflow.stage.feature_records import Fitted
 
-VERSION = 2
+VERSION = 3
 
 Hkl = tuple[float, float, float]
 
@@ -82,7 +87,11 @@ class Settings(stage.Params):
     """Settings of this stage in the configuration file."""
 
     define: dict[str, Definition] = Field(default_factory=dict)
-    """Features that are fitted in all scans of the sample, by name; empty: no feature is fitted."""
+    """Features that are fitted in all scans of the sample, by name."""
+    find: bool = False
+    """True: search also for features that are not defined, in each volume, and fit them in all
+    scans. It takes about as long as reading all volumes.
+    """
     resolution: Hkl | None = None
     """Standard deviations of the Gaussian resolution along h, k, l, in r.l.u. None: measured from
     Bragg reflections of each volume.
@@ -105,25 +114,14 @@ class Params(Settings):
     """Settings of the stage only."""
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """Fits of one feature in the scans of one parent, from cold to warm."""
-
-    parent: str
-    feature: "Feature"
-    axes: "Axes"
-    copies: list["Copy"]
-    scans: list[str]
-    course: "Course"
-    resolutions: list["Resolution"]
-
-
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Fit the features in the volumes of each parent; only windows are in memory."""
     from hklflow import plots
     from hklflow.base.errors import HklflowError
     from hklflow.quality.feature_words import sentences
+    from hklflow.quality.search_words import sentences as search_sentences
     from hklflow.stage import series_scales
+    from hklflow.stage.feature_records import record, write_table
 
     scans = [stage.read_orientation(path) for path in inputs.orientations]
     if len(inputs.volumes) != len(scans):
@@ -132,23 +130,36 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "each orientation, in the same order"
         )
     scales = series_scales.scales(inputs.series)
-    fits: list[_Fitted] = []
+    fits: list[Fitted] = []
     notes: list[str] = []
+    sightings: list[Sighting] = []
+    averages: list[tuple[str, ZoneAverage, list[Sighting]]] = []
     for parent in dict.fromkeys(scan.parent for scan in scans):
         rows = [i for i, x in enumerate(scans) if x.parent == parent and x.temperature is not None]
         mine = sorted(rows, key=lambda i: (scans[i].temperature or 0.0, scans[i].scan))
         if mine:
             files = [inputs.volumes[i] for i in mine]
-            fits += _fits([scans[i] for i in mine], files, scales, params)
+            taken = [*params.define, *(x.name for x in sightings)]
+            own, average = _fits([scans[i] for i in mine], files, scales, params, taken, fits)
+            sightings += own
+            if average is not None:
+                averages.append((parent, average, own))
             names = [scans[i].scan for i in mine]
             notes += series_scales.notes(scales, names, parent, "the intensities of features")
     sample = scans[0].sample
-    _write_table(outputs.table, fits)
+    write_table(outputs.table, fits)
     courses = [fit.course for fit in fits]
-    plots.save(plots.diffuse_features(courses, f"{sample}: diffuse features"), outputs.picture)
+    figure = plots.diffuse_features(courses, f"{sample}: diffuse features", averages)
+    plots.save(figure, outputs.picture)
     # Outputs have other names until the job is done: the series is in their folder.
     results = inputs.series.with_name("features.json")
+    searched = dict.fromkeys(scan.parent for scan in scans) if params.find else {}
     findings = [
+        {"sentence": sentence, "command": f"hklflow show {results}/found"}
+        for parent in searched
+        for sentence in search_sentences([x for x in sightings if x.parent == parent], parent)
+    ]
+    findings += [
         {"sentence": sentence, "command": f"hklflow show {results}/features/{i}"}
         for i, fit in enumerate(fits)
         for sentence in sentences(fit.course)
@@ -161,10 +172,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "sample": sample,
             "sentences": lines,
             "findings": findings,
-            "features": [_record(fit) for fit in fits],
+            "found": [x.record() for x in sightings],
+            "features": [record(fit) for fit in fits],
         },
     )
-    print("\n".join([f"{sample}: {len(params.define)} diffuse features", *lines]))
+    print("\n".join([f"{sample}: {len(fits)} diffuse features", *lines]))
 
 
 def _fits(
@@ -172,8 +184,18 @@ def _fits(
     files: Sequence[Path],
     scales: Mapping[str, tuple[float, float, float]],
     params: Params,
-) -> list[_Fitted]:
-    """Return the fits of all features in the scans of one parent."""
+    taken: Sequence[str],
+    fits: list["Fitted"],
+) -> tuple[list["Sighting"], "ZoneAverage | None"]:
+    """Add the fits of all features in the scans of one parent.
+
+    Returns
+    -------
+    sightings : list of Sighting
+        Features that were found without help, the most significant first.
+    average : ZoneAverage or None
+        Average of the volume in which the most significant one was found; None without search.
+    """
     import numpy as np
 
     from hklflow import nexus
@@ -191,10 +213,80 @@ def _fits(
         metric = metric_of(cell, direct=False)
         lattice = Lattice(metric, operations, group.crystal_system, group.centring)
         resolutions = [_resolution(volume, lattice, cell, params) for volume in volumes]
-        return [
-            _fitted(name, scans, volumes, lattice, resolutions, scales, params)
-            for name in stage.progress(params.define, len(params.define), "features")
+        sightings: list[Sighting] = []
+        average = None
+        if params.find:
+            sightings, average = _found(scans, volumes, lattice, resolutions, params, taken)
+        definitions = dict(params.define)
+        # What may have another shape is reported, but not followed.
+        definitions |= {
+            x.name: Definition.model_validate(x.definition())
+            for x in sightings
+            if x.discovery.certain
+        }
+        for name in stage.progress(definitions, len(definitions), "features"):
+            feature = _feature(name, definitions[name])
+            words = _words(name, definitions[name])
+            fits.append(
+                _fitted(feature, words, scans, volumes, lattice, resolutions, scales, params)
+            )
+        return sightings, average
+
+
+def _found(
+    scans: Sequence["Orientation"],
+    volumes: Sequence["OpenVolume"],
+    lattice: "Lattice",
+    resolutions: list["Resolution"],
+    params: Params,
+    taken: Sequence[str],
+) -> tuple[list["Sighting"], "ZoneAverage"]:
+    """Return the features that the volumes show and that are not defined, one of each."""
+    from hklflow.quality.search_words import Sighting
+    from hklflow.series import feature_copies, feature_search
+    from hklflow.series.zone_average import zone_average
+
+    defined = [_feature(name, one) for name, one in params.define.items()]
+    every: list[Sighting] = []
+    strongest = None
+    for i in stage.progress(range(len(volumes)), len(volumes), "search"):
+        average = zone_average(_reader(volumes[i]), volumes[i].grid, lattice, resolutions[i], True)
+        own = [
+            Sighting("", scans[i].parent, scans[i].scan, scans[i].temperature or 0.0, one, lattice)
+            for one in feature_search.search(average)
         ]
+        best = max((x.discovery.significance for x in own), default=0.0)
+        if strongest is None or best > strongest[0]:
+            strongest = best, average
+        every += own
+    sightings: list[Sighting] = []
+    for one in sorted(every, key=lambda x: (not x.discovery.certain, -x.discovery.significance)):
+        feature = _feature("", Definition.model_validate(one.definition()))
+        close = 2 * one.discovery.width.max()
+        if not any(feature_copies.same(feature, other, lattice, close) for other in defined):
+            defined.append(feature)
+            shape = one.discovery.shape
+            used = [*taken, *(x.name for x in sightings)]
+            number = next(n for n in range(1, 1000) if f"{shape}_{n}" not in used)
+            sightings.append(replace(one, name=f"{shape}_{number}"))
+    assert strongest is not None
+    return sightings, strongest[1]
+
+
+def _feature(name: str, definition: Definition) -> "Feature":
+    """Return the feature of a definition."""
+    import numpy as np
+
+    from hklflow.series.feature_copies import Feature
+
+    return Feature(
+        name,
+        definition.shape,
+        np.asarray(definition.point),
+        None if definition.direction is None else np.asarray(definition.direction),
+        definition.along,
+        definition.width,
+    )
 
 
 def _operations(volumes: Sequence["OpenVolume"]) -> Any:
@@ -279,30 +371,23 @@ def _resolution(
 
 
 def _fitted(
-    name: str,
+    feature: "Feature",
+    words: str,
     scans: Sequence["Orientation"],
     volumes: Sequence["OpenVolume"],
     lattice: "Lattice",
     resolutions: list["Resolution"],
     scales: Mapping[str, tuple[float, float, float]],
     params: Params,
-) -> _Fitted:
+) -> "Fitted":
     """Return the fits of one feature in all volumes, with the same copies."""
     import numpy as np
 
     from hklflow.quality.feature_words import Course
     from hklflow.series import feature_copies, feature_fit, feature_voxels
     from hklflow.series.line_shape import Smearing
+    from hklflow.stage.feature_records import Fitted
 
-    definition = params.define[name]
-    feature = feature_copies.Feature(
-        name,
-        definition.shape,
-        np.asarray(definition.point),
-        None if definition.direction is None else np.asarray(definition.direction),
-        definition.along,
-        definition.width,
-    )
     axes = feature_copies.axes_of(feature, lattice)
     grid = volumes[0].grid
     widest = max(resolutions, key=lambda x: float(np.trace(x.covariance)))
@@ -349,7 +434,7 @@ def _fitted(
     ]
     intensity, sigma = np.array(pairs).T / columns[:, 0]
     course = Course(
-        name=_words(name, definition),
+        name=words,
         axes=axes.names,
         temperatures=[scan.temperature or 0.0 for scan in scans],
         fits=fits,
@@ -357,7 +442,7 @@ def _fitted(
         intensity_sigma=np.hypot(sigma, relative * np.nan_to_num(intensity)).tolist(),
     )
     names = [scan.scan for scan in scans]
-    return _Fitted(scans[0].parent, feature, axes, chosen, names, course, resolutions)
+    return Fitted(scans[0].parent, feature, axes, chosen, names, course, resolutions)
 
 
 def _words(name: str, definition: Definition) -> str:
@@ -370,82 +455,6 @@ def _words(name: str, definition: Definition) -> str:
         along = f" along [{vector}]" if definition.shape == "rod" else f" normal to [{vector}]"
     place = vector_text(definition.point)
     return f"{name}, {definition.shape}s{along} at {place}"
-
-
-def _write_table(path: Path, fits: Sequence[_Fitted]) -> None:
-    import csv
-
-    columns = ["parent", "feature", "scan", "temperature", "seen", "intensity", "intensity_sigma"]
-    columns += ["dh", "dk", "dl", "dh_sigma", "dk_sigma", "dl_sigma"]
-    columns += ["axis", "xi", "xi_68_low", "xi_68_high", "xi_95_low", "xi_95_high", "determined"]
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(columns)
-        for fit in fits:
-            course = fit.course
-            for i, one in enumerate(course.fits):
-                if one is None:
-                    continue
-                values = (course.temperatures[i], course.intensity[i], course.intensity_sigma[i])
-                t, size, sigma = (f"{x:.6g}" for x in values)
-                row = [fit.parent, fit.feature.name, fit.scans[i], t, one.seen, size, sigma]
-                row += [f"{x:.6g}" for x in (*one.shift, *one.shift_sigma)]
-                for axis, xi, known in zip(fit.axes.names, one.xi, one.determined, strict=False):
-                    numbers = [f"{x:.6g}" for x in (xi.value, *xi.inner, *xi.outer)]
-                    writer.writerow([*row, axis, *numbers, known])
-                if not one.seen:
-                    writer.writerow([*row, "", *["nan"] * 5, ""])
-
-
-def _record(fit: _Fitted) -> dict[str, Any]:
-    """Return the numbers of one feature for the JSON file."""
-    import numpy as np
-
-    course = fit.course
-    rows: list[dict[str, Any]] = []
-    for i, one in enumerate(course.fits):
-        row: dict[str, Any] = {"scan": fit.scans[i], "temperature (K)": course.temperatures[i]}
-        if one is not None:
-            row |= {
-                "seen": one.seen,
-                "chi2 that the feature takes away": one.gain,
-                "intensity": course.intensity[i],
-                "intensity sigma": course.intensity_sigma[i],
-                "intensity of each copy, without scale": one.amplitude,
-                "shift (r.l.u.)": one.shift,
-                "shift sigma (r.l.u.)": one.shift_sigma,
-                "correlation lengths (Å)": {
-                    axis: {
-                        "value": xi.value,
-                        "sigma": xi.sigma,
-                        "68 %": xi.inner,
-                        "95 %": xi.outer,
-                        "limits (95 %, one-sided)": xi.limit,
-                        "determined": known,
-                    }
-                    for axis, xi, known in zip(fit.axes.names, one.xi, one.determined, strict=False)
-                },
-                "covariance of ln xi": one.covariance,
-                "line shape": one.model,
-                "chi2 of the other line shape, more": one.other,
-                "chi2 / degrees of freedom": one.chi2 / one.freedom,
-                "factor of all variances": one.inflation,
-            }
-        resolution = fit.resolutions[i]
-        row["resolution at Q = 0, sigma (r.l.u.)"] = np.sqrt(np.diag(resolution.covariance))
-        row["resolution, growth with Q^2 (Å^2)"] = resolution.growth
-        row["resolution, relative scatter"] = resolution.scatter
-        row["resolution, reflections"] = resolution.reflections
-        rows.append(row)
-    return {
-        "name": fit.feature.name,
-        "parent": fit.parent,
-        "shape": fit.feature.shape,
-        "point": fit.feature.point,
-        "direction": fit.feature.direction,
-        "copies": [copy.centre for copy in fit.copies],
-        "scans": rows,
-    }
 
 
 if __name__ == "__main__":
