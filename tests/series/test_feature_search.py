@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from benchmarks.found_truth import averaged, off
 
 from hklflow.geometry.grid import Grid
 from hklflow.series.feature_search import search
@@ -10,6 +9,7 @@ from hklflow.series.features import Lattice
 from hklflow.series.resolution import Resolution
 from hklflow.series.zone_average import cell_of, zone_average
 from tests.truth import diffuse_worlds as worlds
+from tests.truth.diffuse_average import averaged, off
 from tests.truth.feature_worlds import laue_ops
 
 GRID = Grid.symmetric([2.0, 2.0, 2.0], [0.1, 0.1, 0.1])
