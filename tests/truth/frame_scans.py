@@ -212,16 +212,16 @@ def centroids_alone(world: FrameWorld, folder: Path) -> Answer:
     group = symmetry.space_group(data["space_group"])
     rotations = [geometry.from_dict(data["rotations"][name]) for name in params.rotations]
     ub = np.array(data["UB"])
-    integrate = converge._integrator(inputs, params, group, observed.spreads, 1)[0]
+    nobody = [peaks.select(np.zeros(len(peaks.frame), bool)) for peaks in observed.peaks]
+    integrate = converge._integrator(inputs, params, group, observed.spreads, nobody, 1)[0]
     none = np.zeros(0, np.int64)
     accept = centroids.Acceptance(params.min_significance, params.min_correlation)
     given = []
     for r, table in enumerate(integrate(rotations, ub)):
         fate = centroids.judge(table, rotations[r], ub, none, none, accept)
         peaks = observed.peaks[r]
-        nobody = peaks.select(np.zeros(len(peaks.frame), bool))
         use = fate == len(centroids.FATES) - 1
-        given.append(centroids.joined(nobody, table, use, peaks.sigma.min(axis=0) ** 2))
+        given.append(centroids.joined(nobody[r], table, use, peaks.sigma.min(axis=0) ** 2))
     free = converge._free(data["refined_parameters"], params)
     limits = refinement.RefinementLimits(params.hkl_tolerance, params.min_indexed)
     refined = refinement.refine(rotations, given, ub, group, free=free, limits=limits)

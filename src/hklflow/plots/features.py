@@ -120,6 +120,6 @@ def zone_plane(
         if drawn:
             axes.plot([], [], color=colour, label=name)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8, loc="upper right")
+        axes.legend(fontsize=9, loc="upper right")
     axes.set(xlabel="h", ylabel="k", title=f"{what}: mean over zones, l = {height:g}")
     axes.set_aspect("equal")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hklflow.geometry.symmetry import SpaceGroup
     from hklflow.orientation.product import Orientation
     from hklflow.orientation.refinement import Refined, RefinementLimits
+    from hklflow.orientation.residuals import Peaks
     from hklflow.stage.orientation import Observed
 
 Record = dict[str, Any]
@@ -221,7 +222,9 @@ def _run(inputs: Inputs, params: Params, start: "Orientation", threads: int) -> 
     free = _free(before, params)
     limits = refinement.RefinementLimits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
     observed, notes = _reflections_only(everything, model, start.constraints, free, limits)
-    integrate, reads, rocking = _integrator(inputs, params, start, everything, observed, threads)
+    integrate, reads, rocking = _integrator(
+        inputs, params, start.group, observed.spreads, everything.peaks, threads
+    )
     loop = converge.Loop(
         observed.peaks,
         start.constraints,
@@ -377,14 +380,14 @@ def _doubtful_arcs(
 def _integrator(
     inputs: Inputs,
     params: Params,
-    start: "Orientation",
-    everything: "Observed",
-    observed: "Observed",
+    group: "SpaceGroup",
+    spreads: "Sequence[float | None]",
+    found: "Sequence[Peaks]",
     threads: int,
 ) -> "tuple[Integrate, list[str], dict[int, float]]":
     """Return a function that integrates all rotations with a given model.
 
-    Reflections that were found as peaks are not integrated, because only their peaks are used.
+    Reflections that were ``found`` as peaks are not integrated, because only their peaks are used.
     The function fills the two other results: a list with an entry for each rotation that was read,
     and the rocking width of each rotation.
     """
@@ -410,18 +413,16 @@ def _integrator(
         integrated_reflections = integrate(
             frames_of(i, rotations),
             ub,
-            start.group,
+            group,
             nexus.read_peaks(inputs.peaks[i]),
             chosen,
             d_min=params.d_min,
             shown=partial(_shown, rotations[i].scan.n_frames),
             collected=collected[i],
-            left_out=partial(
-                found_as_peaks, everything.peaks[i], rotations[i], ub, params.hkl_tolerance
-            ),
+            left_out=partial(found_as_peaks, found[i], rotations[i], ub, params.hkl_tolerance),
         )
         rocking[i] = integrated_reflections.widths.mosaic
-        spread = observed.spreads[i]
+        spread = spreads[i]
         if not spread:
             return integrated_reflections.reflections
         return placed(
