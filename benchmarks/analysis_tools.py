@@ -5,7 +5,7 @@
 PEERS is the `site-packages` of an environment with nxs_analysis_tools, looked at after the own
 packages. The steps read and write files; those of the other program are its functions with the
 arguments of its documentation. CPU seconds with reading and the start of Python, medians of
-`rounds`, in turn. Then the ΔPDF of filled volumes at lattice vectors (`tests/truth/hole_worlds.py`,
+`rounds`, alternately. Then the ΔPDF of filled volumes at lattice vectors (`tests/truth/hole_worlds.py`,
 short-range order, known S): rms of found − true over the rms of the true ΔPDF. The other program
 punches the same voxels, and gets the best of several widths of its kernel, chosen with the truth.
 """
@@ -130,10 +130,10 @@ def spent(side: str, step: str, folder: Path, out: Path, given: argparse.Namespa
     paths = os.pathsep.join([str(_ROOT / "src"), str(_ROOT)])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    told = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if told.returncode:
-        sys.exit(f"{side}: {step} failed:\n{told.stdout[-500:]}{told.stderr[-2000:]}")
+    if done.returncode:
+        sys.exit(f"{side}: {step} failed:\n{done.stdout[-500:]}{done.stderr[-2000:]}")
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 

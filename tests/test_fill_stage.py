@@ -275,6 +275,8 @@ def test_too_little_to_learn_from_is_filled_by_kriging_and_said(
     # The plane that is drawn is a measured one.
     assert 0.55 < abs(GRID.axis(2)[at]) < 1.45
     assert np.isfinite(drawn[0][3]).any()
+    plain, _ = run(new, tmp_path / "b", radius=0.2, q_max=1.7, spectrum=False, tails=False)
+    assert not [text for text in plain["warnings"] if "kriging alone" in text]
 
 
 @pytest.mark.parametrize(

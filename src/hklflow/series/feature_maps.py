@@ -5,7 +5,7 @@ sheet is a point of a map in one coordinate, and a point is a point of the cell 
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from hklflow.series.feature_copies import Shape
 from hklflow.series.zone_average import Cell
 
 Floats = NDArray[np.float64]
@@ -20,7 +21,9 @@ Integers = NDArray[np.int64]
 
 SCALES = (0.7, 1.4, 2.8, 5.6)  # widths of the maxima that are searched, bins
 _WIDER = 2.0  # width of the surroundings over that of a maximum
-_PIECES = {1: 8, 2: 6}  # pieces along each flat coordinate, by the dimension of the map
+# By the dimension of the map.
+_KINDS: Mapping[int, Shape] = {1: "sheet", 2: "rod", 3: "point"}
+_PIECES = {1: 8, 2: 6}  # pieces along each flat coordinate, likewise
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,9 @@ class Projection:
     pieces: Integers
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Shape:
         """Return "sheet", "rod" or "point"."""
-        return {1: "sheet", 2: "rod", 3: "point"}[self.columns.shape[1]]
+        return _KINDS[self.columns.shape[1]]
 
     def maps(self, values: Floats) -> list[Floats]:
         """Return the mean and the median of values (bins,) along each line or plane.

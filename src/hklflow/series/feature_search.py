@@ -123,7 +123,7 @@ def _discovery(
     sigma = checks.height_sigma[i]
     _, point_group = model.kept(projection, line.place)
     return Discovery(
-        shape=projection.kind,  # type: ignore[arg-type]
+        shape=projection.kind,
         point=_point(model, projection, line.place),
         direction=projection.direction,
         columns=projection.columns,

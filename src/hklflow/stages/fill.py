@@ -81,7 +81,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         unmeasured = n[fill.UNMEASURED] / max(metrics["voxels within q_max"], 1)
         memory = _memory_of_spectrum(target.data.shape, params)
         missing = spectrum.bytes_needed(target.data.shape) - memory
-        doubts = hole_checks.too_little(unmeasured)
+        learns = params.spectrum or params.tails
+        doubts = hole_checks.too_little(unmeasured) if learns else []
         tails = None if doubts else _tails(target, params, group, q_max, metrics)
         if params.spectrum and missing > 0:
             doubts.append(too_large(missing))
