@@ -266,6 +266,28 @@ def test_the_first_screen_has_the_findings_with_their_commands(page: str) -> Non
     assert "a jumps" not in first  # it is in its section
 
 
+def test_many_vectors_leave_the_change_of_the_pdf_on_the_first_screen(tmp_path: Path) -> None:
+    top = tmp_path / "results"
+
+    def findings(words: str, n: int) -> dict[str, Any]:
+        rows = [{"sentence": f"{words} {i}", "command": f"show {i}"} for i in range(n)]
+        return {"sentences": [row["sentence"] for row in rows], "findings": rows}
+
+    given = [
+        _figures(top / "hexa/300K/accepted.json", _accepted("300K")),
+        _figures(top / "hexa/temperature_series/order.json", findings("order", 5)),
+        _figures(top / "hexa/stack_300K/pdf_series_transform.json", findings("pairs", 4)),
+    ]
+    text = _page(top, {"pictures": [], "figures": given})
+    first = _Seen(text.split('class="first"')[1].split("</section>")[0]).words
+    assert re.findall("order [0-9]|pairs [0-9]", first) == [
+        "order 0",
+        "order 1",
+        "order 2",
+        "pairs 0",
+    ]
+
+
 def test_the_first_screen_says_what_to_do(page: str, tmp_path: Path) -> None:
     words = " ".join(_Seen(page).words.split())
     assert "None of these reasons asks for a new measurement. Next: do what the first box" in words

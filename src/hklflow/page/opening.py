@@ -91,15 +91,18 @@ def _next(page: Page, serious: Sequence[Message]) -> Html:
 
 
 def _findings(page: Page) -> Html:
-    """List what order parameters and pair distributions say, each with its command."""
-    orders = [data for at, data in page.figures if at.part == "series" and at.path.stem == "order"]
-    orders += [
-        data
-        for at, data in page.figures
-        if at.part == "stack" and at.path.stem.startswith("pdf_series_")
-    ]
-    rows = [row for data in orders for row in data["findings"][: len(data["sentences"])]]
-    items = [tag("li", row["sentence"], " ", tag("code", row["command"])) for row in rows[:_MOST]]
+    """List what order parameters say, and the first sentence on each series of pair distributions.
+
+    Each sentence has the command that shows it.
+    """
+    orders, pairs = [], []
+    for at, data in page.figures:
+        if at.part == "series" and at.path.stem == "order":
+            orders += data["findings"][: len(data["sentences"])]
+        elif at.part == "stack" and at.path.stem.startswith("pdf_series_"):
+            pairs += data["findings"][:1]
+    rows = [*orders[:_MOST], *pairs]
+    items = [tag("li", row["sentence"], " ", tag("code", row["command"])) for row in rows]
     return tag("ul", items, class_="findings") if items else Html("")
 
 

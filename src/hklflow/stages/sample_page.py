@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from hklflow.page.pictures import Picture
     from hklflow.page.place import Place
 
-VERSION = 8
+VERSION = 9
 
 
 class Inputs(stage.Inputs):
