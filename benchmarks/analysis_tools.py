@@ -6,8 +6,9 @@ PEERS is the `site-packages` of an environment with nxs_analysis_tools, looked a
 packages. The steps read and write files; those of the other program are its functions with the
 arguments of its documentation. CPU seconds with reading and the start of Python, medians of
 `rounds`, alternately. Then the ΔPDF of filled volumes at lattice vectors
-(`tests/truth/hole_worlds.py`, short-range order, known S): rms of found − true over the rms of the true ΔPDF. The other program
-punches the same voxels, and gets the best of several widths of its kernel, chosen with the truth.
+(`tests/truth/hole_worlds.py`, short-range order, known S): rms of found − true over the rms of the
+true ΔPDF. The other program punches the same voxels, and gets the best of several widths of its
+kernel, chosen with the truth.
 """
 
 # isort: off
