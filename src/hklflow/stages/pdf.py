@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hklflow.volumes.gap_errors import GapFactor
     from hklflow.volumes.pdf_plan import Plan
 
-VERSION = 10
+VERSION = 11
 
 #: Number of features in the metrics.
 _FEATURES = 20
@@ -126,7 +126,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         metrics["back to S(Q)"] = compared and back_to_s.figures(compared)
         metrics["warnings"] += back_to_s.warnings(compared) if compared else []
         notes = _notes(loaded, kind) | loaded.shares | {"metrics": metrics}
-        notes["doubts"] = filled.doubts
+        notes |= {"doubts": filled.doubts, "not in sigma": filled.not_in_sigma}
         if "space_group" in filled.notes:
             notes["space_group"] = filled.notes["space_group"]
         writer.note(notes)

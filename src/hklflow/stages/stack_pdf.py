@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hklflow.nexus.stack import Member
     from hklflow.quality.pdf_words import Course
 
-VERSION = 5
+VERSION = 6
 
 _NEAREST = 1.0  # Å; smallest distance between two atoms
 
@@ -124,8 +124,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 params.scale_error,
             ),
         )
-        for sentence in stack.doubts_of(members, volumes):
-            print(f"warning: {sentence}")
+        doubts = stack.doubts_of(members, volumes)
     with outputs.table.open("w", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(["scan", "temperature", "x", "y", "z", "length", "value", "value_sigma"])
@@ -151,7 +150,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     # Outputs have other names until the job is done; the stack is next to the series.
     name = inputs.volumes[0].with_suffix(".json").name.replace("delta_pdf", "pdf_series")
     results = inputs.series.parent.with_name(f"stack_{params.parent}") / name
-    stage.write_json(outputs.results, _record(course, lines, results))
+    stage.write_json(outputs.results, _record(course, lines, results) | {"doubts": doubts})
+    for sentence in doubts:
+        print(f"warning: {sentence}")
     print(
         f"{len(members)} pair distributions from {members[0].temperature:g} K to "
         f"{members[-1].temperature:g} K, {len(found.xyz)} vectors"
