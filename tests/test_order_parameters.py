@@ -111,7 +111,6 @@ def run(made: dict[str, Any], folder: Path, **params: Any) -> order_parameters.O
         table=folder / "order.tsv",
         picture=folder / "order.png",
         orders=folder / "order.json",
-        statement=folder / "findings.md",
     )
     stage.run(
         order_parameters.main,
@@ -145,11 +144,6 @@ def test_the_transition_of_the_satellite_is_found_and_the_static_one_is_not_one(
     exponent = appearing["exponent of the intensity"]
     assert abs(exponent["value"] - 1) < 3 * exponent["sigma"] < 0.5
     assert appearing["order"] == "continuous"
-    text = outputs.statement.read_text()
-    assert text.startswith("# Findings of s\n")
-    for row in told["findings"]:
-        assert row["sentence"] in text
-        assert f"`{row['command']}`" in text
     texts = [row["sentence"] for row in told["findings"]]
     assert texts[-1] == "a jumps"
     assert "the cell expands" in texts
@@ -205,7 +199,7 @@ def test_boxes_follow_a_vector_that_moves_and_locks_in(tmp_path: Path) -> None:
             assert abs(float(row["q_h"]) - place(t)) < 4 * float(row["q_h_sigma"])
             assert float(row["q_k_sigma"]) == float(row["q_k"]) == 0.0
     assert seen >= 10
-    text = told.statement.read_text()
+    text = told.orders.read_text()
     assert "it locks in at (1/3, 0, 0) below" in text
     assert "their intensities differ" in text
 

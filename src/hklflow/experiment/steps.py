@@ -946,7 +946,6 @@ _TOGETHER = (
                 "order.png", _OVERVIEW, "{sample}: order parameters", "order_parameters"
             ),
             "orders": figures("order.json"),
-            "statement": Output("findings.md"),
         },
         params=section("order_parameters"),
     ),
@@ -1044,6 +1043,7 @@ _TOGETHER = (
         writes={
             "page": Output(""),
             "small": picture("in_report_", _OVERVIEW, "{sample}: all on one page", "sample_page"),
+            "statement": Output("findings.md"),
         },
         params=volumes.sample_page,
         threads=True,

@@ -1,4 +1,4 @@
-"""Fit the order parameters of a sample, and write the statement of its findings.
+"""Fit the order parameters of a sample, and collect its findings.
 
 For each propagation vector that the gates found in a scan, and for each vector of the
 configuration, the intensity of its reflections is measured in all volumes, above and below the
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hklflow.volumes.satellite_voxels import Place, Read
     from hklflow.volumes.star_boxes import Counted
 
-VERSION = 6
+VERSION = 7
 
 Hkl = tuple[float, float, float]
 
@@ -46,7 +46,7 @@ class Inputs(stage.Inputs):
     findings: Path
     """Findings of the temperature series."""
     features: list[Path] = Field(default_factory=list)
-    """Results of the diffuse features, for the statement; empty if none are defined."""
+    """Results of the diffuse features, for the findings; empty if none are defined."""
 
 
 class Outputs(stage.Outputs):
@@ -58,8 +58,6 @@ class Outputs(stage.Outputs):
     """
     orders: Path
     """Results of all fits, and the findings in sentences with the commands that show them."""
-    statement: Path
-    """The findings of the sample, as text."""
 
 
 class Settings(stage.Params):
@@ -177,7 +175,6 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "vectors": [_record(fit) for fit in fits],
         },
     )
-    outputs.statement.write_text(_statement(sample, together), encoding="utf-8")
     print("\n".join([f"{sample}: {len(fits)} propagation vectors", *(text for text, _ in shown)]))
 
 
@@ -533,16 +530,6 @@ def _arms_record(arms: "Arms") -> dict[str, Any]:
         "equal": arms.equal,
         "depend on temperature": arms.changes,
     }
-
-
-def _statement(sample: str, findings: Sequence[tuple[str, str]]) -> str:
-    """Return the findings as text: each sentence with the command that shows it."""
-    lines = [f"# Findings of {sample}", ""]
-    if not findings:
-        lines += ["None: the cell follows its trend, and no vector was found or named.", ""]
-    for text, command in findings:
-        lines += [f"* {text}", f"  `{command}`"]
-    return "\n".join(lines).rstrip() + "\n"
 
 
 if __name__ == "__main__":
