@@ -12,12 +12,12 @@ from hklflow.quality.remedies import vector_text
 _FIXED = 1e-9  # error of a component that symmetry fixes, r.l.u.
 
 
-def position(course: Course) -> str:
-    """Return if the vector moves, and where it locks in."""
+def position(course: Course) -> str | None:
+    """Return if the vector moves, and where it locks in; None if symmetry fixes all of it."""
     star = course.star
     name = f"reflections at {vector_text(star.vector.tolist())}"
     if not star.basis.size:
-        return f"{name}: symmetry fixes q"
+        return None
     seen = course.seen
     if course.moves is None:
         return (

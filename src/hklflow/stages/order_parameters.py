@@ -155,10 +155,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         for i, fit in enumerate(fits)
     ]
     for i, fit in enumerate(fits):
-        lines = [satellite_words.position(fit.course)]
-        if fit.arms is not None:
-            lines.append(satellite_words.arms(fit.vector, fit.arms))
-        shown += [(text, f"hklflow show {orders}/vectors/{i}") for text in lines]
+        lines = [
+            satellite_words.position(fit.course),
+            satellite_words.arms(fit.vector, fit.arms) if fit.arms is not None else None,
+        ]
+        shown += [(text, f"hklflow show {orders}/vectors/{i}") for text in lines if text]
     shown += [(text, f"hklflow show {orders}") for text in notes]
     for path in inputs.features:
         rows = stage.read_json(path)["findings"]
