@@ -221,6 +221,28 @@ def test_a_line_does_not_lock_in() -> None:
     assert found.locked is None
 
 
+@pytest.mark.parametrize("lock", np.linspace(77.5, 81.5, 6))
+def test_the_interval_of_lock_in_is_not_shifted(lock: float) -> None:
+    """Positions without noise, with errors of 0.3 K; a jump would lead back."""
+    t = np.linspace(20, 200, 12)
+    found = said(4e-4 * np.maximum(t - lock, 0), sigma=1e-9).locked
+    assert found is not None
+    assert found.outer[0] <= lock <= found.outer[1]
+    assert np.ptp(found.outer) < 5
+    assert found.value == pytest.approx(lock, abs=1)
+
+
+def test_the_interval_has_what_two_scans_below_allow() -> None:
+    """Lock-in between the second and third of eight scans; a claim has three below it."""
+    t, rng = np.linspace(20, 200, 8), np.random.default_rng(6)
+    found = [
+        said(5e-5 * np.maximum(t - 58, 0) + 5e-4 * rng.standard_normal(8)).locked for _ in range(60)
+    ]
+    claimed = [x for x in found if x is not None]
+    assert len(claimed) >= 10
+    assert np.mean([x.outer[0] <= 58 <= x.outer[1] for x in claimed]) > 0.6
+
+
 def test_noise_is_no_move() -> None:
     rng = np.random.default_rng(3)
     assert sum(bool(said(5e-4 * rng.standard_normal(n)).moves) for n in [4, 8, 16] * 10) == 0
