@@ -281,23 +281,34 @@ def test_the_unit_of_the_monitor_changes_no_digit(unit: float) -> None:
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(1, 25), st.sampled_from(["P m m m", "P 1 2/m 1"]), st.integers(1, 3))
-def test_blocks_are_as_the_whole(planes: int, symbol: str, threads: int) -> None:
+@given(
+    st.integers(1, 25),
+    st.sampled_from(["P m m m", "P 1 2/m 1", "P m -3 m"]),
+    st.integers(1, 3),
+    st.sampled_from([(18, 18, 18), (19, 19, 19)]),
+)
+def test_blocks_are_as_the_whole(
+    planes: int, symbol: str, threads: int, sizes: tuple[int, int, int]
+) -> None:
     grid = Grid.symmetric(2, 0.25)
     rng = np.random.default_rng(5)
-    s = rng.normal(0, 1, grid.array_shape).astype(np.float32)
     operations = space_group(symbol).laue_operations
-    made = plan(grid, CUBIC, made_taper("tukey", 3.0), operations)
+    orbit = orbits(grid, operations).reshape(grid.array_shape)
+    s = rng.normal(0, 1, grid.array_shape).astype(np.float32).ravel()[orbit]
+    made = plan(grid, CUBIC, made_taper("tukey", 3.0), operations, sizes)
     whole, errors, _ = pdf.transform_volume(made, s, np.abs(s))
     forward = pdf.Transform(made, pdf.Store(made.half_shape, np.complex64), 2e3, threads)
     layers = list(pdf.slabs(made, lambda a, b: np.abs(s[a:b]), 4))
     forward.load(layers, variance=True)
     sigma = pdf.Errors(made, pdf.Store(made.kept_shape, np.float32), forward, threads)
     forward.load(pdf.slabs(made, lambda a, b: s[a:b], 4))
-    found = pdf.Found(0.0, [])
+    found, seen = pdf.Found(0.0, []), np.zeros(len(whole), int)
     for first, part, error in pdf.blocks(made, forward, sigma, planes, 0.01, found):
+        seen[first : first + planes] += 1
+        assert first % planes == 0 and len(part) == min(planes, len(whole) - first)
         np.testing.assert_allclose(part, whole[first : first + planes], atol=1e-6)
         np.testing.assert_allclose(error, errors[first : first + planes], rtol=1e-4)
+    assert (seen == 1).all()
     assert found.squares == pytest.approx((whole.astype(float) ** 2).sum(), rel=1e-5)
 
 

@@ -249,7 +249,7 @@ def _write(
         sections.add(first, values, sigma)
         if loaded.vectors is not None:
             loaded.vectors.collect(first, values)
-        if back is not None:
+        if back is not None and back.needs(first, len(values)):
             # It is compared with measured voxels, whose noise is the same for all r.
             back.add(first, values, loaded.errors.of_measured(first, sigma))
     return sections, extrema
@@ -319,20 +319,15 @@ class _Source:
 
     def _weigh(self, l: int, code: "NDArray[np.uint8]") -> None:  # noqa: E741
         """Add up the taper of a plane (k, h) by code."""
-        import numpy as np
+        from hklflow.volumes import pdf_kernels
 
         made = self._plan
         l = l - int(made.zero[2])  # noqa: E741
         if abs(l) > made.reach[2]:
             return
         # |Q| of -h k l equals |Q| of h -k -l.
-        weights = np.hstack([made.weights(-l)[::-1, :0:-1], made.weights(l)])
-        h, k = (
-            np.arange(max(z - r, 0), min(z + r + 1, n))
-            for z, r, n in zip(made.zero[:2], made.reach[:2], code.shape[::-1], strict=True)
-        )
-        own = weights[np.ix_(k - made.zero[1] + made.reach[1], h - made.zero[0] + made.reach[0])]
-        self._weights += np.bincount(code[np.ix_(k, h)].ravel(), own.ravel(), minlength=4)
+        weights, mates = made.weights(l), made.weights(-l)
+        pdf_kernels.weigh(code, weights, mates, made.zero, made.reach, self._weights)
 
     @property
     def shares(self) -> dict[str, float | None]:
