@@ -326,7 +326,8 @@ class _Source:
         if abs(l) > made.reach[2]:
             return
         # |Q| of -h k l equals |Q| of h -k -l.
-        weights, mates = made.weights(l), made.weights(-l)
+        weights = made.weights(l)
+        mates = weights if made.even_in_l else made.weights(-l)
         pdf_kernels.weigh(code, weights, mates, made.zero, made.reach, self._weights)
 
     @property

@@ -145,8 +145,9 @@ class Transform:
         self._loaded = True
         for first, values in slabs:
             pdf_kernels.fold(
-                values, first, made.zero, made.reach, np.float32(self.unit), variance, half
-            )
+                values, first, made.zero, made.reach, np.float32(self.unit), variance,
+                half.view(np.float32),
+            )  # fmt: skip
             self._store.release()
         sums = self._finish(variance)
         sums.squares *= self.unit**2
@@ -184,7 +185,7 @@ class Transform:
         done = scipy.fft.ifft(
             waves, axis=0, norm="forward", overwrite_x=True, workers=self._threads
         )
-        if done is not waves:
+        if not np.may_share_memory(done, waves):
             waves[...] = done
 
     def _along_l(self) -> None:
@@ -457,14 +458,14 @@ def strongest(
     g = lattice.metric(made.cell)
     axes = [made.direct.axis(i) for i in range(3)]
     chosen: list[tuple[Floats, float, float, float]] = []
-    known: list[Floats] = []
+    known = np.empty((0, 3))
     for index, value, sigma in sorted(extrema.features, key=lambda f: -abs(f[1])):
         x = np.array([axis[i] for axis, i in zip(axes, index, strict=True)])
         length = float(np.sqrt(x @ g @ x))
-        if length < beyond or any(np.abs(np.array(e) - x).max() < 1e-6 for e in known):
+        if length < beyond or (np.abs(known - x).max(axis=1) < 1e-6).any():
             continue
         mates = x @ made.operations
-        known.extend(mates)
+        known = np.concatenate([known, mates])
         # Choose the mate with the most positive coordinates, then the largest first coordinates.
         best = max(mates, key=lambda m: (int((m > -1e-9).sum()), np.round(m, 6).tolist()))
         chosen.append((best + 0.0, length, value, sigma))

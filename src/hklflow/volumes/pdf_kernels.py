@@ -1,19 +1,23 @@
 """Compiled loops of `pdf`: half volume of Friedel mates, special positions, errors, extrema."""
 
+import math
 from typing import Any
 
 import numpy as np
 
 from hklflow.simd.jit import kernel
 
+# Coefficients of sin(x) / x in x², the last one first.
+_SINE = tuple((-1.0) ** n / math.factorial(2 * n + 1) for n in range(10, -1, -1))
+
 
 @kernel
 def fold(values, first, zero, reach, unit, squared, half):  # type: ignore[no-untyped-def]
     """Add planes (l, k, h) and their Friedel mates to the half with h >= 0.
 
-    The indices l and k of ``half`` [l, k, h] are taken modulo its size. The real part of ``half``
-    is the sum of values, or of their squares, in units of ``unit`` (float32); the imaginary part is
-    the number of added voxels. ``zero``: index of Q = 0 along h, k, l; ``reach``: largest distance
+    The indices l and k of ``half`` [l, k, 2 h] are taken modulo its size. ``half`` has pairs: the
+    sum of values, or of their squares, in units of ``unit`` (float32), and the number of added
+    voxels. ``zero``: index of Q = 0 along h, k, l; ``reach``: largest distance
     from this index, in voxels.
     """
     n_l, n_k, _ = half.shape
@@ -29,17 +33,22 @@ def fold(values, first, zero, reach, unit, squared, half):  # type: ignore[no-un
             if abs(k) > reach[1]:
                 continue
             row, own, mate = values[i, j], half[l % n_l, k % n_k], half[-l % n_l, -k % n_k]
-            for h in range(last_h + 1):
-                value = row[middle + h] / unit
+            part = row[middle : middle + last_h + 1]
+            for h in range(part.size):
+                value = part[h] / unit
                 value = value * value if squared else value
-                if abs(value) < np.inf:
-                    own[h] += np.complex64(complex(value, 1.0))
+                known = abs(value) < np.inf
+                own[2 * h] += value if known else np.float32(0)
+                own[2 * h + 1] += np.float32(known)
             # In the plane h = 0, both mates are in the stored half.
-            for h in range(int(l == 0 and k == 0), last_mate + 1):
-                value = row[middle - h] / unit
+            start = int(l == 0 and k == 0)
+            part = row[middle - last_mate : middle - start + 1]
+            for i_h in range(part.size):
+                value = part[part.size - 1 - i_h] / unit
                 value = value * value if squared else value
-                if abs(value) < np.inf:
-                    mate[h] += np.complex64(complex(value, 1.0))
+                known, h = abs(value) < np.inf, start + i_h
+                mate[2 * h] += value if known else np.float32(0)
+                mate[2 * h + 1] += np.float32(known)
 
 
 @kernel
@@ -122,7 +131,7 @@ def tukey(metric, h, k, z, q_max, flat, out):  # type: ignore[no-untyped-def]
     ``metric`` (3, 3): reciprocal metric tensor with 2π, 1/Å²; ``h``, ``k``: coordinates, ``k``
     symmetric to 0.
     """
-    even = metric[0, 1] == 0 and metric[1, 2] == 0
+    even, wide = metric[0, 1] == 0 and metric[1, 2] == 0, max(1 - flat, 1e-12)
     for j in range(k.size):
         if even and j > k.size // 2:
             out[j] = out[k.size - 1 - j]
@@ -131,13 +140,13 @@ def tukey(metric, h, k, z, q_max, flat, out):  # type: ignore[no-untyped-def]
             q2 = metric[0, 0] * h[i] * h[i] + metric[1, 1] * k[j] * k[j] + metric[2, 2] * z * z
             mixed = metric[0, 1] * h[i] * k[j] + metric[0, 2] * h[i] * z + metric[1, 2] * k[j] * z
             t = np.sqrt(max(q2 + 2 * mixed, 0.0)) / q_max
-            down = min((t - flat) / max(1 - flat, 1e-12), 1.0)
-            if t > 1 + 1e-9:
-                out[j, i] = 0.0
-            elif down <= 0:
-                out[j, i] = 1.0
-            else:
-                out[j, i] = 0.5 * (1 + np.cos(np.pi * down))
+            down = min(max((t - flat) / wide, 0.0), 1.0)
+            # cos(π down) = -sin(x); the next term of the series is below 1e-18.
+            x = np.pi * (down - 0.5)
+            x2, sine = x * x, 0.0
+            for c in _SINE:
+                sine = sine * x2 + c
+            out[j, i] = 0.5 * (1 - x * sine) if t <= 1 + 1e-9 else 0.0
 
 
 @kernel

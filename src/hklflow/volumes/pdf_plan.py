@@ -68,6 +68,11 @@ class Plan:
         g[np.abs(g) < 1e-13 * np.outer(diagonal, diagonal)] = 0.0
         return np.asarray(g, dtype=np.float64)
 
+    @property
+    def even_in_l(self) -> bool:
+        """True if the taper of a plane l is that of the plane -l."""
+        return not (self._metric[0, 2] or self._metric[1, 2])
+
     @cached_property
     def direct(self) -> Grid:
         """Grid of x, y, z with 0 at index n // 2."""
