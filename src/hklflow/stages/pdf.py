@@ -286,19 +286,21 @@ class _Source:
             self._near = 0.5 * float(lengths[lengths > 0].min())
 
     def read(self, name: str, first: int, last: int) -> "NDArray[np.float32]":
-        """Read planes of S or of its errors."""
+        """Read planes of S or of its errors; the next call overwrites them."""
         import numpy as np
 
-        stored = self._stored[name].read(first, last)
+        stored = self._stored[name].read_again(first, last)
         values: NDArray[np.float32] = stored.astype(np.float32, copy=False)
-        if "punched" in self._filled.group:
-            code = self._stored["punched"].read(first, last)
+        # Without voxels to put back, the codes are needed only once.
+        counted_in = "data_errors" if self._whole is None else "data"
+        if "punched" in self._stored and name in ("data_errors", counted_in):
+            code = self._stored["punched"].read_again(first, last)
             if self._whole is not None:
                 other = self._whole.group[name][first:last]
                 put_back = (code == 1) & ~self._at_origin(first, last) & np.isfinite(other)
                 np.copyto(values, other, where=put_back)
                 code[put_back] = 0
-            if name == "data":
+            if name == counted_in:
                 for l, plane in enumerate(code, start=first):  # noqa: E741
                     self._weigh(l, plane)
             if name == "data_errors":
@@ -332,7 +334,7 @@ class _Source:
 
     @property
     def shares(self) -> dict[str, float | None]:
-        """Filled fractions of the taper's weight, known after S was read; None if unknown."""
+        """Filled fractions of the taper's weight, known after both passes; None if unknown."""
         total = float(self._weights.sum())
         return {
             f"share of the taper {what} and filled": self._weights[code] / total if total else None

@@ -166,6 +166,58 @@ def weigh(code, weights, mates, zero, reach, sums):  # type: ignore[no-untyped-d
 
 
 @kernel
+def hole_fields(  # type: ignore[no-untyped-def]
+    code, sigma, tapers, stays, codes, origin, zero, reach, fields
+):
+    """Fill the fields of a plane (k, h) for the covariance at lattice vectors.
+
+    Parameters
+    ----------
+    code, sigma : (k, h) arrays
+        Codes of the whole plane and σ.
+    tapers, stays : (2, k, h) arrays
+        Taper w of this plane and of the plane -l, and the number n of operations that leave a voxel
+        in place; k from -reach, h >= 0.
+    codes : three ints
+        Measured, punched, not measured.
+    origin : (2,) array
+        First indices along h and k within reach.
+    fields : (4, k, h) array of zeros
+        Gets w² σ² / n of measured voxels, w² / n of punched ones, w² / n and w σ of those that were
+        not measured.
+
+    Returns
+    -------
+    weight, noise : float
+        Sums of w² / n, and of the first field.
+    gaps : bool
+        True if there are voxels that were not measured.
+    """
+    weight, noise, gaps = 0.0, 0.0, False
+    for j in range(fields.shape[1]):
+        k = origin[1] + j - zero[1]
+        for i in range(fields.shape[2]):
+            h = origin[0] + i - zero[0]
+            mate, row = (0, k + reach[1]) if h >= 0 else (1, reach[1] - k)
+            w = tapers[mate, row, abs(h)]
+            square = w * w / stays[mate, row, abs(h)]
+            weight += square
+            kind, error = code[origin[1] + j, origin[0] + i], sigma[origin[1] + j, origin[0] + i]
+            if kind == codes[1]:
+                fields[1, j, i] = square
+            if not abs(error) < np.inf:
+                continue
+            if kind == codes[0]:
+                variance = square * np.float64(error) ** 2
+                noise += variance
+                fields[0, j, i] = variance
+            elif kind == codes[2]:
+                gaps = True
+                fields[2, j, i], fields[3, j, i] = square, w * error
+    return weight, noise, gaps
+
+
+@kernel
 def add_variance(  # type: ignore[no-untyped-def]
     z, moves, weights, v, places, sizes, first, columns, ends, scale, least, out
 ):

@@ -119,7 +119,7 @@ class Plan:
         return np.array(moves), np.array(weights, dtype=np.float64), exact
 
     @cached_property
-    def distinct(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    def distinct(self) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
         """Voxels of a plane z of the PDF that are not equivalent to earlier voxels of the plane.
 
         Returns
@@ -134,7 +134,7 @@ class Plan:
         n_x, n_y, _ = self.sizes
         extent = (np.array(self.sizes) * self.grid.step)[:2]
         x, y = np.arange(n_x) - n_x // 2, np.arange(n_y)[:, None] - n_y // 2
-        own = np.arange(n_x * n_y).reshape(n_y, n_x)
+        own = np.arange(n_x * n_y, dtype=np.int32).reshape(n_y, n_x)
         first = own.copy()
         for w in self.operations:
             # With inversion, z may change its sign.
@@ -144,7 +144,7 @@ class Plan:
             (a, b), (c, d) = index = np.rint(move).astype(np.int64)
             if np.allclose(move, index, atol=1e-6):
                 at_x, at_y = a * x + b * y + n_x // 2, c * x + d * y + n_y // 2
-                np.minimum(first, at_y % n_y * n_x + at_x % n_x, out=first)
+                np.minimum(first, (at_y % n_y * n_x + at_x % n_x).astype(np.int32), out=first)
         rows, columns = np.nonzero(first == own)
         return first, columns, np.searchsorted(rows, np.arange(n_y + 1))
 
