@@ -325,7 +325,8 @@ def test_blocks_are_as_the_whole(
     for first, part, error in pdf.blocks(made, forward, sigma, planes, 0.01, found):
         seen[first : first + planes] += 1
         made_of[:, first : first + planes] = part, error
-        assert first % planes == 0 and len(part) == min(planes, len(whole) - first)
+        assert first % planes == 0
+        assert len(part) == min(planes, len(whole) - first)
         np.testing.assert_allclose(part, whole[first : first + planes], atol=1e-6)
         np.testing.assert_allclose(error, errors[first : first + planes], rtol=1e-4)
     assert (seen == 1).all()

@@ -278,9 +278,8 @@ def _strongest(
     # Pair distributions are even: the half z >= 0 is enough, with the planes next to it.
     n, middle = grid.array_shape[0], grid.array_shape[0] // 2
     start = max(middle - 1, 0) // nexus.PLANES * nexus.PLANES
-    half = Grid(
-        grid.first + [0.0, 0.0, start * grid.step[2]], grid.step, (*grid.shape[:2], n - start)
-    )
+    origin = grid.first + np.array([0.0, 0.0, start * grid.step[2]])
+    half = Grid(origin, grid.step, (*grid.shape[:2], n - start))
     strongest = extrema.Strongest(half)
     readers = [[SlabReader(volume.group[name]) for name in ARRAYS] for volume in volumes]
     starts = range(start, n, nexus.PLANES)

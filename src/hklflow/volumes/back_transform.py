@@ -149,9 +149,7 @@ class BackTransform:
         limits = np.append(self.radii**2, np.inf)
         back_kernels.add_noise(squares, sigma, limits, weights, self._noise)
         phase = 2 * np.pi / made.sizes[2] * z[:, None] * self.planes
-        cosine, sine = (
-            (weights[:, None] * f(phase)).astype(np.float32) for f in (np.cos, np.sin)
-        )
+        cosine, sine = ((weights[:, None] * f(phase)).astype(np.float32) for f in (np.cos, np.sin))
         lowest = squares.min(axis=(1, 2))
         for number, limit in enumerate(limits):
             # Higher planes are farther away from the origin.
