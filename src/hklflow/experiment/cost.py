@@ -89,7 +89,8 @@ COSTS: Mapping[str, Cost] = {
     "symmetrise": Cost(450, per_mvoxel=20, voxel_rate=5, disk_voxel=12),
     # Wide gaps take longer; `memory` limits what is kept of large volumes.
     "fill": Cost(450, per_mvoxel=24, seconds=20, voxel_rate=2, disk_voxel=7),
-    "pdf": Cost(400, per_mvoxel=17, voxel_rate=10, disk_voxel=7),
+    # 10 without the covariance of lattice vectors.
+    "pdf": Cost(400, per_mvoxel=17, voxel_rate=8, disk_voxel=7),
     "difference": Cost(400, per_mvoxel=2, voxel_rate=7, disk_voxel=12),
     "planes": Cost(300, seconds=5, voxel_rate=30),
     "scan_file": Cost(),
