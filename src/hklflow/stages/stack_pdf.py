@@ -263,6 +263,7 @@ def _strongest(
     from hklflow import nexus
     from hklflow.base.errors import HklflowError
     from hklflow.geometry import lattice
+    from hklflow.geometry.grid import Grid
     from hklflow.nexus.slabs import SlabReader
     from hklflow.nexus.stack_pdf import ARRAYS
     from hklflow.volumes import extrema, extrema_kernels
@@ -275,18 +276,26 @@ def _strongest(
             )
     q_max = min(float(volume.notes["q_max"]) for volume in volumes)
     grid, metric = volumes[0].grid, lattice.metric(volumes[0].cell)
-    strongest = extrema.Strongest(grid)
+    # Pair distributions are even: the half z >= 0 is enough, with the planes next to it.
+    n, middle = grid.array_shape[0], grid.array_shape[0] // 2
+    start = max(middle - 1, 0) // nexus.PLANES * nexus.PLANES
+    origin = grid.first + np.array([0.0, 0.0, start * grid.step[2]])
+    half = Grid(origin, grid.step, (*grid.shape[:2], n - start))
+    strongest = extrema.Strongest(half)
     readers = [[SlabReader(volume.group[name]) for name in ARRAYS] for volume in volumes]
-    starts = range(0, grid.array_shape[0], nexus.PLANES)
+    starts = range(start, n, nexus.PLANES)
     for first in stage.progress(starts, len(starts), "slabs"):
-        last = min(first + nexus.PLANES, grid.array_shape[0])
+        last = min(first + nexus.PLANES, n)
         top, weights = np.zeros((2, last - first, *grid.array_shape[1:]))
         for data, sigma in readers:
             extrema_kernels.add_weighted(
-                data.read(first, last), sigma.read(first, last), top, weights
+                data.read_again(first, last), sigma.read_again(first, last), top, weights
             )
-        strongest.add(np.divide(top, weights, out=np.zeros_like(top), where=weights > 0))
+        extrema_kernels.divide(top, weights)
+        strongest.add(top)
     points, strength = strongest.points()
+    upper = points[:, 2] > -0.5 * grid.step[2]
+    points, strength = points[upper], strength[upper]
     length = np.sqrt(np.einsum("ni,ij,nj->n", points, metric, points))
     near = length < max(_NEAREST, _PEAK / q_max)
     # The origin is the first point, so that its ripple is left out, too.
