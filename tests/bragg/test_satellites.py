@@ -127,7 +127,9 @@ def test_shares_that_depend_on_temperature(last: float) -> None:
     size = np.array([strength[abs(x * y), x * x + y * y] for x, y, _ in points])
     mean = size[:, None] * np.where(first[:, None], share, 1 - share) + 5.0
     flat = np.ones(mean.shape)
-    counted = star_boxes.Counted(rng.poisson(mean) * 1.0, 5 * flat, 0.5 * flat, flat, 0 * flat)
+    counted = star_boxes.Counted(
+        rng.poisson(mean) * 1.0, 5 * flat, 0.5 * flat, 5 * flat, 2.5 * flat, flat, 0 * flat
+    )
     found = star_arms.compared(
         star, star.vector, operations, places, counted, flat, (0.2, 0.2, 0.2),
         np.ones(10, np.bool_), 0.01, every,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from hklflow.bragg.order_parameter import Interval, Order
 
 _STATIC = 3.0  # intensity above T_c, in standard deviations, that is called static
+_NEGATIVE = -3.0  # the same, below which the background must be wrong
 _UNEVEN = 1.5  # ratio of the two sides of an interval above which both are written
 
 
@@ -29,6 +30,13 @@ def sentence(vector: str, order: Order, scans: Sequence[str]) -> str:
     scans : sequence of str
         Names of the scans, from cold to warm.
     """
+    if order.warm[0] < _NEGATIVE * order.warm[1]:
+        pull = order.warm[0] / order.warm[1]
+        return _answer(vector, order) + (
+            f"; but the mean intensity of the warmer scans is {pull:.0f} σ, "
+            "and cannot be negative: the diffuse scattering around the vector is not what its "
+            "shell says; reduce `order_parameters: box` and `shell`, or follow it with `features`"
+        )
     bad = ", ".join(scans[i] for i in order.bad)
     return _answer(vector, order) + (f"; look at {bad}, which is not on the curve" if bad else "")
 

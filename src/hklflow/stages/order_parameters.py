@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hklflow.volumes.satellite_voxels import Place, Read
     from hklflow.volumes.star_boxes import Counted
 
-VERSION = 7
+VERSION = 8
 
 Hkl = tuple[float, float, float]
 
@@ -343,7 +343,7 @@ def _measured(
     reads = [_reader(volume) for volume in volumes]
     counted = star_boxes.table(
         [[box] * len(volumes) for _, box in boxes], reads, params.min_measured
-    )
+    ).settled()
     chosen = counted.chosen()
     if not chosen.any():
         return None
@@ -419,7 +419,7 @@ def _followed(
         ]
         for place in places
     ]
-    counted = star_boxes.table(moved, reads, params.min_measured)
+    counted = star_boxes.table(moved, reads, params.min_measured).settled()
     chosen = counted.chosen()
     if not chosen.any():
         return None
@@ -459,7 +459,8 @@ def _counts(
         temperature_sigma=np.full(len(scans), params.temperature_sigma),
         counts=counted.counts.sum(axis=0),
         factor=(scale * counted.factor).sum(axis=0),
-        background=counted.background.sum(axis=0),
+        # The extrapolation of a curved background can be negative where there are few counts.
+        background=np.maximum(counted.background.sum(axis=0), 0.5),
         background_var=counted.background_var.sum(axis=0),
         scale_error=np.sqrt(error**2 + params.scale_error**2 + roughness**2),
     )
