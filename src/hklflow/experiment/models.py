@@ -66,6 +66,7 @@ from hklflow.constants.gate_limits import NormalizationGates
 from hklflow.dials.settings import DialsPrograms, OrientationEngine
 from hklflow.experiment.constants import DetectorConstants, Stored, UsedConstants
 from hklflow.experiment.locate import RunFiles
+from hklflow.experiment.series_axis import Series
 from hklflow.experiment.stills import StillSample
 
 
@@ -309,6 +310,8 @@ class Config(_Section):
     """Factor that makes S(Q) electron units per cell; needs `bragg: true` and a CIF file or a
     reference scan.
     """
+    series: Series = Series()
+    """Axis of the series of a sample: the temperature, or another column of the table of scans."""
     temperature_series: stages.temperature_series.Settings = stages.temperature_series.Settings()
     """Plots of quantities against temperature."""
     order_parameters: stages.order_parameters.Settings = stages.order_parameters.Settings()

@@ -150,7 +150,7 @@ def _clusters(plan: Jobs, at: Wildcards) -> Iterable[Wildcards]:
     """Yield the kinds of volume of a stack that are clustered."""
     experiment, sample = plan.experiment, at["sample"]
     scans = experiment.stacked(sample, at["parent"])
-    different = {experiment.scans[sample, scan].temperature for scan in scans}
+    different = {experiment.scans[sample, scan].value for scan in scans}
     wished = experiment.settings(sample, None).cluster.run and len(different) >= FEWEST
     return _pdf_kinds(plan, at) if wished else ()
 

@@ -1,0 +1,157 @@
+"""The axis of the series of a sample: settings, columns of the table of scans, and their problems.
+
+Without settings the axis is the temperature.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ConfigDict, field_validator, model_validator
+
+from hklflow.base.axis import SYMBOLS, TEMPERATURE, Axis
+from hklflow.base.described import Described
+from hklflow.experiment.tables import SCAN_COLUMNS
+
+if TYPE_CHECKING:
+    from hklflow.experiment.experiment import Experiment
+    from hklflow.experiment.tables import Scan
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_UNIT = re.compile(r"[^\s{}\x00-\x1f]{1,20}")
+# Temperatures that differ less are one temperature: K, and relative.
+_SAME_KELVIN, _SAME = 1.0, 0.01
+
+
+class _Section(Described):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SeriesAxis(_Section):
+    """The quantity along which the scans of a sample are compared."""
+
+    column: str = TEMPERATURE.name
+    """Column of the table of scans with the values, such as `field`, `pressure`, `strain` or
+    `time`. A column with `_error` behind the name, such as `field_error`, has their standard
+    deviations; it may be missing.
+    """
+    unit: str | None = None
+    """Unit of the values, such as `T` or `GPa`; `1` for numbers without a unit. Temperatures are
+    always in K."""
+    symbol: str | None = None
+    """Symbol in results, such as B in B_c. Default: T, B, p, ε and t for temperature, field,
+    pressure, strain and time, and else the name of the column."""
+
+    @field_validator("column")
+    @classmethod
+    def _usable(cls, value: str) -> str:
+        if value != TEMPERATURE.name and value in SCAN_COLUMNS:
+            raise ValueError(f"the column {value} of the table of scans is not an axis")
+        if not _NAME.fullmatch(value) or value.endswith("_error"):
+            raise ValueError(
+                f"the column {value!r} is not a name of small letters, digits and '_' without "
+                "`_error` at its end"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _with_unit(self) -> "SeriesAxis":
+        if self.column == TEMPERATURE.name:
+            if self.unit not in (None, TEMPERATURE.unit):
+                raise ValueError("temperatures are in K: leave `unit` out")
+        elif self.unit is None:
+            raise ValueError(
+                f"the axis {self.column} has no unit: give `unit`, such as T or GPa (1 for numbers "
+                "without a unit)"
+            )
+        elif not _UNIT.fullmatch(self.unit):
+            raise ValueError(f"the unit {self.unit!r} has blanks or more than 20 letters")
+        if self.symbol is not None and not _UNIT.fullmatch(self.symbol):
+            raise ValueError(f"the symbol {self.symbol!r} has blanks or more than 20 letters")
+        return self
+
+    @property
+    def axis(self) -> Axis:
+        """Name, symbol and unit for results."""
+        symbol = self.symbol or SYMBOLS.get(self.column, self.column)
+        return Axis(self.column, symbol, self.unit or TEMPERATURE.unit)
+
+
+class Series(_Section):
+    """Series of the scans of a sample."""
+
+    axis: SeriesAxis = SeriesAxis()
+    """Quantity along which the scans are compared; default: their temperature."""
+
+
+def column_of(data: Mapping[str, Any]) -> str:
+    """Return the column of the axis from unchecked data of the configuration."""
+    for key in ("series", "axis", "column"):
+        data = data.get(key, {}) if isinstance(data, Mapping) else {}
+    named = isinstance(data, str) and _NAME.fullmatch(data)
+    return str(data) if named else TEMPERATURE.name
+
+
+def problems(experiment: "Experiment") -> Iterator[str]:
+    """Yield scans without a value along the axis of their series, and axes that vary together."""
+    for sample in experiment.used_samples():
+        axis = experiment.axis(sample)
+        mine = {name: scan for (of, name), scan in experiment.scans.items() if of == sample}
+        missing = [name for name, scan in mine.items() if scan.value is None]
+        if missing and not axis.is_temperature:
+            yield (
+                f"{experiment.config.scans}: {sample} {', '.join(missing)}: no value in the column "
+                f"{axis.name!r}, along which the scans of {sample} are compared (`series: axis`)"
+            )
+            continue
+        for parent in dict.fromkeys(scan.parent for scan in mine.values()):
+            yield from _two(sample, axis, [x for x in mine.values() if x.parent == parent])
+
+
+def _two(sample: str, axis: Axis, scans: "list[Scan]") -> Iterator[str]:
+    """Yield a problem if the scans of a parent vary along two axes."""
+    advice = "give the scans of each value a parent of their own, or make them another sample"
+    for other in dict.fromkeys(name for scan in scans for name in scan.others):
+        if len({scan.others.get(other) for scan in scans}) > 1:
+            yield (
+                f"{sample}: {axis.name} is the axis of the series, but {other} varies too among "
+                f"the scans of parent {scans[0].parent}; {advice}"
+            )
+    if axis.is_temperature:
+        return
+    places: dict[float | None, list[float]] = {}
+    for scan in scans:
+        if scan.temperature is not None:
+            places.setdefault(scan.value, []).append(scan.temperature)
+    for value, temperatures in places.items():
+        if value is not None and _differ(temperatures):
+            yield (
+                f"{sample}: scans of parent {scans[0].parent} at {axis.at(value)} have "
+                f"temperatures from {min(temperatures):g} to {max(temperatures):g} K, so that "
+                f"temperature and {axis.name} vary at once; {advice}"
+            )
+            return
+
+
+def _differ(temperatures: list[float]) -> bool:
+    low, high = min(temperatures), max(temperatures)
+    return high - low > max(_SAME_KELVIN, _SAME * high)
+
+
+def doubts(experiment: "Experiment") -> Iterator[str]:
+    """Yield a sentence for each series along another axis in which the temperature varies, too."""
+    for sample in experiment.used_samples():
+        axis = experiment.axis(sample)
+        if axis.is_temperature:
+            continue
+        known: dict[str, list[float]] = {}
+        for (of, _), scan in experiment.scans.items():
+            if of == sample and scan.temperature is not None:
+                known.setdefault(scan.parent, []).append(scan.temperature)
+        for parent, temperatures in known.items():
+            if _differ(temperatures):
+                yield (
+                    f"{sample}: the temperature varies from {min(temperatures):g} to "
+                    f"{max(temperatures):g} K along the {axis.name} (parent {parent}); what "
+                    f"changes with temperature is attributed to the {axis.name}"
+                )
