@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from hklflow.experiment.tables import Scan
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+# Names of other columns and datasets of the results.
+_TAKEN = {
+    *("a", "b", "c", "alpha", "beta", "gamma", "volume", "cell", "space_group", "reference"),
+    *("mosaic", "indexed", "peaks", "scale", "debye_waller", "h", "k", "l", "x", "y", "z"),
+    *("data", "counts", "norm", "intensity", "value", "length", "mean", "vector", "vectors"),
+    *("arms", "feature", "seen", "xi", "determined", "cluster", "reflection", "sigma", "hkl"),
+}
 _UNIT = re.compile(r"[^\s{}\x00-\x1f]{1,20}")
 # Temperatures that differ less are one temperature: K, and relative.
 _SAME_KELVIN, _SAME = 1.0, 0.01
@@ -47,6 +54,8 @@ class SeriesAxis(_Section):
     def _usable(cls, value: str) -> str:
         if value != TEMPERATURE.name and value in SCAN_COLUMNS:
             raise ValueError(f"the column {value} of the table of scans is not an axis")
+        if value in _TAKEN:
+            raise ValueError(f"the results have a quantity {value}: give the column another name")
         if not _NAME.fullmatch(value) or value.endswith("_error"):
             raise ValueError(
                 f"the column {value!r} is not a name of small letters, digits and '_' without "
