@@ -827,7 +827,7 @@ _REFLECTIONS = (
                 "intensities",
             ),
         },
-        params=section("bragg_series"),
+        params=volumes.bragg_series,
         in_all=_structure_factors,
     ),
 )
@@ -903,7 +903,7 @@ _TOGETHER = (
             ),
             "findings": figures("findings.json"),
         },
-        params=section("temperature_series"),
+        params=volumes.temperature_series,
     ),
     Step(
         "features",
@@ -921,7 +921,7 @@ _TOGETHER = (
             "picture": picture("features.png", _OVERVIEW, "{sample}: diffuse features", "features"),
             "results": figures("features.json"),
         },
-        params=section("features"),
+        params=volumes.features,
         runs=_features,
     ),
     Step(
@@ -948,7 +948,7 @@ _TOGETHER = (
             "orders": figures("order.json"),
             "statement": Output("findings.md"),
         },
-        params=section("order_parameters"),
+        params=volumes.order_parameters,
     ),
     Step(
         "stack",

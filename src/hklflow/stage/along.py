@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ConfigDict, Field
 
@@ -13,7 +13,10 @@ from hklflow.base.errors import HklflowError
 from hklflow.stage.products import read_orientation
 
 if TYPE_CHECKING:
+    from hklflow.bragg.structure_factors import Crystal
     from hklflow.orientation.product import Orientation
+
+_Scan = TypeVar("_Scan", "Orientation", "Crystal")
 
 
 class Along(Described):
@@ -47,8 +50,8 @@ class Along(Described):
         """
         return [self.placed(read_orientation(path), path) for path in paths]
 
-    def placed(self, scan: "Orientation", path: Path) -> "Orientation":
-        """Return an orientation whose ``temperature`` is the value along the axis."""
+    def placed(self, scan: _Scan, path: Path) -> _Scan:
+        """Return an orientation or a crystal whose ``temperature`` is the value along the axis."""
         if self.axis.is_temperature:
             return scan
         if scan.scan not in self.values:
