@@ -10,11 +10,11 @@ from hklflow.base.errors import HklflowError
 from hklflow.base.system import no_file
 from hklflow.calibration.kinds import KINDS
 from hklflow.experiment import (
+    axis_problems,
     backgrounds,
     constants,
     crystals,
     normalization,
-    series_axis,
     shapes,
     still_problems,
 )
@@ -140,7 +140,7 @@ def load(
         problems += _rotation_problems(experiment)
         problems += backgrounds.problems(experiment)
         problems += shapes.problems(experiment)
-        problems += series_axis.problems(experiment)
+        problems += axis_problems.problems(experiment)
         problems += _grid_problems(experiment)
         problems += _reference_problems(experiment)
         problems += _scale_problems(experiment)

@@ -276,7 +276,7 @@ class Config(_Section):
     """Indexing and refinement of parents, and the hkl grid."""
     refine: stages.refine.Settings = stages.refine.Settings()
     """Refinement of every scan, which starts from the orientation of its parent."""
-    accept: stages.accept.Params = stages.accept.Params()
+    accept: stages.accept.Settings = stages.accept.Settings()
     """Limits that the refinement of a scan must meet before its frames are transformed."""
     absorption: stages.absorption.Settings = stages.absorption.Settings()
     """Absorption by the crystal, from its shape."""

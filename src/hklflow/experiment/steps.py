@@ -495,7 +495,7 @@ _ORIENTATIONS = (
         "accept",
         reads={"orientation": of_scan("orientation.json"), "parent": of_parent("parent.json")},
         writes={"accepted": figures("accepted.json")},
-        params=section("accept"),
+        params=volumes.accept,
     ),
     Step(
         "absorption",
@@ -816,14 +816,14 @@ _REFLECTIONS = (
             "table": picture(
                 "intensities.tsv",
                 _OVERVIEW,
-                "{sample}: Bragg intensities against temperature (table)",
+                "{sample}: Bragg intensities of the series (table)",
                 "intensities",
             ),
             "series": Output("intensities.nxs"),
             "picture": picture(
                 "intensities.png",
                 _OVERVIEW,
-                "{sample}: Bragg intensities against temperature",
+                "{sample}: Bragg intensities of the series",
                 "intensities",
             ),
         },
@@ -894,13 +894,11 @@ _TOGETHER = (
             "table": picture(
                 "series.tsv",
                 _OVERVIEW,
-                "{sample}: against temperature (table)",
+                "{sample}: series (table)",
                 "temperature_series",
             ),
             "series": Output("series.nxs"),
-            "picture": picture(
-                "series.png", _OVERVIEW, "{sample}: against temperature", "temperature_series"
-            ),
+            "picture": picture("series.png", _OVERVIEW, "{sample}: series", "temperature_series"),
             "findings": figures("findings.json"),
         },
         params=volumes.temperature_series,
@@ -1061,7 +1059,7 @@ _TOGETHER = (
         writes={
             "table": picture("summary.tsv", _OVERVIEW, "table of all scans", "summary"),
             "page": Output("overview.html"),
-            "series": picture("series.png", _OVERVIEW, "cell against temperature", "series"),
+            "series": picture("series.png", _OVERVIEW, "cell of all scans", "series"),
         },
         params=volumes.overview,
     ),

@@ -34,23 +34,32 @@ def decorate(axes: Axes, label: str, title: str = "", axis: Axis = TEMPERATURE) 
     axes.margins(0.12)
 
 
-def series(rows: Sequence[Mapping[str, Any]], quantities: Mapping[str, str], title: str) -> Figure:
+def series(
+    rows: Sequence[Mapping[str, Any]],
+    quantities: Mapping[str, str],
+    title: str,
+    axes_of: Mapping[str, Axis] | None = None,
+) -> Figure:
     """Draw quantities of all scans of each sample against temperature, with error bars.
 
     Parameters
     ----------
     rows : sequence of mappings
-        Rows with "sample", "temperature", and for each quantity its value and
-        ``<quantity>_sigma``.
+        Rows with "sample", "temperature" (or "value", along another axis), and for each quantity
+        its value and ``<quantity>_sigma``.
     quantities : mapping
         Axis label of each quantity.
+    axes_of : mapping, optional
+        Axes of the samples whose series is not along temperature.
     """
+    axes_of = {} if axes_of is None else axes_of
     samples = sorted({str(row["sample"]) for row in rows})
     figure = figure_of(min(3.2 * len(quantities) + 1, WIDEST), 2.6 * len(samples) + 0.6)
     grid = figure.subplots(len(samples), len(quantities), squeeze=False)
     for line, sample in zip(grid, samples, strict=True):
-        mine = [row for row in rows if row["sample"] == sample and row["temperature"] is not None]
-        temperatures = [row["temperature"] for row in mine]
+        own = [(row.get("value", row["temperature"]), row) for row in rows]
+        own = [(x, row) for x, row in own if row["sample"] == sample and x is not None]
+        temperatures, mine = [x for x, _ in own], [row for _, row in own]
         for axes, (quantity, label) in zip(line, quantities.items(), strict=True):
             axes.errorbar(
                 temperatures,
@@ -58,7 +67,7 @@ def series(rows: Sequence[Mapping[str, Any]], quantities: Mapping[str, str], tit
                 yerr=[row.get(f"{quantity}_sigma", 0.0) for row in mine],
                 **POINT,
             )
-            decorate(axes, label, sample)
+            decorate(axes, label, sample, axes_of.get(sample, TEMPERATURE))
     figure.suptitle(title)
     return figure
 

@@ -175,6 +175,17 @@ def bragg_series(experiment: Experiment, at: Wildcards) -> stages.bragg_series.P
     )
 
 
+def accept(experiment: Experiment, at: Wildcards) -> stages.accept.Params:
+    """Return the limits of a scan, and its value along the axis of the series."""
+    along = _without_errors(experiment, at["sample"])
+    named = (at["scan"], experiment.scans[at["sample"], at["scan"]].parent)
+    values = {name: x for name, x in along.values.items() if name in named}
+    return stages.accept.Params(
+        **_own(experiment, at).accept.model_dump(),
+        along=along.model_copy(update={"values": values}),
+    )
+
+
 def _without_errors(experiment: Experiment, sample: str) -> Along:
     return along_of(experiment, sample).model_copy(update={"errors": {}})
 
@@ -225,17 +236,21 @@ def sample_page(experiment: Experiment, at: Wildcards) -> stages.sample_page.Par
     """Return the parameters of the page of a sample."""
     sample, paths = at["sample"], experiment.paths
     scans = experiment.scans_of(sample)
-    temperatures = [experiment.scans[sample, scan].temperature for scan in scans]
+    values = [experiment.scans[sample, scan].value for scan in scans]
     return stages.sample_page.Params(
         sample=sample,
         results=paths.folder,
         shared=paths.unbinned.folder if experiment.config.binning > 1 else None,
         scans=scans,
-        temperatures=[float("nan") if kelvin is None else kelvin for kelvin in temperatures],
+        temperatures=[float("nan") if value is None else value for value in values],
+        along=along_of(experiment, sample, values=False),
         title=f"{sample}{quick_look(experiment)}",
     )
 
 
-def overview(_: Experiment, __: Wildcards) -> stages.overview.Params:
+def overview(experiment: Experiment, _: Wildcards) -> stages.overview.Params:
     """Return the parameters of the overview of all scans."""
-    return stages.overview.Params()
+    found = {name: _without_errors(experiment, name) for name in experiment.used_samples()}
+    return stages.overview.Params(
+        along={name: x for name, x in found.items() if not x.axis.is_temperature}
+    )
