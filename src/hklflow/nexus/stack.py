@@ -282,6 +282,13 @@ def _write_reflections(entry: h5py.Group, reflections: Intensities, at: Floats, 
     add_array(group, "hkl", reflections.hkl, "r.l.u.")
 
 
+def axis_of(group: h5py.Group) -> Axis:
+    """Return the axis of a stack from its NXdata; its symbol is not in the file."""
+    name = str(group.attrs["axes"][0])
+    units = str(group[name].attrs.get("units", ""))
+    return TEMPERATURE if name == TEMPERATURE.name else Axis(name, name, units or "1")
+
+
 def volumes_of(signal: h5py.Dataset, path: Path) -> list[tuple[Path, list[str]]]:
     """Return file and path inside of each volume of a stack, in the order of its temperatures.
 

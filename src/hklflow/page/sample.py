@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import hklflow
@@ -135,7 +136,12 @@ def _figures(found: Sequence[tuple[Place, Mapping[str, Any]]]) -> Html:
 
 
 def _temperatures(page: Page) -> list[tuple[str, str, Html]]:
-    shown = page.shown("series")
+    shown = [
+        (replace(at, product=replace(at.product, title=f"Against {page.axis.name}")), picture)
+        if at.path.stem == "series"
+        else (at, picture)
+        for at, picture in page.shown("series")
+    ]
     said = [x for at, data in page.figures if at.part == "series" for x in data["sentences"]]
     sentences = repeated(page, said)
     if not shown and not sentences:
