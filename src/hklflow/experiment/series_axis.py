@@ -91,5 +91,5 @@ def column_of(data: Mapping[str, Any]) -> str:
     """Return the column of the axis from unchecked data of the configuration."""
     for key in ("series", "axis", "column"):
         data = data.get(key, {}) if isinstance(data, Mapping) else {}
-    named = isinstance(data, str) and _NAME.fullmatch(data)
+    named = isinstance(data, str) and _NAME.fullmatch(data) and data not in SCAN_COLUMNS
     return str(data) if named else TEMPERATURE.name
