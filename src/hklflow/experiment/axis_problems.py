@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from hklflow.base.axis import Axis
 from hklflow.experiment.experiment import Experiment
-from hklflow.experiment.tables import Scan
+from hklflow.experiment.tables import Scan, error_column
 
 # Temperatures that differ less are one temperature: K, and relative.
 _SAME_KELVIN, _SAME = 1.0, 0.01
@@ -14,6 +14,8 @@ def problems(experiment: Experiment) -> Iterator[str]:
     """Yield scans without a value along the axis of their series, and axes that vary together."""
     for sample in experiment.used_samples():
         axis = experiment.axis(sample)
+        if not axis.is_temperature:
+            yield from _of_temperature(experiment, sample, axis)
         mine = {name: scan for (of, name), scan in experiment.scans.items() if of == sample}
         missing = [name for name, scan in mine.items() if scan.value is None]
         if missing and not axis.is_temperature:
@@ -24,6 +26,16 @@ def problems(experiment: Experiment) -> Iterator[str]:
             continue
         for parent in dict.fromkeys(scan.parent for scan in mine.values()):
             yield from _two(sample, axis, [x for x in mine.values() if x.parent == parent])
+
+
+def _of_temperature(experiment: Experiment, sample: str, axis: Axis) -> Iterator[str]:
+    """Yield a problem if the errors of temperatures are set along another axis."""
+    if experiment.settings(sample).order_parameters.temperature_sigma > 0:
+        yield (
+            f"config: order_parameters.temperature_sigma of {sample}: the series is along "
+            f"{axis.name}; give errors in the column `{error_column(axis.name)}` of the table of "
+            "scans"
+        )
 
 
 def _two(sample: str, axis: Axis, scans: list[Scan]) -> Iterator[str]:
