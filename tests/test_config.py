@@ -1260,3 +1260,37 @@ def test_a_temperature_that_varies_along_a_field_is_a_doubt(base: Path) -> None:
     assert "the temperature varies from 5 to 9 K along the field (parent s0)" in doubt
     _along_field(base, "0\t", "3\t", temperatures=("5", "5.3"))
     assert list(doubts(config.load(CONFIG | FIELD, base))) == []
+
+
+def test_jobs_along_a_field_get_the_values_on_their_command_lines(base: Path) -> None:
+    """The flags of a job make the same parameters again."""
+    from hklflow.stages import order_parameters, overview
+
+    _along_field(base, "6\t0.1", "0\t", "3\t0.05")
+    experiment = config.load(CONFIG | FIELD, base)
+    given = params_of(experiment, "order_parameters", "hexa")
+    assert given.along.values == {"s0": 6.0, "s1": 0.0, "s2": 3.0}
+    assert given.along.errors == {"s0": 0.1, "s2": 0.05}
+    (stacked,) = [
+        job.params
+        for job in Plan(experiment).jobs
+        if job.rule == "stack" and job.at["kind"] == "transform"
+    ]
+    assert stacked.temperatures == [0.0, 3.0, 6.0]
+    assert stacked.along.axis.label == "field (T)"
+    assert stacked.title.startswith("S(Q) of hexa against field")
+    words = shlex.split(config.flags(given))
+    again = json.loads(words[words.index("--along") + 1])
+    assert order_parameters.Params(along=again) == given
+    of_all = params_of(experiment, "overview")
+    words = shlex.split(config.flags(of_all))
+    assert overview.Params(along=json.loads(words[words.index("--along") + 1])) == of_all
+    # Without settings nothing is on the command lines.
+    (base / "config/scans.tsv").write_text(SCANS)
+    plain = config.load(CONFIG, base)
+    for rule, key in (
+        ("order_parameters", ["hexa"]),
+        ("overview", []),
+        ("accept", ["hexa", "100K"]),
+    ):
+        assert "--along" not in config.flags(params_of(plain, rule, *key))
