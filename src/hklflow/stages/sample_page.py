@@ -44,6 +44,8 @@ class Params(stage.Params):
     """Names of the scans, cold to warm."""
     temperatures: list[Annotated[float, AllowInfNan()]]
     """Temperatures of the scans in K; NaN if a temperature is unknown."""
+    along: stage.Along = stage.Along()
+    """Axis of the series; its values are in the place of temperatures."""
     title: str = ""
     """Title of the page."""
 
@@ -85,6 +87,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         pictures=list(
             zip(pictures, pack([item.path for item in pictures], threads=threads), strict=True)
         ),
+        axis=params.along.axis,
         figures=[(item, stage.read_json(item.path)) for item in placed(inputs.figures)],
     )
     judged = [
