@@ -35,8 +35,8 @@ def sentence(vector: str, order: Order, scans: Sequence[str], axis: Axis = TEMPE
     """
     if order.warm[0] < _NEGATIVE * order.warm[1]:
         pull = order.warm[0] / order.warm[1]
-        return _answer(vector, order) + (
-            f"; but the mean intensity of the warmer scans is {pull:.0f} σ, "
+        return _answer(vector, order, axis) + (
+            f"; but the mean intensity where they should be absent is {pull:.0f} σ, "
             "and cannot be negative: the diffuse scattering around the vector is not what its "
             "shell says; reduce `order_parameters: box` and `shell`, or follow it with `features`"
         )
