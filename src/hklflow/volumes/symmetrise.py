@@ -25,6 +25,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.geometry import lattice
 from hklflow.geometry.grid import Grid
 from hklflow.transform.bricks import EDGE
+from hklflow.volumes import orbit_kernels
 from hklflow.volumes import symmetrise_kernels as kernels
 
 Floats = NDArray[np.float64]
@@ -320,7 +321,7 @@ class Agreement:
 
 
 def _correlation(rows: Floats) -> Floats:
-    w, x, y, xx, yy, xy = rows[:, kernels.W : kernels.XY + 1].T
+    w, x, y, xx, yy, xy = rows[:, kernels.W : kernels.WXY + 1].T
     enough = (rows[:, kernels.PAIRS] >= 10) & (w > 0)
     w = np.where(enough, w, 1.0)
     square = (xx / w - (x / w) ** 2) * (yy / w - (y / w) ** 2)
@@ -378,7 +379,7 @@ def apply(
     def combine(bricks: tuple[int, int]) -> tuple[Floats, Integers]:
         table = np.zeros((n_shells, kernels.COLUMNS))
         rejected = np.zeros(records.n_volumes, np.int64)
-        kernels.combine(words, filled, bricks, orbits, shells, judge, table, rejected)
+        orbit_kernels.combine(words, filled, bricks, orbits, shells, judge, table, rejected)
         records.give_back()
         return table, rejected
 
