@@ -10,6 +10,7 @@ import numpy as np
 
 from hklflow.simd.jit import kernel
 from hklflow.transform.bricks import EDGE
+from hklflow.volumes.orbit_lanes import BATCH, disagreement, draw
 from hklflow.volumes.symmetrise_kernels import (
     AFTER,
     BEFORE,
@@ -36,12 +37,6 @@ from hklflow.volumes.symmetrise_kernels import (
     reject,
     shell,
 )
-
-_BATCH = 32
-
-# Least expected counts of a group of observations in χ².
-_LEAST = 5.0
-
 
 @kernel(error_model="numpy")
 def combine(  # type: ignore[no-untyped-def]
@@ -70,11 +65,11 @@ def combine(  # type: ignore[no-untyped-def]
     across_h = (n_h + EDGE - 1) >> 3
     across_k = (n_k + EDGE - 1) >> 3
     n_ops, n_places = orbits.turns.shape[0], orbits.turns.shape[0] * rejected.size
-    leaders = np.empty((BRICK, 3), np.int64)
-    members = np.empty((n_ops, _BATCH), np.int64)
-    c, m = np.empty((n_places, _BATCH)), np.empty((n_places, _BATCH))
+    leaders = np.empty((3, BRICK), np.int64)
+    members = np.empty((n_ops, BATCH), np.int64)
+    c, m = np.empty((n_places, BATCH)), np.empty((n_places, BATCH))
     # Photons have no read noise: all places share one row of zeros.
-    r = np.zeros((n_places if records.noisy else 1, _BATCH))
+    r = np.zeros((n_places if records.noisy else 1, BATCH))
     for brick in range(bricks[0], bricks[1]):
         h0 = brick % across_h * EDGE
         k0 = brick // across_h % across_k * EDGE
@@ -85,12 +80,13 @@ def combine(  # type: ignore[no-untyped-def]
         for at in range(BRICK):
             h, k, l = h0 + (at & 7), k0 + ((at >> 3) & 7), l0 + (at >> 6)  # noqa: E741
             if h < n_h and k < n_k and l < n_l and is_last(h, k, l, orbits):
-                leaders[found, 0], leaders[found, 1], leaders[found, 2] = h, k, l
+                leaders[0, found], leaders[1, found], leaders[2, found] = h, k, l
                 found += 1
-        for first in range(0, found, _BATCH):
-            batch = leaders[first : min(first + _BATCH, found)]
+        for first in range(0, found, BATCH):
+            n = min(BATCH, found - first)
+            batch = leaders[0, first : first + n], leaders[1, first : first + n], leaders[2, first : first + n]
             _find_members(batch, orbits, members)
-            _gather(records, rejected.size, len(batch), members, c, m, r)
+            _gather(records, rejected.size, n, members, c, m, r)
             _combine_batch(
                 records, maps, batch, shells, judge, table, rejected, members, c, m, r
             )
@@ -99,14 +95,18 @@ def combine(  # type: ignore[no-untyped-def]
 @kernel
 def _find_members(batch, orbits, members):  # type: ignore[no-untyped-def]
     """Write the voxels (operations, batch) of some orbits, -1 for places without a new voxel."""
-    special = np.zeros(_BATCH, np.bool_)
-    for op in range(orbits.turns.shape[0]):
-        for i in range(len(batch)):
-            x, y, z, inside = image_of(op, batch[i, 0], batch[i, 1], batch[i, 2], orbits)
-            members[op, i] = number(x, y, z, orbits.strides) if inside else -1
-            special[i] |= (op > 0) & (members[op, i] == members[0, i])
+    h, k, l = batch  # noqa: E741
+    special = np.zeros(h.size, np.bool_)
+    for op in range(len(members)):
+        row = members[op]
+        for i in range(h.size):
+            x, y, z, inside = image_of(op, h[i], k[i], l[i], orbits)
+            row[i] = number(x, y, z, orbits.strides) if inside else -1
+        if op > 0:
+            for i in range(h.size):
+                special[i] |= row[i] == members[0, i]
     # Two operations reach the same voxel only if an operation maps the voxel onto itself.
-    for i in range(len(batch)):
+    for i in range(h.size):
         if special[i]:
             for op in range(1, len(members)):
                 for other in range(op):
@@ -138,41 +138,60 @@ def _combine_batch(  # type: ignore[no-untyped-def]
     records, maps, batch, shells, judge, table, rejected, members, c, m, r
 ):
     """Judge and sum the orbits of a batch; write the sums to all voxels of the orbits."""
-    n, n_volumes = len(batch), rejected.size
-    sums = np.zeros((3, _BATCH))
-    many, doubtful = np.zeros(_BATCH, np.int64), np.zeros(_BATCH, np.bool_)
-    chi2, dof, spread = np.zeros(_BATCH), np.zeros(_BATCH), np.zeros(_BATCH)
-    out = np.zeros(_BATCH, np.int64)
-    rows, judged = np.empty(_BATCH, np.int64), np.empty(_BATCH, np.bool_)
+    h, k, l = batch  # noqa: E741
+    n = h.size
+    sums = np.zeros((3, BATCH))
+    many, out = np.zeros(BATCH, np.int64), np.zeros(BATCH, np.int64)
+    inside, before = np.zeros(BATCH, np.int64), np.zeros(BATCH, np.int64)
+    doubtful, judged = np.zeros(BATCH, np.bool_), np.empty(BATCH, np.bool_)
+    chi2, dof, spread = np.empty(BATCH), np.empty(BATCH), np.zeros(BATCH)
+    rows, q = np.empty(BATCH, np.int64), np.empty(3)
+    _count_members(members, m, n, inside, before)
     _add_places(c, m, r, n, sums, many)
     _find_doubtful(c, m, r, n, sums, judge.limit, doubtful)
-    q = np.empty(3)
     for i in range(n):
-        rows[i] = shell(batch[i, 0], batch[i, 1], batch[i, 2], shells, len(table), q)
+        rows[i] = shell(h[i], k[i], l[i], shells, len(table), q)
         judged[i] = not near_bragg(q, shells.metric, judge.radius)
-        row = table[rows[i]]
-        for op in range(len(members)):
-            row[INSIDE] += members[op, i] >= 0
-            measured = False
-            for v in range(n_volumes):
-                measured |= m[op * n_volumes + v, i] > 0
-            row[BEFORE] += measured
         if judged[i] and doubtful[i] and many[i] >= 3:
             out[i] = _reject_places(c, m, r, i, judge, rejected, sums)
-    _disagreement(c, m, r, n, sums, chi2, dof)
+    left = many - out
+    disagreement(c, m, r, sums, len(c), 1 if len(r) > 1 else 0, chi2, dof)
     _add_spread(c, m, n, sums, spread)
+    drawn, sides = np.empty((len(c), BATCH), np.uint32), np.empty(BATCH, np.int64)
+    draw(members[0], left, left.max(), drawn, sides)
+    order = np.empty(len(c), np.uint32)
     for i in range(n):
-        row, left = table[rows[i]], many[i] - out[i]
+        row = table[rows[i]]
+        row[INSIDE] += inside[i]
+        row[BEFORE] += before[i]
+        if many[i]:
+            row[AFTER] += inside[i]
         if many[i] and judged[i]:
             row[REJECTED] += out[i]
             row[OBSERVED] += many[i]
             row[CHI2] += chi2[i]
             row[DOF] += dof[i]
-            if left >= 2:
-                _halves(c, m, i, left, members[0, i], row)
+            if left[i] >= 2:
+                _halves(c, m, i, left[i], sums, drawn, sides[i], order, row)
                 row[SPREAD] += spread[i]
                 row[COUNTS] += sums[0, i]
-    _write(records, maps, n, members, sums, many - out, chi2, dof, table, rows)
+    _write(records, maps, n, members, sums, left, chi2, dof)
+
+
+@kernel
+def _count_members(members, m, n, inside, before):  # type: ignore[no-untyped-def]
+    """Count the voxels of orbits, and the measured voxels."""
+    n_volumes = len(m) // len(members)
+    seen = np.empty(n, np.bool_)
+    for op in range(len(members)):
+        for i in range(n):
+            inside[i] += members[op, i] >= 0
+            seen[i] = m[op * n_volumes, i] > 0
+        for v in range(1, n_volumes):
+            for i in range(n):
+                seen[i] |= m[op * n_volumes + v, i] > 0
+        for i in range(n):
+            before[i] += seen[i]
 
 
 @kernel
@@ -226,54 +245,6 @@ def _reject_places(c, m, r, i, judge, rejected, sums):  # type: ignore[no-untype
 
 
 @kernel(error_model="numpy")
-def _disagreement(c, m, r, n, sums, chi2, dof):  # type: ignore[no-untyped-def]
-    """Compute χ² of the observations of orbits about their common rate, and its expectation.
-
-    Observations are joined, in their order, to groups of at least 5 expected counts. The groups
-    depend only on the norms, so that the expectation is right for few counts. For n groups the
-    expectation is n - 1 for photons, and ``n - 2 + (V / M²) Σ M_g² / V_g`` with read noise. For
-    fewer than two groups the result is (0, 0).
-    """
-    groups, shares, variance = np.zeros(_BATCH), np.zeros(_BATCH), np.zeros(_BATCH)
-    # Suffix 0: last complete group, which gets the remainder at the end; 1: incomplete group.
-    c0, m0, v0 = np.zeros(_BATCH), np.zeros(_BATCH), np.zeros(_BATCH)
-    c1, m1, v1 = np.zeros(_BATCH), np.zeros(_BATCH), np.zeros(_BATCH)
-    for place in range(len(c)):
-        noise = r[place if len(r) > 1 else 0]
-        for i in range(n):
-            rate = max(sums[0, i], 0.0) / sums[1, i] if sums[1, i] > 0 else 0.0
-            expected = m[place, i] * rate + noise[i]
-            some_c, some_m, some_v = c1[i] + c[place, i], m1[i] + m[place, i], v1[i] + expected
-            variance[i] += expected
-            full = some_v >= _LEAST
-            inverse = 1 / (v0[i] if groups[i] > 0 else 1.0)
-            away = c0[i] - m0[i] * rate
-            chi2[i] += away * away * inverse if full else 0.0
-            shares[i] += m0[i] * m0[i] * inverse if full else 0.0
-            groups[i] += 1.0 if full else 0.0
-            c0[i], m0[i], v0[i] = (
-                some_c if full else c0[i],
-                some_m if full else m0[i],
-                some_v if full else v0[i],
-            )
-            c1[i], m1[i], v1[i] = (
-                0.0 if full else some_c,
-                0.0 if full else some_m,
-                0.0 if full else some_v,
-            )
-    for i in range(n):
-        rate = max(sums[0, i], 0.0) / sums[1, i] if sums[1, i] > 0 else 0.0
-        norm, expected = m0[i] + m1[i], v0[i] + v1[i]
-        known = groups[i] >= 2
-        inverse = 1 / (expected if known else 1.0)
-        away = c0[i] + c1[i] - norm * rate
-        all_norm = sums[1, i] if known else 1.0
-        shares[i] += norm * norm * inverse
-        chi2[i] = chi2[i] + away * away * inverse if known else 0.0
-        dof[i] = groups[i] - 2 + variance[i] * shares[i] / all_norm**2 if known else 0.0
-
-
-@kernel(error_model="numpy")
 def _add_spread(c, m, n, sums, spread):  # type: ignore[no-untyped-def]
     """Add |C - M S| of all observations."""
     for place in range(len(c)):
@@ -282,34 +253,31 @@ def _add_spread(c, m, n, sums, spread):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def _halves(c, m, orbit, n, seed, row):  # type: ignore[no-untyped-def]
-    """Divide the n observations of an orbit into two halves of equal size by a hash.
+def _halves(c, m, orbit, n, sums, drawn, side, order, row):  # type: ignore[no-untyped-def]
+    """Divide the n observations of an orbit into two halves of equal size.
 
     The halves are added to the sums for their correlation.
     """
-    order = np.empty(n, np.int64)
     found = 0
     for place in range(len(m)):
-        if m[place, orbit] > 0:
-            order[found] = place
-            found += 1
-    state = np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0xD1B54A32D192ED03)
-    sums = np.zeros((2, 2))
-    side = 0
-    for i in range(n):
-        state ^= state >> np.uint64(29)
-        state = state * np.uint64(0xBF58476D1CE4E5B9) + np.uint64(0x94D049BB133111EB)
-        drawn = state >> np.uint64(33)
-        if i == 0:
-            side = int(drawn >> np.uint64(20)) & 1
-        other = i + int(drawn % np.uint64(n - i))
+        order[found] = place
+        found += m[place, orbit] > 0
+    c_half, m_half = 0.0, 0.0
+    if side:
+        order[drawn[0, orbit]] = order[0]
+    # Every second observation belongs to this half, and the observations between to the other.
+    for i in range(side, n, 2):
+        other = drawn[i, orbit]
         chosen = order[other]
         order[other] = order[i]
-        sums[(side + i) & 1, 0] += c[chosen, orbit]
-        sums[(side + i) & 1, 1] += m[chosen, orbit]
-    x, y = sums[0, 0] / sums[0, 1], sums[1, 0] / sums[1, 1]
+        c_half += c[chosen, orbit]
+        m_half += m[chosen, orbit]
+        if i + 1 < n:
+            order[drawn[i + 1, orbit]] = order[i + 1]
+    m_rest = sums[1, orbit] - m_half
+    x, y = c_half / m_half, (sums[0, orbit] - c_half) / m_rest
     # Weights depend on the norm, because weights from counts would favour low counts.
-    w = sums[0, 1] * sums[1, 1] / (sums[0, 1] + sums[1, 1])
+    w = m_half * m_rest / (m_half + m_rest)
     row[PAIRS] += 1
     row[W] += w
     row[WX] += w * x
@@ -320,12 +288,10 @@ def _halves(c, m, orbit, n, seed, row):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def _write(  # type: ignore[no-untyped-def]
-    records, maps, n, members, sums, left, chi2, dof, table, rows
-):
+def _write(records, maps, n, members, sums, left, chi2, dof):  # type: ignore[no-untyped-def]
     """Write sums and maps to all voxels of the orbits; orbits without observations stay."""
     counts, norm, fields, noisy = records
-    reduced, shown = np.empty(_BATCH, np.float32), np.empty(_BATCH, np.uint8)
+    reduced, shown = np.empty(BATCH, np.float32), np.empty(BATCH, np.uint8)
     for i in range(n):
         reduced[i] = chi2[i] / dof[i] if dof[i] > 0 else np.nan
         shown[i] = min(left[i], 255)
@@ -336,7 +302,6 @@ def _write(  # type: ignore[no-untyped-def]
                 continue
             maps.chi2[member] = reduced[i]
             if left[i]:
-                table[rows[i], AFTER] += 1
                 word = member * fields
                 counts[word], norm[word + 1] = sums[0, i], sums[1, i]
                 if noisy:

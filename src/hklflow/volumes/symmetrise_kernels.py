@@ -60,23 +60,27 @@ def is_passed(h, k, l, orbits):  # type: ignore[no-untyped-def]  # noqa: E741
 
     No voxel of such a brick is the last of its orbit. ``h, k, l``: first voxel of the brick.
     """
-    own = number(h, k, l, orbits.strides)
-    first, shape = (h, k, l), orbits.shape
+    own, shape = number(h, k, l, orbits.strides), orbits.shape
+    last = (min(h + EDGE, shape[0]) - 1, min(k + EDGE, shape[1]) - 1, min(l + EDGE, shape[2]) - 1)
     for op in range(1, orbits.turns.shape[0]):
-        low, high = orbits.shifts[op].copy(), orbits.shifts[op].copy()
-        for i in range(3):
-            for j in range(3):
-                one = orbits.turns[op, i, j] * first[j]
-                other = orbits.turns[op, i, j] * (min(first[j] + EDGE, shape[j]) - 1)
-                low[i] += min(one, other)
-                high[i] += max(one, other)
-        inside = True
-        for i in range(3):
-            inside &= low[i] >= 0
-            inside &= high[i] < shape[i]
-        if inside and number(low[0], low[1], low[2], orbits.strides) >= own + BRICK:
+        x, x1 = _range(orbits.turns[op, 0], orbits.shifts[op, 0], (h, k, l), last)
+        y, y1 = _range(orbits.turns[op, 1], orbits.shifts[op, 1], (h, k, l), last)
+        z, z1 = _range(orbits.turns[op, 2], orbits.shifts[op, 2], (h, k, l), last)
+        inside = x >= 0 and y >= 0 and z >= 0 and x1 < shape[0] and y1 < shape[1] and z1 < shape[2]
+        if inside and number(x, y, z, orbits.strides) >= own + BRICK:
             return True
     return False
+
+
+@kernel
+def _range(turn, shift, first, last):  # type: ignore[no-untyped-def]
+    """Return the smallest and largest index of images along one axis."""
+    low = high = shift
+    for i in range(3):
+        a, b = turn[i] * first[i], turn[i] * last[i]
+        low += min(a, b)
+        high += max(a, b)
+    return low, high
 
 
 @kernel
