@@ -88,52 +88,6 @@ class Difference(NamedTuple):
         }
 
 
-def terms(
-    first: tuple[Floats, Floats, Floats], other: tuple[Floats, Floats, Floats], use: Bools
-) -> tuple[Floats, Floats, Floats, Floats, Bools, Floats]:
-    """Compare counts pair by pair.
-
-    Parameters
-    ----------
-    first, other : three arrays
-        Counts, norm, and variance of the read noise.
-    use : bool array
-        Pairs to compare; pairs without counts or with an unmeasured voxel are left out.
-
-    Returns
-    -------
-    x, v, spread, weight : arrays
-        0 for pairs that were not compared.
-    used : bool array
-        True for pairs that were compared.
-    squares : (n,) array
-        x² / v of the pairs that were compared.
-    """
-    shape = np.shape(use)
-    x, v, spread, weight = np.empty((4, *shape))
-    used = np.empty(shape, np.bool_)
-    one, two = (
-        tuple(
-            np.broadcast_to(part, shape).astype(np.float64, copy=False).reshape(-1) for part in of
-        )
-        for of in (first, other)
-    )
-    out = (part.reshape(-1) for part in (x, v, spread, weight, used))
-    squares = np.empty(use.size)
-    n = pairs_kernels.terms(one, two, use.reshape(-1), *out, squares)
-    return x, v, spread, weight, used, squares[:n]
-
-
-def difference(
-    first: tuple[Floats, Floats, Floats], other: tuple[Floats, Floats, Floats], use: Bools
-) -> Difference:
-    """Compare counts pair by pair and sum; see `terms`."""
-    _, _, spread, weight, _, squares = terms(first, other, use)
-    return Difference(
-        float(squares.size), float(squares.sum()), float(spread.sum()), float(weight.sum())
-    )
-
-
 def away_from_bragg(grid: Grid, cell: ArrayLike, radius: float, region: Any) -> Bools:
     """Return True for voxels of a region (l, k, h) farther than ``radius`` (1/Å) from integer hkl.
 

@@ -20,31 +20,42 @@ _SPOT = 3.0
 
 
 @kernel(error_model="numpy")
-def terms(first, other, use, x, v, spread, weight, used, squares):  # type: ignore[no-untyped-def]
-    """Compare counts pair by pair; see `pairs.terms`. All arrays are flat."""
-    c1, m1, r1 = first
-    c2, m2, r2 = other
-    for i in range(use.size):
-        total = c1[i] + c2[i]
-        known = use[i] & (m1[i] > 0) & (m2[i] > 0) & (total + r1[i] + r2[i] >= 1)
-        p = m1[i] / (m1[i] + m2[i]) if known else 0.5
-        q = 1 - p
-        photons = max(total, 0.0)
-        variance = p * q * photons + q * q * r1[i] + p * p * r2[i]
-        variance = variance if known else 1.0
-        wide = 2 + photons * p * q * (1 - 6 * p * q) / (variance * variance)
-        share = max(photons - 1, 0.0) * photons * ((p * q) * (p * q)) / variance
-        x[i] = c1[i] - p * total if known else 0.0
-        v[i] = variance if known else 0.0
-        spread[i] = max(wide, 0.0) if known else 0.0
-        weight[i] = share if known else 0.0
-        used[i] = known
-    n = 0
-    for i in range(use.size):
-        if used[i]:
-            squares[n] = x[i] * x[i] / v[i]
-            n += 1
-    return n
+def compared_pair(c1, m1, r1, c2, m2, r2, use):  # type: ignore[no-untyped-def]
+    """Compare the counts of two voxels; see `pairs`.
+
+    Parameters
+    ----------
+    c1, m1, r1, c2, m2, r2 : float
+        Counts, norm, and variance of the read noise.
+    use : bool
+        False: the pair is not compared. Pairs without counts or with an unmeasured voxel are not
+        compared either.
+
+    Returns
+    -------
+    known : bool
+        True if the pair was compared.
+    x, variance, square, spread, weight : float
+        x, v, x² / v, and the terms of `pairs.Difference`; all 0 if the pair was not compared.
+    """
+    total = c1 + c2
+    known = use & (m1 > 0) & (m2 > 0) & (total + r1 + r2 >= 1)
+    p = m1 / (m1 + m2) if known else 0.5
+    q = 1 - p
+    photons = max(total, 0.0)
+    variance = p * q * photons + q * q * r1 + p * p * r2
+    inverse = 1 / variance if known else 0.0
+    spread = 2 + photons * p * q * (1 - 6 * p * q) * (inverse * inverse)
+    weight = max(photons - 1, 0.0) * photons * ((p * q) * (p * q)) * inverse
+    x = c1 - p * total if known else 0.0
+    return (
+        known,
+        x,
+        variance if known else 0.0,
+        x * x * inverse,
+        max(spread, 0.0) if known else 0.0,
+        weight,
+    )
 
 
 @kernel(error_model="numpy")
@@ -141,27 +152,19 @@ def _choose(counts, norm, away, rates, use):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _compare_row(counts, norm, read, c, m, r, use, columns):  # type: ignore[no-untyped-def]
-    """Add the voxels of a row to the sums of their columns; see `pairs.terms`."""
+    """Add the voxels of a row to the sums of their columns."""
     for h in range(counts.size):
         c1, m1, r1 = float(counts[h]), float(norm[h]), float(read[h])
-        c2, m2, r2 = c[h] - c1, m[h] - m1, r[h] - r1
-        total = c1 + c2
         # A smaller remainder of the norm is only a rounding error.
-        known = use[h] & (m1 > 0) & (m2 > 1e-6 * m[h]) & (total + r1 + r2 >= 1)
-        p = m1 / (m1 + m2) if known else 0.5
-        q = 1 - p
-        photons = max(total, 0.0)
-        variance = p * q * photons + q * q * r1 + p * p * r2
-        inverse = 1 / (variance if known else 1.0)
-        wide = 2 + photons * p * q * (1 - 6 * p * q) * (inverse * inverse)
-        share = max(photons - 1, 0.0) * photons * ((p * q) * (p * q)) * inverse
-        x = c1 - p * total
-        columns[PAIRS, h] += 1.0 if known else 0.0
-        columns[CHI2, h] += x * x * inverse if known else 0.0
-        columns[SPREAD, h] += max(wide, 0.0) if known else 0.0
-        columns[WEIGHT, h] += share if known else 0.0
-        columns[X, h] += x if known else 0.0
-        columns[V, h] += variance if known else 0.0
+        known, x, variance, square, spread, weight = compared_pair(
+            c1, m1, r1, c[h] - c1, m[h] - m1, r[h] - r1, use[h] & (m[h] - m1 > 1e-6 * m[h])
+        )
+        columns[PAIRS, h] += known
+        columns[CHI2, h] += square
+        columns[SPREAD, h] += spread
+        columns[WEIGHT, h] += weight
+        columns[X, h] += x
+        columns[V, h] += variance
 
 
 @kernel

@@ -216,6 +216,11 @@ class Records:
         _, fields = cls._words(n_volumes, noisy, dealt)
         return bricks * kernels.BRICK * (fields * (4 if whole else 8) + 5)
 
+    @property
+    def words_of_voxels(self) -> kernels.Words:
+        """Records as kernels need them."""
+        return kernels.Words(self.counts, self.norm, self.fields, self.noisy)
+
     def put(self, first: tuple[int, int], parts: list[NDArray[Any]]) -> float:
         """Store counts, norm and variance (n, l, k, h) of all volumes.
 
@@ -369,7 +374,7 @@ def apply(
     edges = np.linspace(0, far * (1 + 1e-9), n_shells + 1)
     n_bricks = int(np.prod(records.bricks))
     tasks = [(i, min(i + _TASK, n_bricks)) for i in range(0, n_bricks, _TASK)]
-    words = kernels.Words(records.counts, records.norm, records.fields, records.noisy)
+    words = records.words_of_voxels
     filled = kernels.Maps(records.disagreement, records.multiplicity)
     orbits = kernels.Orbits(grid.shape, records.strides, maps.turns, maps.shifts)
     dealt = kernels.Dealt(maps.dealt_turns, maps.dealt_shifts)
