@@ -358,24 +358,62 @@ def _gather(image, values, fields, shape, strides, turns, shifts, sums):  # type
 
 
 @kernel
-def put(parts, target, fields, words, word, first, strides):  # type: ignore[no-untyped-def]
-    """Write a strip (n, l, k, h) of one word of all volumes to the records; return the maximum."""
-    largest = 0.0
-    for v in range(parts.shape[0]):
-        for l in range(parts.shape[1]):  # noqa: E741
-            for k in range(parts.shape[2]):
-                for h in range(parts.shape[3]):
-                    value = parts[v, l, k, h]
-                    place = number(h, first[1] + k, first[0] + l, strides)
-                    target[place * fields + v * words + word] = value
-                    largest = max(largest, value)
-    return largest
+def put(counts, others, records, first, strides):  # type: ignore[no-untyped-def]
+    """Write a strip of all volumes to the records.
+
+    Parameters
+    ----------
+    counts : (n, l, k, h) array
+    others : tuple of (n, l, k, h) arrays
+        Norm and, if the records have it, variance.
+    records : Words
+    first : (int, int)
+        First plane and first row of the strip.
+    """
+    words = 1 + len(others)
+    for l in range(counts.shape[1]):  # noqa: E741
+        for k in range(counts.shape[2]):
+            row = number(0, first[1] + k, first[0] + l, strides)
+            # Line by line of a brick: the records of eight voxels follow each other in memory.
+            for h0 in range(0, counts.shape[3], EDGE):
+                for v in range(counts.shape[0]):
+                    for h in range(h0, min(h0 + EDGE, counts.shape[3])):
+                        word = (row + h + (h >> 3) * 504) * records.fields + v * words
+                        records.counts[word] = counts[v, l, k, h]
+                        for i in range(len(others)):
+                            records.norm[word + 1 + i] = others[i][v, l, k, h]
 
 
 @kernel
-def take(source, fields, word, first, strides, target):  # type: ignore[no-untyped-def]
-    """Fill planes (l, k, h) with one word of the records; ``first`` is the first plane."""
+def take_sums(records, word, first, strides, counts, others):  # type: ignore[no-untyped-def]
+    """Fill planes with the sums in the records.
+
+    Parameters
+    ----------
+    records : Words
+    word : int
+        First word of the sums in a record.
+    first : int
+        First plane.
+    counts : (l, k, h) array
+    others : tuple of (l, k, h) arrays
+        Norm and, if the records have it, variance.
+    """
+    for l in range(counts.shape[0]):  # noqa: E741
+        for k in range(counts.shape[1]):
+            row = number(0, k, first + l, strides)
+            for h in range(counts.shape[2]):
+                place = (row + h + (h >> 3) * 504) * records.fields + word
+                counts[l, k, h] = records.counts[place]
+                for i in range(len(others)):
+                    others[i][l, k, h] = records.norm[place + 1 + i]
+
+
+@kernel
+def take(source, first, strides, target):  # type: ignore[no-untyped-def]
+    """Fill planes (l, k, h) with the numbers of voxels in bricks; ``first`` is the first plane."""
     for l in range(target.shape[0]):  # noqa: E741
         for k in range(target.shape[1]):
+            row = number(0, k, first + l, strides)
             for h in range(target.shape[2]):
-                target[l, k, h] = source[number(h, k, first + l, strides) * fields + word]
+                target[l, k, h] = source[row + h + (h >> 3) * 504]
