@@ -12,9 +12,7 @@ COLUMNS = 5
 
 
 @kernel(error_model="numpy")
-def compare(  # type: ignore[no-untyped-def]
-    records, n_volumes, several, orbits, h, k, l, sums, x, v  # noqa: E741
-):
+def compare(records, n_volumes, several, orbits, voxels, sums, x, v):  # type: ignore[no-untyped-def]
     """Compare each volume with the others, and each voxel with its mate by each operation.
 
     Parameters
@@ -25,13 +23,14 @@ def compare(  # type: ignore[no-untyped-def]
         True: volumes are compared, too.
     orbits : Orbits
         Operations to compare; the identity is not among them.
-    h, k, l : (n,) int arrays
-        Voxels.
+    voxels : three (n,) int arrays
+        h, k, l.
     sums : (volumes, if several, + operations, COLUMNS) array
         Sums of this call are added. ``MATES``: number of voxels with another voxel as their mate.
     x, v : (volumes, if several, + operations, n) arrays
         Output: x and v of `pairs`; 0 for pairs that were not compared.
     """
+    h, k, l = voxels  # noqa: E741
     for i in range(h.size):
         place = number(h[i], k[i], l[i], orbits.strides)
         own_c, own_m, own_r = _pooled(records, place, n_volumes)

@@ -204,10 +204,10 @@ def _compare(
     q /= max(float(np.abs(q).max(initial=0.0)), 1e-9)
     orbits = kernels.Orbits(records.grid.shape, records.strides, turns, shifts)
     for first in range(0, len(voxels), _CHUNK):
-        h, k, l = np.ascontiguousarray(voxels[first : first + _CHUNK].T)  # noqa: E741
-        x, v = np.empty((2, n, h.size))
+        some = tuple(np.ascontiguousarray(voxels[first : first + _CHUNK].T))
+        x, v = np.empty((2, n, len(some[0])))
         laue_kernels.compare(
-            records.words_of_voxels, records.n_volumes, several > 0, orbits, h, k, l, sums, x, v
+            records.words_of_voxels, records.n_volumes, several > 0, orbits, some, sums, x, v
         )
         records.give_back()
         monomials = _monomials(q[first : first + _CHUNK], powers)
@@ -218,9 +218,7 @@ def _compare(
 
 def _monomials(q: Floats, powers: Sequence[tuple[int, int, int]]) -> Floats:
     """Return monomials (m, n) of Q (n, 3)."""
-    x, y, z = (
-        np.cumprod([np.ones(len(q)), *[values] * (2 * _ORDER)], axis=0) for values in q.T
-    )
+    x, y, z = (np.cumprod([np.ones(len(q)), *[values] * (2 * _ORDER)], axis=0) for values in q.T)
     return np.stack([x[i] * y[j] * z[k] for i, j, k in powers])
 
 

@@ -23,12 +23,12 @@ from hklflow.volumes.symmetrise_kernels import (
     PAIRS,
     REJECTED,
     SPREAD,
-    W,
     WX,
     WXX,
     WXY,
     WY,
     WYY,
+    W,
     image_of,
     is_last,
     is_passed,
@@ -37,6 +37,7 @@ from hklflow.volumes.symmetrise_kernels import (
     reject,
     shell,
 )
+
 
 @kernel(error_model="numpy")
 def combine(  # type: ignore[no-untyped-def]
@@ -60,8 +61,7 @@ def combine(  # type: ignore[no-untyped-def]
     rejected : (volumes,) array
         Numbers of observations rejected by this call are added.
     """
-    shape, strides = orbits.shape, orbits.strides
-    n_h, n_k, n_l = shape
+    n_h, n_k, n_l = orbits.shape
     across_h = (n_h + EDGE - 1) >> 3
     across_k = (n_k + EDGE - 1) >> 3
     n_ops, n_places = orbits.turns.shape[0], orbits.turns.shape[0] * rejected.size
@@ -84,12 +84,14 @@ def combine(  # type: ignore[no-untyped-def]
                 found += 1
         for first in range(0, found, BATCH):
             n = min(BATCH, found - first)
-            batch = leaders[0, first : first + n], leaders[1, first : first + n], leaders[2, first : first + n]
+            batch = (
+                leaders[0, first : first + n],
+                leaders[1, first : first + n],
+                leaders[2, first : first + n],
+            )
             _find_members(batch, orbits, members)
             _gather(records, rejected.size, n, members, c, m, r)
-            _combine_batch(
-                records, maps, batch, shells, judge, table, rejected, members, c, m, r
-            )
+            _combine_batch(records, maps, batch, shells, judge, table, rejected, members, c, m, r)
 
 
 @kernel

@@ -165,9 +165,7 @@ class Rotations:
         blocks = [-(-size // EDGE) for size in counts.shape[2:]]
         x, v = np.empty((2, self.n, len(counts[0]), *blocks))
         sums = np.zeros((self.n, pairs_kernels.SUMS))
-        pairs_kernels.compare(
-            counts, norm, read, away, sums, x, v, self.compared, self.equal
-        )
+        pairs_kernels.compare(counts, norm, read, away, sums, x, v, self.compared, self.equal)
         for i, (n, chi2, spread, weight, *total, smooth) in enumerate(sums):
             self.sums[i] = self.sums[i].plus(Difference(*map(float, (n, chi2, spread, weight))))
             self.total[i] += total

@@ -237,9 +237,10 @@ class Records:
         float
             Largest count.
         """
-        kernels.put(parts[0], tuple(parts[1:]), self.words_of_voxels, first, self.strides)
+        counts, norm, variance = [*parts, parts[1]][:3]
+        kernels.put(counts, norm, variance, self.words_of_voxels, first, self.strides)
         self.give_back()
-        return float(parts[0].max())
+        return float(counts.max())
 
     def planes(self, first: int, last: int) -> list[Floats]:
         """Return counts, norm and variance (last - first, k, h) of the first volume or the sums."""

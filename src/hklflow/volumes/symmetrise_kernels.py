@@ -358,19 +358,18 @@ def _gather(image, values, fields, shape, strides, turns, shifts, sums):  # type
 
 
 @kernel
-def put(counts, others, records, first, strides):  # type: ignore[no-untyped-def]
+def put(counts, norm, variance, records, first, strides):  # type: ignore[no-untyped-def]
     """Write a strip of all volumes to the records.
 
     Parameters
     ----------
-    counts : (n, l, k, h) array
-    others : tuple of (n, l, k, h) arrays
-        Norm and, if the records have it, variance.
+    counts, norm, variance : (n, l, k, h) arrays
+        The variance is not used if the records have none.
     records : Words
     first : (int, int)
         First plane and first row of the strip.
     """
-    words = 1 + len(others)
+    words = 3 if records.noisy else 2
     for l in range(counts.shape[1]):  # noqa: E741
         for k in range(counts.shape[2]):
             row = number(0, first[1] + k, first[0] + l, strides)
@@ -380,8 +379,9 @@ def put(counts, others, records, first, strides):  # type: ignore[no-untyped-def
                     for h in range(h0, min(h0 + EDGE, counts.shape[3])):
                         word = (row + h + (h >> 3) * 504) * records.fields + v * words
                         records.counts[word] = counts[v, l, k, h]
-                        for i in range(len(others)):
-                            records.norm[word + 1 + i] = others[i][v, l, k, h]
+                        records.norm[word + 1] = norm[v, l, k, h]
+                        if records.noisy:
+                            records.norm[word + 2] = variance[v, l, k, h]
 
 
 @kernel
