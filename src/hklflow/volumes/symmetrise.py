@@ -195,9 +195,6 @@ class Records:
         if shared is None:
             private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
             shared = mmap.mmap(-1, records + 5 * size, flags=private)
-            # An orbit is on many pages: fewer pages are found faster.
-            if hasattr(mmap, "MADV_HUGEPAGE"):
-                shared.madvise(mmap.MADV_HUGEPAGE)
         self._memory = shared
         every = np.frombuffer(self._memory, np.uint8)
         self.counts: NDArray[Any] = every[:records].view(integer)
