@@ -187,11 +187,13 @@ def integrate(
     others = np.random.default_rng(0).permutation(len(spots))[:sample]
     rows = np.concatenate([rows, np.setdiff1d(others, rows)])
 
-    def predicted(widths: Widths, more: float) -> tuple[_Scene, Integers]:
+    def predicted(
+        widths: Widths, more: float, errors: Floats | None = None
+    ) -> tuple[_Scene, Integers]:
         """Return all spots that touch the scan, and the rows of those within ``more`` of it."""
         margin = np.ceil(bx.half_axes(widths.typical(), params.n_sigma).max()) + more
         spots = predicted_spots(rotation, ub, group, d_min, float(margin))
-        return (scene := _Scene(spots, widths, params, n_frames)), scene.recorded(more)
+        return (scene := _Scene(spots, widths, params, n_frames, errors)), scene.recorded(more)
 
     def wanted(widths: Widths) -> bx.Boxes:
         """Return the boxes to collect: widths and predictions may change a little."""
@@ -203,7 +205,7 @@ def integrate(
         collected = Collected(0.5e6 * params.memory)
     frames = _Frames(measurement, collected, wanted, shown or _unseen)
     learned = _learn(frames, spots, rows, widths, params)
-    scene, rows = predicted(learned.widths, 0.0)
+    scene, rows = predicted(learned.widths, 0.0, learned.errors)
     skip = np.zeros(len(rows), np.bool_)
     if left_out is not None:
         skip = left_out(scene.spots.select(rows))
@@ -226,10 +228,22 @@ def _as_told(widths: Widths, params: IntegrationParams) -> Widths:
 class _Scene:
     """Foregrounds of all spots with their widths; ``long`` marks spots that are not integrated."""
 
-    def __init__(self, spots: Spots, widths: Widths, params: IntegrationParams, n_frames: int):
+    def __init__(
+        self,
+        spots: Spots,
+        widths: Widths,
+        params: IntegrationParams,
+        n_frames: int,
+        errors: Floats | None = None,
+    ):
+        """``errors`` (3,): see `_Learned`; without them, the widths."""
         self.spots, self.widths, self.n_frames = spots, widths, n_frames
         self.centre = spots.centre
         self.sigma = widths.at(spots.zeta, spots.slow, spots.fast)
+        self.error = self.sigma
+        if errors is not None:
+            self.error = np.broadcast_to(errors, (len(spots), 3)).copy()
+            self.error[:, 0] /= spots.zeta
         self.half = bx.half_axes(self.sigma, params.n_sigma)
         self.long = 2 * self.half[:, 0] > params.max_frames
 
@@ -252,7 +266,16 @@ class _Scene:
 
 @dataclass(frozen=True)
 class _Learned:
+    """Quantities learned from the references.
+
+    Attributes
+    ----------
+    errors : (3,) array
+        Standard deviations of predicted centres in (frame, slow, fast), for frames at ζ = 1.
+    """
+
     widths: Widths
+    errors: Floats
     profile: Profile
     curvature: Curvature
     references: frozenset[tuple[int, int, int, int]]
@@ -459,8 +482,12 @@ def _learn(
             break
     curvature = _curvature(measurement, scene, rows, sample, params)
     found = _strong(measurement, scene, rows, kept, params, curvature, fits=kernels.CENTRES)
+    errors = _errors(scene, found)
+    scene = _Scene(spots, widths, params, n_frames, errors)
+    found = _strong(measurement, scene, rows, kept, params, curvature, fits=kernels.CENTRES)
     profile = _profile(measurement, scene, found)
-    return _Learned(widths, profile, curvature, frozenset(_keys(spots.select(found.rows))))
+    references = frozenset(_keys(spots.select(found.rows)))
+    return _Learned(widths, errors, profile, curvature, references)
 
 
 def _thinned(kept: bx.Filled, number: int) -> bx.Filled:
@@ -566,7 +593,9 @@ def _boxes(measurement: Measurement, scene: _Scene, spots: Integers, filled: bx.
     start, near = bx.neighbours(bx.Boxes(filled.origin, filled.shape), spots, scene.cells)
     return _Boxes(
         kernels.Voxels(filled.counts, filled.offset, filled.origin, filled.shape),
-        kernels.Places(scene.centre[spots], scene.sigma[spots], scene.half[spots]),
+        kernels.Places(
+            scene.centre[spots], scene.sigma[spots], scene.half[spots], scene.error[spots]
+        ),
         kernels.Norms(measurement.pixel_norm, measurement.frame_norm, _read_variance(measurement)),
         kernels.Neighbours(start, near, scene.centre, scene.half),
     )
@@ -585,6 +614,17 @@ def _change(before: Widths, after: Widths) -> float:
     """Return the largest ratio between two models of the widths, at the detector centre."""
     ratio = np.log(after.typical() / before.typical())
     return float(np.exp(np.abs(ratio).max()))
+
+
+def _errors(scene: _Scene, found: _Strong) -> Floats:
+    """Return the standard deviations (3,) of predicted centres, for frames at ζ = 1."""
+    seen = found.columns[found.local, kernels.FRAME : kernels.FAST + 1]
+    variance = found.columns[found.local, kernels.VAR_FRAME : kernels.VAR_FAST + 1]
+    sigma = scene.sigma[found.rows]
+    off = seen - scene.centre[found.rows]
+    scale = np.ones_like(off)
+    scale[:, 0] = scene.spots.zeta[found.rows]
+    return profiles.position_errors(off * scale, variance * scale**2, sigma * scale)
 
 
 def _profile(measurement: Measurement, scene: _Scene, found: _Strong) -> Profile:
@@ -606,15 +646,15 @@ def _corrections(
     *,
     moved: bool,
 ) -> Floats:
-    """Return profile corrections about the predicted centres; if ``moved``, the observed ones."""
+    """Return profile corrections about the predicted centres; if ``moved``, the fitted ones."""
     m = len(profiles.NODES)
     observed, expected, variance = (np.zeros((number, m, m, m)) for _ in range(3))
     sums = learning_kernels.ProfileSums(observed, expected, variance, np.zeros((m, m, m)))
     boxes = _boxes(measurement, scene, found.spots, found.filled)
     if moved:
         places = boxes.places
-        seen = found.columns[:, kernels.FRAME : kernels.FAST + 1]
-        places = places._replace(centre=np.where(np.isfinite(seen), seen, places.centre))
+        likely = found.columns[:, kernels.LIKELY_FRAME : kernels.LIKELY_FAST + 1]
+        places = places._replace(centre=np.where(np.isfinite(likely), likely, places.centre))
         boxes = boxes._replace(places=places)
     learning_kernels.profile_sums(
         *boxes, found.local, found.columns, region, float(profiles.NODES[-1]), sums

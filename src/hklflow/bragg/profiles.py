@@ -129,6 +129,8 @@ FACTORS = np.exp(np.linspace(-1.2, 1.2, 49))
 # Largest contribution of one reflection to the difference of ln L between two widths.
 _VOICE = 50.0
 _HUBER = 1.345
+# Half of a normal distribution is within this number of standard deviations.
+_HALF_WITHIN = 0.6745
 
 
 def better_widths(widths: Widths, scores: Floats, slow: Floats, fast: Floats) -> Widths:
@@ -189,6 +191,43 @@ def _robust(design: Floats, y: Floats) -> Floats:
             (design.T * weight) @ design + 4.0 * np.eye(len(x)), design.T @ (weight * y)
         )
     return x
+
+
+# Smallest error of a prediction, in widths of the spot; smallest number of centroids to learn from.
+_LEAST_ERROR = 0.1
+_FEWEST_CENTROIDS = 10
+
+
+def position_errors(off: Floats, variance: Floats, sigma: Floats) -> Floats:
+    """Return the standard deviations (3,) of predictions, from centroids of strong reflections.
+
+    The standard deviation is chosen so that half of the differences, divided by their expected
+    standard deviations, are smaller than 0.6745. A centroid is used if it is known better than the
+    width of the spot. If there are few of them, the result is the width itself: it was learned
+    about predicted centres, so that it contains their errors.
+
+    Parameters
+    ----------
+    off, variance : (n, 3) array
+        Observed minus predicted centres, and the variance of the centroid; NaN: not measured.
+    sigma : (n, 3) array
+        Standard deviations of the spots, in the same units.
+    """
+    errors = np.median(sigma, axis=0)
+    for axis in range(3):
+        known = variance[:, axis] < sigma[:, axis] ** 2
+        if known.sum() < _FEWEST_CENTROIDS:
+            continue
+        d2, v = off[known, axis] ** 2, variance[known, axis]
+        low, high = _LEAST_ERROR * errors[axis], np.sqrt(d2.max()) + errors[axis]
+        for _ in range(40):
+            middle = np.sqrt(low * high)
+            if np.median(d2 / (v + middle**2)) > _HALF_WITHIN**2:
+                low = middle
+            else:
+                high = middle
+        errors[axis] = high
+    return np.asarray(errors)
 
 
 # ------------------------------------------------------------------------ the profiles
