@@ -54,6 +54,11 @@ _FOR_WIDTHS = 600
 # Chi² and I/σ above which a reflection is flagged as unlike the profile, see `kernels.UNLIKE`.
 _UNLIKE = 4.0
 _CLEARLY_SEEN = 10.0
+# Fit and sum contradict each other if they differ by this number of standard deviations; relative
+# error of both that is always tolerated, and the same in standard deviations of the sum.
+_CONTRADICTION = 6.0
+_ALIKE = 0.02
+_ALIKE_NOISE = 0.3
 
 
 @dataclass(frozen=True)
@@ -691,6 +696,9 @@ def _table(
     reference = np.array([key in learned.references for key in _keys(spots)], dtype=bool)
     flags[reference] |= ReflectionFlag.REFERENCE
     error = _profile_error(column, reference)
+    # Sums of reflections that do not fit the profile are used instead of the fits.
+    contradiction = contradict(column, error) & ((flags & int(ReflectionFlag.UNLIKE)) == 0)
+    flags[contradiction] |= ReflectionFlag.CONTRADICTION
     table = Reflections(
         hkl=spots.hkl,
         frame=spots.frame,
@@ -739,6 +747,24 @@ def _table(
         error,
         counters,
     )
+
+
+def contradict(column: dict[str, Floats], error: float) -> NDArray[np.bool_]:
+    """Return True for reflections (n,) whose fit and sum differ far beyond noise.
+
+    Fit and sum use the same voxels. If the fit is efficient, the variance of their difference is
+    the difference of their variances.
+
+    Parameters
+    ----------
+    error : float
+        Relative error of the profile.
+    """
+    total, var = column["sum"], column["var_sum"]
+    expected = np.maximum(var - column["var_profile"], 0) + _ALIKE_NOISE**2 * var
+    expected += (_ALIKE**2 + error**2) * total**2
+    with np.errstate(invalid="ignore"):
+        return np.asarray((column["profile"] - total) ** 2 > _CONTRADICTION**2 * expected)
 
 
 def _profile_error(column: dict[str, Floats], reference: NDArray[np.bool_]) -> float:

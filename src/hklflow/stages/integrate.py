@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hklflow.orientation.product import Orientation
     from hklflow.stage.rehearsal import Known
 
-VERSION = 6
+VERSION = 7
 FRAMES_OF = "scan"
 
 _SHELLS = 8
@@ -189,17 +189,31 @@ def _warnings(reflections: "Reflections") -> list[str]:
 
     from hklflow.bragg.reflections import UNFIT, ReflectionFlag
 
+    warnings = []
     with np.errstate(invalid="ignore"):
         strong = reflections.intensity_sum > _STRONG * reflections.sigma_sum
-    strong &= ~reflections.has(UNFIT)
+    contradicted = reflections.has(ReflectionFlag.CONTRADICTION)
+    strong &= ~reflections.has(UNFIT & ~ReflectionFlag.CONTRADICTION)
+    if contradicted.any():
+        factor = reflections.intensity_profile / reflections.intensity_sum
+        worst = np.flatnonzero(contradicted)[
+            np.argmax(np.abs(np.log(np.maximum(factor[contradicted], 1e-3))))
+        ]
+        warnings.append(
+            f"{int(contradicted.sum())} reflections are not merged, because profile fit and sum "
+            f"contradict each other (by a factor of {factor[worst]:.2f} for "
+            f"{tuple(reflections.hkl[worst].tolist())}): the profile or the predicted position is "
+            "wrong; check the orientation and `reflections.png`, and integrate again"
+        )
+    strong &= ~contradicted
     share = reflections.has(ReflectionFlag.UNLIKE)[strong].mean() if strong.any() else 0.0
-    if share <= _MANY_UNLIKE:
-        return []
-    return [
-        f"{share:.0%} of {int(strong.sum())} strong reflections do not fit the learned "
-        "profile, so their summed intensities are used: predicted positions are wrong, or spots "
-        "vary; compare with `scale_reflections: {estimate: sum}`"
-    ]
+    if share > _MANY_UNLIKE:
+        warnings.append(
+            f"{share:.0%} of {int(strong.sum())} strong reflections do not fit the learned "
+            "profile, so their summed intensities are used: predicted positions are wrong, or "
+            "spots vary; compare with `scale_reflections: {estimate: sum}`"
+        )
+    return warnings
 
 
 def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
