@@ -464,6 +464,8 @@ NARROW = {
     "0.05, predictions off": (0.05, 0.03, 3.0, 0.05),
     "0.02": (0.02, 0.0, 3.0, 0.05),
     "0.02, predictions off": (0.02, 0.02, 3.0, 0.05),
+    "0.02, predictions far off": (0.02, 0.08, 3.0, 0.05),
+    "0.005, predictions off": (0.005, 0.02, 3.0, 0.05),
     "0.05, many counts": (0.05, 0.02, 60.0, 0.05),
     "0.05, high background": (0.05, 0.02, 3.0, 1.0),
 }
@@ -504,7 +506,9 @@ def places(one: Case) -> dict[str, NDArray[np.bool_]]:
 @pytest.mark.parametrize("name", NARROW)
 def test_intensities_of_spots_narrower_than_a_frame_are_true(name: str) -> None:
     one = narrow(name)
-    assert one.found.widths.mosaic == pytest.approx(np.radians(NARROW[name][0]), rel=0.1)
+    assert one.found.widths.bound == name.startswith("0.005")
+    if not one.found.widths.bound and "far" not in name:
+        assert one.found.widths.mosaic == pytest.approx(np.radians(NARROW[name][0]), rel=0.1)
     counts = one.truth.counts[one.which]
     for place, here in places(one).items():
         for low, high in DECADES:
@@ -529,18 +533,19 @@ def test_centroids_of_spots_narrower_than_a_frame_are_not_fitted_to_noise(name: 
     off = one.table.observed_frame[rows] - one.truth.frame[one.which[rows]]
     variance = one.table.var_frame[rows]
     # The frame is all that is known of a reflection within one frame.
-    within = variance == 1 / 12
-    np.testing.assert_allclose(one.table.observed_frame[rows][within] % 1, 0.5)
+    within = one.table.observed_frame[rows] % 1 == 0.5
+    np.testing.assert_allclose(variance[within], 1 / 12)
     assert (np.abs(off) < 0.6).all()
-    assert variance.max() <= 1 / 12
+    assert variance.max() < 1 / 12 + 1e-12
     sigma = one.truth.sigma[one.which[rows], 0]
     border = np.abs((one.truth.frame[one.which[rows]] + 0.5) % 1 - 0.5) / sigma
     assert within[border > 5].all()
     assert not within[border < 0.5].any()
     pulls = off / np.sqrt(variance)
     assert abs(pulls.mean()) < 4 / np.sqrt(len(pulls))
-    # Of centres at a border, the fit does not know that they cannot be beyond it.
-    assert 0.7 < pulls.std() < 1.2
+    # Variances are upper limits if errors of predictions may be a part of the width.
+    assert 0.55 < pulls.std() < 1.2
+    assert abs(pulls).max() < 6
 
 
 def test_fits_that_contradict_the_sums_are_flagged_and_not_merged() -> None:

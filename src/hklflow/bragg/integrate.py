@@ -612,7 +612,8 @@ def _wider(measurement: Measurement, scene: _Scene, found: _Strong, widths: Widt
     boxes = _boxes(measurement, scene, found.spots, found.filled)
     learning_kernels.width_scores(*boxes, found.local, found.columns, profiles.FACTORS, scores)
     at = scene.spots.select(found.rows)
-    return profiles.better_widths(widths, scores, at.slow, at.fast)
+    counts = found.columns[found.local, kernels.COUNTS]
+    return profiles.better_widths(widths, scores, at.slow, at.fast, counts)
 
 
 def _change(before: Widths, after: Widths) -> float:
@@ -696,6 +697,7 @@ def _table(
     reference = np.array([key in learned.references for key in _keys(spots)], dtype=bool)
     flags[reference] |= ReflectionFlag.REFERENCE
     error = _profile_error(column, reference)
+    unsure = _unsure(scene, rows, column, learned.widths)
     # Sums of reflections that do not fit the profile are used instead of the fits.
     contradiction = contradict(column, error) & ((flags & int(ReflectionFlag.UNLIKE)) == 0)
     flags[contradiction] |= ReflectionFlag.CONTRADICTION
@@ -719,9 +721,9 @@ def _table(
         observed_frame=column["frame"],
         observed_slow=column["slow"],
         observed_fast=column["fast"],
-        var_frame=column["var_frame"],
-        var_slow=column["var_slow"],
-        var_fast=column["var_fast"],
+        var_frame=column["var_frame"] + unsure[:, 0],
+        var_slow=column["var_slow"] + unsure[:, 1],
+        var_fast=column["var_fast"] + unsure[:, 2],
         n_foreground=np.nan_to_num(column["n_foreground"]).astype(np.int64),
         n_background=np.nan_to_num(column["n_background"]).astype(np.int64),
         correlation=column["correlation"],
@@ -747,6 +749,25 @@ def _table(
         error,
         counters,
     )
+
+
+def _unsure(scene: _Scene, rows: Integers, column: dict[str, Floats], widths: Widths) -> Floats:
+    """Return the largest variances (n, 3) of centroids due to an unknown width of the spot.
+
+    A centroid of a narrow spot is known by its distance from the border of the voxel, in widths of
+    the spot. The learned width contains errors of predictions, and a width at the lower limit is
+    only an upper bound.
+    """
+    sigma, error = scene.sigma[rows], scene.error[rows]
+    narrower = np.sqrt(np.maximum(sigma**2 - error**2, 0.0))
+    if widths.bound:
+        narrower[:, 0] = 0.0
+    at = np.stack([column[name] for name in ("frame", "slow", "fast")], axis=1)
+    var = np.stack([column[f"var_{name}"] for name in ("frame", "slow", "fast")], axis=1)
+    off = (at - np.round(at)) * (1 - narrower / sigma)
+    # Centres that are only known to be in a voxel do not depend on the width.
+    tied = (sigma < profiles.NARROW) & (var < kernels.VOXEL)
+    return np.asarray(np.where(tied, np.minimum(off**2, kernels.VOXEL - var), 0.0))
 
 
 def contradict(column: dict[str, Floats], error: float) -> NDArray[np.bool_]:

@@ -94,8 +94,8 @@ _MOVED = 10.0
 # deviation is below this part of the width of the spot, convolved with a voxel.
 _STEPS = 20
 _DETERMINED = 0.5
-# Variance of a coordinate of which only the voxel is known.
-_VOXEL = 1 / 12
+#: Variance of a coordinate of which only the voxel is known.
+VOXEL = 1 / 12
 
 
 @kernel
@@ -332,7 +332,7 @@ def fit_centre(
     """
     seen[:], likely[:] = np.nan, np.nan
     p, matrix, pull = centre.copy(), np.empty((4, 4)), np.empty(3)
-    wide = np.sqrt(sigma**2 + _VOXEL)
+    wide = np.sqrt(sigma**2 + VOXEL)
     intensity, scale = _most_probable(
         rows, at, m, shape, start, centre, sigma, background, wide, intensity, p, matrix
     )
@@ -345,7 +345,7 @@ def fit_centre(
         known[a] = scale * covariance[a + 1, a + 1] < (_DETERMINED * wide[a]) ** 2
         pull[a] = (p[a] - centre[a]) / wide[a] ** 2 if known[a] else 0.0
         if not known[a]:
-            matrix[a + 1, a + 1] += 1 / _VOXEL
+            matrix[a + 1, a + 1] += 1 / VOXEL
     covariance[:] = np.linalg.inv(matrix)
     for a in range(3):
         if known[a]:
@@ -354,7 +354,7 @@ def fit_centre(
                 seen[a] += covariance[a + 1, b + 1] * pull[b]
             seen[3 + a] = covariance[a + 1, a + 1] * scale
         else:
-            seen[a], seen[3 + a] = math.floor(p[a]) + 0.5, _VOXEL
+            seen[a], seen[3 + a] = math.floor(p[a]) + 0.5, VOXEL
     intensity, scale = _most_probable(
         rows, at, m, shape, start, centre, sigma, background, error, intensity, p, matrix
     )

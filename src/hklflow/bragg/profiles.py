@@ -41,6 +41,11 @@ class Widths:
         frames = self.mosaic / (np.asarray(zeta) * abs(self.step))
         return np.stack([frames, np.exp(design @ self.slow), np.exp(design @ self.fast)], axis=1)
 
+    @property
+    def bound(self) -> bool:
+        """True if spots are so much narrower than a frame that the mosaic is an upper bound."""
+        return self.mosaic <= _NARROWEST * abs(self.step) * (1 + 1e-9)
+
     def typical(self) -> Floats:
         """Return standard deviations (3,) at ζ = 1 in the centre of the detector."""
         n_slow, n_fast = self.shape
@@ -128,12 +133,21 @@ def constant_widths(
 FACTORS = np.exp(np.linspace(-1.2, 1.2, 49))
 # Largest contribution of one reflection to the difference of ln L between two widths.
 _VOICE = 50.0
+# The same per count, along frames, if spots are narrower than a frame: errors of predictions are
+# then much of the width, and are common to all counts of a reflection.
+_VOICE_PER_COUNT = 8.0
+#: Width in voxels below which a spot is narrow.
+NARROW = 0.5
+# Smallest width in frames, at ζ = 1: narrower spots cannot be distinguished.
+_NARROWEST = 0.02
 _HUBER = 1.345
 # Half of a normal distribution is within this number of standard deviations.
 _HALF_WITHIN = 0.6745
 
 
-def better_widths(widths: Widths, scores: Floats, slow: Floats, fast: Floats) -> Widths:
+def better_widths(
+    widths: Widths, scores: Floats, slow: Floats, fast: Floats, counts: Floats
+) -> Widths:
     """Return the widths with the largest likelihood.
 
     Parameters
@@ -143,8 +157,13 @@ def better_widths(widths: Widths, scores: Floats, slow: Floats, fast: Floats) ->
         of `FACTORS`.
     slow, fast : (n,) array
         Positions of the reflections.
+    counts : (n,) array
+        Counts of the reflections.
     """
-    scores = np.minimum(scores - scores.min(axis=2, keepdims=True), _VOICE)
+    scores = scores - scores.min(axis=2, keepdims=True)
+    if widths.typical()[0] < NARROW:
+        scores[:, 0] = np.minimum(scores[:, 0] / counts[:, None], _VOICE_PER_COUNT)
+    scores = np.minimum(scores, _VOICE)
     log = np.log(FACTORS)
     shift = [_lowest(scores[:, axis].sum(axis=0), log) for axis in range(3)]
     changed = []
@@ -158,9 +177,8 @@ def better_widths(widths: Widths, scores: Floats, slow: Floats, fast: Floats) ->
         step[: len(course)] = course
         step[0] += shift[axis]
         changed.append(before + step)
-    return replace(
-        widths, mosaic=widths.mosaic * float(np.exp(shift[0])), slow=changed[0], fast=changed[1]
-    )
+    mosaic = max(widths.mosaic * float(np.exp(shift[0])), _NARROWEST * abs(widths.step))
+    return replace(widths, mosaic=mosaic, slow=changed[0], fast=changed[1])
 
 
 def _lowest(score: Floats, log: Floats) -> float:

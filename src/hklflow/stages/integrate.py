@@ -284,6 +284,7 @@ def _figures(integrated: "Integrated") -> dict[str, Any]:
     return {
         "counts": integrated.counters,
         "mosaic in degrees": float(np.degrees(integrated.widths.mosaic)),
+        "mosaic is an upper bound": integrated.widths.bound,
         "spot in pixels (slow, fast), middle of the detector": [float(slow), float(fast)],
         "regions with a profile (frame, slow, fast)": list(integrated.profile.regions),
         "references": [int(n) for n in integrated.profile.n_references],
