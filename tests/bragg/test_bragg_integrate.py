@@ -537,10 +537,11 @@ def test_centroids_of_spots_narrower_than_a_frame_are_not_fitted_to_noise(name: 
     np.testing.assert_allclose(variance[within], 1 / 12)
     assert (np.abs(off) < 0.6).all()
     assert variance.max() < 1 / 12 + 1e-12
-    sigma = one.truth.sigma[one.which[rows], 0]
-    border = np.abs((one.truth.frame[one.which[rows]] + 0.5) % 1 - 0.5) / sigma
-    assert within[border > 5].all()
-    assert not within[border < 0.5].any()
+    table = one.table
+    learned = one.found.widths.at(table.zeta, table.slow, table.fast)[rows, 0]
+    border = np.abs((one.truth.frame[one.which[rows]] + 0.5) % 1 - 0.5)
+    assert within[border > 5 * learned].all()
+    assert not within[border < 0.5 * one.truth.sigma[one.which[rows], 0]].any()
     pulls = off / np.sqrt(variance)
     assert abs(pulls.mean()) < 4 / np.sqrt(len(pulls))
     # Variances are upper limits if errors of predictions may be a part of the width.
