@@ -192,20 +192,19 @@ def _warnings(reflections: "Reflections") -> list[str]:
     warnings = []
     with np.errstate(invalid="ignore"):
         strong = reflections.intensity_sum > _STRONG * reflections.sigma_sum
+    strong &= ~reflections.has(UNFIT)
     contradicted = reflections.has(ReflectionFlag.CONTRADICTION)
-    strong &= ~reflections.has(UNFIT & ~ReflectionFlag.CONTRADICTION)
     if contradicted.any():
-        factor = reflections.intensity_profile / reflections.intensity_sum
-        worst = np.flatnonzero(contradicted)[
-            np.argmax(np.abs(np.log(np.maximum(factor[contradicted], 1e-3))))
-        ]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            factor = reflections.intensity_profile / reflections.intensity_sum
+        apart = np.where(contradicted, np.abs(np.log(np.maximum(factor, 1e-3))), -1.0)
+        worst = int(np.argmax(apart))
         warnings.append(
             f"{int(contradicted.sum())} reflections are not merged, because profile fit and sum "
             f"contradict each other (by a factor of {factor[worst]:.2f} for "
             f"{tuple(reflections.hkl[worst].tolist())}): the profile or the predicted position is "
             "wrong; check the orientation and `reflections.png`, and integrate again"
         )
-    strong &= ~contradicted
     share = reflections.has(ReflectionFlag.UNLIKE)[strong].mean() if strong.any() else 0.0
     if share > _MANY_UNLIKE:
         warnings.append(
