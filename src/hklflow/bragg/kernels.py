@@ -54,6 +54,7 @@ COLUMNS = (
     *("slope_frame", "slope_slow", "slope_fast"),
     *("bend_frame", "bend_slow", "bend_fast"),
     *("var_bend_frame", "var_bend_slow", "var_bend_fast"),
+    *("likely_frame", "likely_slow", "likely_fast"),
 )
 # fmt: off
 (
@@ -61,6 +62,7 @@ COLUMNS = (
     SLOW, FAST, VAR_FRAME, VAR_SLOW, VAR_FAST, N_FOREGROUND, N_BACKGROUND, CORRELATION, CHI2,
     BACKGROUND_CHI2, UNLIKE, SLOPE_FRAME, SLOPE_SLOW, SLOPE_FAST,
     BEND_FRAME, BEND_SLOW, BEND_FAST, VAR_BEND_FRAME, VAR_BEND_SLOW, VAR_BEND_FAST,
+    LIKELY_FRAME, LIKELY_SLOW, LIKELY_FAST,
 ) = range(len(COLUMNS))
 # fmt: on
 
@@ -88,6 +90,12 @@ _TOLERANCE = 0.3
 # the counts add about 1.5 / (I/σ)² to I.
 _CENTROID = 5.0
 _MOVED = 10.0
+# Largest number of steps of a fit of the centre; a coordinate is determined if its standard
+# deviation is below this part of the width of the spot, convolved with a voxel.
+_STEPS = 20
+_DETERMINED = 0.5
+#: Variance of a coordinate of which only the voxel is known.
+VOXEL = 1 / 12
 
 
 @kernel
@@ -290,20 +298,113 @@ def fit_centre(
     start: I64,
     centre: F64,
     sigma: F64,
+    error: F64,
     background: F64,
     intensity: float,
-    out: F64,
-) -> None:
-    """Fit the position of a Gaussian: centroid (3) and its variances (3); NaN if it diverges.
+    seen: F64,
+    likely: F64,
+) -> float:
+    """Fit the position of a Gaussian, without and with the prediction.
+
+    A spot much narrower than a voxel does not tell where in the voxel its centre is: the counts do
+    not depend on the centre until it is near the voxel's border. Such a coordinate is reported as
+    the middle of the voxel with the variance 1/12, as in the peak search, and the place of the
+    profile is the most probable centre, given the counts and the prediction with its error.
 
     The background is fixed. The learned profile is not used, because its centre is the mean offset
     of the observed from the predicted centres in a region. With it, a common error of the
     predictions in this region, or the arc of a mosaic crystal, would not be seen.
+
+    Parameters
+    ----------
+    error
+        Standard deviations (3) of the predicted centre.
+    seen
+        Output: centroid (3), from the counts alone, and its variances (3).
+    likely
+        Output: most probable centre (3).
+
+    Returns
+    -------
+    float
+        Factor on the variance of the intensity because of the error of the most probable centre;
+        NaN, as all results, if the fit diverges.
     """
-    p = centre.copy()
+    seen[:], likely[:] = np.nan, np.nan
+    p, matrix, pull = centre.copy(), np.empty((4, 4)), np.empty(3)
+    wide = np.sqrt(sigma**2 + VOXEL)
+    intensity, scale = _most_probable(
+        rows, at, m, shape, start, centre, sigma, background, wide, intensity, p, matrix
+    )
+    if not math.isfinite(scale):
+        return np.nan
+    # One more step without the prior, from where it has been of little influence.
+    covariance = np.linalg.inv(matrix)
+    known = np.empty(3, np.bool_)
+    for a in range(3):
+        known[a] = scale * covariance[a + 1, a + 1] < (_DETERMINED * wide[a]) ** 2
+        pull[a] = (p[a] - centre[a]) / wide[a] ** 2 if known[a] else 0.0
+        if not known[a]:
+            matrix[a + 1, a + 1] += 1 / VOXEL
+    covariance[:] = np.linalg.inv(matrix)
+    for a in range(3):
+        if known[a]:
+            seen[a] = p[a]
+            for b in range(3):
+                seen[a] += covariance[a + 1, b + 1] * pull[b]
+            seen[3 + a] = covariance[a + 1, a + 1] * scale
+        else:
+            seen[a], seen[3 + a] = math.floor(p[a]) + 0.5, VOXEL
+    intensity, scale = _most_probable(
+        rows, at, m, shape, start, centre, sigma, background, error, intensity, p, matrix
+    )
+    if not math.isfinite(scale):
+        seen[:] = np.nan
+        return np.nan
+    likely[:] = p
+    alone = matrix[0, 0]
+    for a in range(3):
+        matrix[a + 1, a + 1] += 1 / error[a] ** 2
+    covariance[:] = np.linalg.inv(matrix)
+    return alone * covariance[0, 0]
+
+
+@kernel
+def _most_probable(
+    rows: F64,
+    at: NDArray[np.int32],
+    m: int,
+    shape: I64,
+    start: I64,
+    centre: F64,
+    sigma: F64,
+    background: F64,
+    error: F64,
+    intensity: float,
+    p: F64,
+    matrix: F64,
+) -> tuple[float, float]:
+    """Fit intensity and position of a Gaussian, with a normal prior of the position.
+
+    Parameters
+    ----------
+    error
+        Standard deviations (3) of the prior, whose mean is ``centre``.
+    p
+        Start position (3); output: fitted position.
+    matrix
+        Output: Fisher information (4, 4) of intensity and position without the prior.
+
+    Returns
+    -------
+    intensity, scale
+        Intensity, and the reduced chi², at least 1; the latter is NaN if the fit diverges.
+    """
     covariance = np.empty((4, 4))
+    limit, before = 0.7 * (sigma + 0.3), np.zeros(3)
     chi2 = 1.0
-    for step in range(12):
+    small = False
+    for step in range(_STEPS):
         value = np.zeros((3, max(shape[0], shape[1], shape[2])))
         slope = np.zeros_like(value)
         for a in range(3):
@@ -315,7 +416,7 @@ def fit_centre(
                 slope[a, k] = (math.exp(-0.5 * low * low) - math.exp(-0.5 * high * high)) / (
                     math.sqrt(2 * math.pi) * sigma[a]
                 )
-        matrix, right = np.zeros((4, 4)), np.zeros(4)
+        right = np.zeros(4)
         m00 = m10 = m11 = m20 = m21 = m22 = m30 = m31 = m32 = m33 = 0.0
         r0 = r1 = r2 = r3 = 0.0
         chi2 = 0.0
@@ -361,23 +462,27 @@ def fit_centre(
         for a in range(4):
             matrix[a, a] *= 1 + 1e-9
             matrix[a, a] += 1e-30
-        covariance[:] = np.linalg.inv(matrix)
+        covariance[:] = matrix
+        for a in range(3):
+            covariance[a + 1, a + 1] += 1 / error[a] ** 2
+            right[a + 1] += (centre[a] - p[a]) / error[a] ** 2
+        covariance[:] = np.linalg.inv(covariance)
         move = covariance @ right
         intensity = max(intensity + move[0], 0.2 * intensity)
         small = True
         for a in range(3):
-            d = min(max(move[a + 1], -0.7 * (sigma[a] + 0.3)), 0.7 * (sigma[a] + 0.3))
+            if move[a + 1] * before[a] < 0:
+                # At the border of a voxel, a narrow spot would go back and forth.
+                limit[a] = min(limit[a], 0.5 * abs(before[a]))
+            d = min(max(move[a + 1], -limit[a]), limit[a])
+            before[a] = d
             p[a] += d
             small &= d * d < 1e-4 * covariance[a + 1, a + 1]
             if not abs(p[a] - centre[a]) < 3 * (sigma[a] + 0.3):
-                out[:] = np.nan
-                return
+                return intensity, np.nan
         if small and step > 0:
             break
-    scale = max(1.0, chi2 / max(m - 4, 1))
-    for a in range(3):
-        out[a] = p[a]
-        out[3 + a] = covariance[a + 1, a + 1] * scale
+    return intensity, max(1.0, chi2 / max(m - 4, 1)) if small else np.nan
 
 
 class Voxels(NamedTuple):
@@ -399,6 +504,8 @@ class Places(NamedTuple):
     centre: F64
     sigma: F64
     half: F64
+    error: F64
+    """Standard deviations of the predicted centre."""
 
 
 class Norms(NamedTuple):
@@ -478,7 +585,7 @@ def integrate_boxes(
     ``fits`` is `SUMS`, `CENTRES` or `FITS`. The columns of fits that are not made stay NaN.
     """
     origin, shape = voxels.origin, voxels.shape
-    centre, sigma, half = places
+    centre, sigma, half, error = places
     most = 0
     for i in range(len(shape)):
         most = max(most, shape[i, 0] * shape[i, 1] * shape[i, 2])
@@ -520,21 +627,24 @@ def integrate_boxes(
         if fits == SUMS:
             continue
         strength = total / math.sqrt(out[i, VAR_SUM])
+        factor = 1.0
         if strength > _CENTROID and recorded > 0.9 * whole:
             seen = out[i, FRAME : VAR_FAST + 1]
-            fit_centre(
-                front, place, m, shape[i], origin[i], centre[i], sigma[i], level, total, seen
-            )
+            likely = out[i, LIKELY_FRAME : LIKELY_FAST + 1]
+            loose = fit_centre(
+                front, place, m, shape[i], origin[i], centre[i], sigma[i], error[i], level, total,
+                seen, likely,
+            )  # fmt: skip
             if (
                 fits == FITS
                 and learned.observed.size
                 and strength > _MOVED
-                and math.isfinite(seen[0])
+                and math.isfinite(loose)
             ):
                 # For a strong reflection, the observed centre is better than the prediction.
-                there = seen[:3].copy()
+                factor = loose
                 grid = learned.observed[learned.region[i]]
-                fill_profile(origin[i], there, sigma[i], grid, learned.last, share)
+                fill_profile(origin[i], likely, sigma[i], grid, learned.last, share)
                 for r in range(m):
                     front[V_SHARE, r] = share[place[r, 0], place[r, 1], place[r, 2]]
         if fits == CENTRES:
@@ -543,7 +653,7 @@ def integrate_boxes(
         if not (math.isfinite(intensity) and var > 0):
             flags[i] |= _NO_PROFILE
             continue
-        out[i, PROFILE], out[i, VAR_PROFILE] = intensity, var
+        out[i, PROFILE], out[i, VAR_PROFILE] = intensity, var * factor
         _compare(front, m, level, intensity, out[i])
 
 
