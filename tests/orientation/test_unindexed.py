@@ -179,3 +179,10 @@ def test_few_peaks_and_none() -> None:
     one = np.array([[0.5, 0.5, 0.5], [1.0, 0, 0]])
     left = unindexed(one, np.ones(2), np.ones(2), np.zeros(2, np.bool_), group)
     assert (left.half, left.satellites, left.rest) == (0, [], 1)
+
+
+def test_residuals_within_the_errors_have_no_cause() -> None:
+    """χ² = 0.86 had peaks that are no reflections and a distorted detector."""
+    (residuals,) = found("plain", 31)[0]["unexplained"]
+    assert residuals["reduced chi2"] < 1
+    assert residuals["sentence"].endswith("(reduced chi² 0.86): within their errors")

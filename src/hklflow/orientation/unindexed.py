@@ -276,7 +276,10 @@ def _in_one_star(
     others = np.sum(list(numbers.values()), axis=0)
     rarer = others[0] / others.sum() < _ONE_STAR * first[0] / first.sum()
     return (
-        bool(rarer and fisher_exact([first, others]).pvalue < _BY_CHANCE / (len(numbers) + 1)),
+        bool(
+            rarer
+            and fisher_exact(np.stack([first, others])).pvalue < _BY_CHANCE / (len(numbers) + 1)
+        ),
         bool(others[0]) and not rarer,
     )
 

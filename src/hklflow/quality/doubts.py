@@ -507,6 +507,14 @@ def _of_alike(motion: steadiness.Motion, named: Named) -> Record:
 
 def _of_residuals(refined: Refined) -> Record:
     times = float(np.sqrt(refined.chi2))
+    if refined.chi2 <= 1:
+        return {
+            "reduced chi2": refined.chi2,
+            "sentence": (
+                f"residuals are {times:.2g} times the peaks' own errors (reduced chi² "
+                f"{refined.chi2:.3g}): within their errors"
+            ),
+        }
     return {
         "reduced chi2": refined.chi2,
         "sentence": (

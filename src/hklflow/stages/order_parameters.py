@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hklflow.volumes.satellite_voxels import Place, Read
     from hklflow.volumes.star_boxes import Counted
 
-VERSION = 6
+VERSION = 7
 
 Hkl = tuple[float, float, float]
 
@@ -167,7 +167,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         shown += [(row["sentence"], row["command"]) for row in rows]
     facts = [text for row in earlier["expansions"] for text in row["sentences"]]
     facts += _agreements(earlier["expansions"], fits)
-    together = [*shown, *((text, cell) for text in (*facts, *earlier["sentences"]))]
+    commands = earlier.get("commands", {})
+    others = [(text, commands.get(text, cell)) for text in (*facts, *earlier["sentences"])]
+    together = [*shown, *others]
     stage.write_json(
         outputs.orders,
         {

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from hklflow.page.pictures import Picture
     from hklflow.page.place import Place
 
-VERSION = 9
+VERSION = 10
 
 
 class Inputs(stage.Inputs):
