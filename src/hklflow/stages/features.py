@@ -159,13 +159,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         for i, fit in enumerate(fits)
         for sentence in sentences(fit.course)
     ]
-    # The page shows the first sentences: what changes with temperature.
-    findings.sort(key=lambda row: UNCHANGED in row["sentence"])
     findings += [
         {"sentence": sentence, "command": f"hklflow show {results}/found"}
         for parent in searched
         for sentence in search_sentences([x for x in sightings if x.parent == parent], parent)
     ]
+    # The page shows the first sentences: what changes with temperature.
+    findings.sort(key=lambda row: UNCHANGED in row["sentence"])
     findings += [{"sentence": note, "command": f"hklflow show {results}"} for note in notes]
     lines = [row["sentence"] for row in findings]
     stage.write_json(
