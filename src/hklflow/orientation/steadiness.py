@@ -440,7 +440,8 @@ def log_chance_of_slip(gain: float, freedom: int, n_peaks: int) -> float:
 
 def _slip(scene: _Scene, left: Left, turns: Floats) -> list[_Found]:
     """Return the best slip over all frames, from sums from each frame to the end."""
-    rows = np.nonzero(scene.mine)[0]
+    # Peaks at an earlier slip have no derivatives.
+    rows = np.nonzero(scene.mine & np.any(turns.reshape(-1, 9) != 0, axis=1))[0]
     rows = rows[np.argsort(-scene.frame[rows], kind="stable")]
     d = turns.reshape(-1, 3, 3)[rows]
     j = left.basis.reshape(-1, 3, left.basis.shape[1])[rows]
