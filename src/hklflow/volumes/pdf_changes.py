@@ -278,8 +278,8 @@ class _Fit:
 def _mode(covariance: Floats) -> tuple[Floats, Floats]:
     """Return the strongest mode u (n,) of the mean covariance, and the variances (T,) of o.
 
-    The mode of a single scan may be another one. 1/(uᵀ C⁻¹ u) is the largest variance of o u that is
-    a part of C; if u is an eigenvector of C, it is the eigenvalue.
+    The mode of a single scan may be another one. 1/(uᵀ C⁻¹ u) is the largest variance of o u that
+    is a part of C; if u is an eigenvector of C, it is the eigenvalue.
     """
     strengths, modes = np.linalg.eigh(covariance.mean(axis=0))
     u: Floats = modes[:, -1]
