@@ -36,24 +36,37 @@ TASKS = ("decode", "statistics", "peaks", "both")
 def simulation(world: str, n_frames: int) -> Any:
     """Return the simulated scan of a world."""
     from benchmarks.speed import data
-    from hklflow.simulation.frames import Cosine, Diffuse, Ridge
+    from hklflow.simulation.frames import Background, Cosine, CrystalModel, Diffuse, Ridge
 
     truth = data.simulation(n_frames)
     if world == "few":
         return truth
-    axes = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    # The crystal of the demo above its transition, as in `benchmarks.planning`.
+    plane = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (1.0, 1.0, 0.0))
+    third = 1 / 3
     return replace(
         truth,
+        detector=replace(truth.detector, distance=0.25),
+        scan=replace(truth.scan, wavelength=0.3, flux=3.0),
+        crystal=CrystalModel(
+            cell=(4.75, 4.75, 7.2, 90.0, 90.0, 120.0),
+            orientation=(0.4, -0.7, 0.3),
+            atoms=(
+                (0.0, 0.0, 0.0, 3.0), (third, 2 * third, 0.5, 1.0), (2 * third, third, 0.5, 1.0),
+            ),
+            b_iso=0.8, scale=0.3, mosaic=0.0015, spot_sigma=(1.1, 1.1),
+        ),
         diffuse=Diffuse(
-            flat=2.6,
-            cosines=(Cosine(0.7, (1.0, 0.0, 0.0)), Cosine(0.5, (0.0, 1.0, 1.0))),
+            flat=0.4,
+            cosines=tuple(Cosine(0.12, vector) for vector in plane),
             ridges=(
-                Ridge(2.0, axes, 0.05, q_squared=True),
-                Ridge(12.0, axes[:2], 0.05, centre=(0.5, 0.5, 0.0)),
-                Ridge(4.0, axes[2:], 0.05, centre=(0.0, 0.0, 0.5)),
+                Ridge(0.9, plane, 0.10, centre=(third, third, 0.0)),
+                Ridge(0.9, plane, 0.10, centre=(2 * third, 2 * third, 0.0)),
+                Ridge(0.4, (*plane, (0.0, 0.0, 1.0)), 0.12, q_squared=True),
             ),
         ),
-    )
+        background=Background(air=1.0, air_angle=0.1, compton=0.3, compton_q=4.0),
+    )  # fmt: skip
 
 
 def write(folder: Path, world: str, n_frames: int) -> None:
@@ -168,7 +181,7 @@ def judged(table: Any, world: str, n_frames: int) -> str:
     at = np.column_stack([table["frame"], table["slow"], table["fast"]])
     # The noise of a peak contains the background of the voxels that it covers.
     volume = (4 * np.pi) ** 1.5 * np.prod(np.hypot(truth.sigma, 0.3), axis=1)
-    clear = truth.clean & (truth.sigma[:, 0] < 2)
+    clear = truth.clean & (truth.sigma[:, 0] < 4)
     clear &= truth.recorded > 10 * np.sqrt(truth.recorded + volume * truth.background)
     reach = np.array([3.0, 2.0, 2.0])
     apart, row = cKDTree(at / reach).query(true / reach)
