@@ -25,9 +25,9 @@ _LOUD = 3.0
 #: A curved background is raised by the part of the curvature that exceeds this multiple of its
 #: standard deviation, and by this fraction at most.
 _SURE, _MOST_CURVED = 2.0, np.float32(0.5)
-#: Variance of the difference of a window mean and the window mean of these means, divided by the
-#: variance of a window mean: 1 - 2 (3/4)² + (2/3)².
-_DIFFERENCE = 0.32
+#: Variance of the curvature of a frame, divided by the variance of a window mean, for a mean B over
+#: 5 x 5 cells: sum of the squares of 2 B - 3 B B + B B B, divided by the sum of the squares of B.
+_DIFFERENCE = 1.17
 #: Number of frames over which the curvature is averaged.
 _FRAMES = 8
 #: Fewest expected counts in a box, and fewest such boxes, for `dispersion`.
@@ -149,17 +149,23 @@ def cell_background(
 
 
 @kernel(error_model="numpy")
-def _raise_row(
-    rate: F32, sums: F32, known: F32, sizes: I32, weight: F32, noise: F32, curve: F32
-) -> None:
+def _curve_row(rate: F32, sums: F32, known: F32, weight: F32, curve: F32) -> None:
     for j in range(rate.size):
         here = max(rate[j], np.float32(0.0))
         mean = sums[j] / max(known[j], np.float32(1.0))
-        measured = known[j] > np.float32(0.0) and here > np.float32(0.0)
-        more = np.float32(1.0) - mean / here if measured else np.float32(0.0)
+        more = np.float32(1.0) - mean / here if here > np.float32(0.0) else np.float32(0.0)
         curve[j] += weight * (more - curve[j])
+
+
+@kernel(error_model="numpy")
+def _raise_row(
+    rate: F32, sums: F32, known: F32, sizes: I32, noise: F32, curve: F32
+) -> None:
+    for j in range(rate.size):
+        here = max(rate[j], np.float32(0.0))
+        more = np.float32(2.0) * curve[j] - sums[j] / max(known[j], np.float32(1.0))
         seen = here * np.float32(max(sizes[j], 1))
-        sure = curve[j] - np.sqrt(noise / seen) if measured else np.float32(0.0)
+        sure = more - np.sqrt(noise / seen) if here > np.float32(0.0) else np.float32(0.0)
         rate[j] += here * min(max(sure, np.float32(0.0)), _MOST_CURVED)
 
 
@@ -169,9 +175,10 @@ def raise_curved(
 ) -> None:
     """Raise the background of a frame where it is convex, as in a cloud of diffuse scattering.
 
-    The mean over a window is too low on a maximum that is not much wider than the window. The mean
-    over a window of these means is too low by twice as much. The relative difference is averaged over
-    the last frames and added where it is significant.
+    The window mean B of the true background I is too low on a maximum that is not much wider than
+    the window, by (1 - B) I. With I = B I + (1 - B) I, two steps give the correction
+    (1 - B) B I + (1 - B)² B I. It is averaged over the last frames, relative to the background, and
+    added where it is significant.
 
     Parameters
     ----------
@@ -188,7 +195,7 @@ def raise_curved(
     noise
         Variance of the average, relative to one frame.
     curve
-        Average (rows, columns) of the relative difference; changed.
+        Average (rows, columns) of (1 - B) B I / B I; changed.
     sums
         Working array like ``rate``.
     """
@@ -196,7 +203,10 @@ def raise_curved(
     window_sums(np.maximum(rate, np.float32(0.0)), half, sums)
     part, variance = np.float32(weight), np.float32(_SURE * _SURE * _DIFFERENCE * noise)
     for i in range(rows):
-        _raise_row(rate[i], sums[i], known[i], sizes[i], part, variance, curve[i])
+        _curve_row(rate[i], sums[i], known[i], part, curve[i])
+    window_sums(curve, half, sums)
+    for i in range(rows):
+        _raise_row(rate[i], sums[i], known[i], sizes[i], variance, curve[i])
 
 
 class Curvature:
