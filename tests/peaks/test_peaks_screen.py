@@ -28,6 +28,7 @@ def background(frames: np.ndarray, good: np.ndarray) -> np.ndarray:
     sizes = seen.reshape(cells.shape[1], 4, -1, 4).sum(axis=(1, 3))
     window = np.round(25 * uniform_filter(sizes, 5, mode="constant"))
     at = np.meshgrid((np.arange(slow) + 0.5) / 4 - 0.5, (np.arange(fast) + 0.5) / 4 - 0.5)
+
     def smooth(values: np.ndarray) -> np.ndarray:
         """Mean over windows, cut at the edges, of cells whose background is known."""
         known = uniform_filter((window > 0).astype(float), 5, mode="constant")

@@ -158,9 +158,7 @@ def _curve_row(rate: F32, sums: F32, known: F32, weight: F32, curve: F32) -> Non
 
 
 @kernel(error_model="numpy")
-def _raise_row(
-    rate: F32, sums: F32, known: F32, sizes: I32, noise: F32, curve: F32
-) -> None:
+def _raise_row(rate: F32, sums: F32, known: F32, sizes: I32, noise: F32, curve: F32) -> None:
     for j in range(rate.size):
         here = max(rate[j], np.float32(0.0))
         more = np.float32(2.0) * curve[j] - sums[j] / max(known[j], np.float32(1.0))
