@@ -102,12 +102,13 @@ def write(folder: Path, world: str, n_frames: int) -> None:
 
 def _tasks(path: Path, n_frames: int) -> dict[str, Callable[[], Any]]:
     """Return the measured functions."""
+    from tests.truth.defaults import peak_params
+
     from benchmarks.speed import data
     from hklflow import nexus
     from hklflow.formats import raw
     from hklflow.images.statistics import FrameStatistics
     from hklflow.peaks.search import PeakSearch
-    from tests.truth.defaults import peak_params
 
     bad = nexus.read_mask(path / "mask.nxs") != 0
     turn = data.rotation(data.simulation(1), 1)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.truth.defaults import peak_params
 from tests.truth import peaks as simulated
+from tests.truth.defaults import peak_params
 from tests.truth.peaks import (
     SHAPE,
     Truth,

@@ -18,7 +18,7 @@ def boxes(values: np.ndarray, edge: int) -> np.ndarray:
 
 
 def background(frames: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """Mean over 5 x 5 cells of 4 x 4 pixels, raised where curved, between the middles of the cells."""
+    """Mean over 5 x 5 cells of 4 x 4 pixels, raised where curved, between the middles."""
     n, slow, fast = frames.shape
     # Rows end at a multiple of 64 columns; cells beyond the edge have a background, too.
     padded = np.zeros((n, -(-slow // 4) * 4, -(-fast // 64) * 64))

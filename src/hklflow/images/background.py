@@ -220,6 +220,7 @@ class Curvature:
 
     def __init__(self, shape: tuple[int, int], half: int) -> None:
         self._half, self._variance, self._n = half, 0.0, 0
+        self._same = False
         self._curve, self._sums = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         self._known = np.zeros(shape, np.float32)
 
@@ -229,7 +230,7 @@ class Curvature:
         ``sizes`` is the number of valid pixels in the window of each cell. ``same`` is True if only
         the pixels of the mask are invalid.
         """
-        if self._n == 0 or not same or not self._same:
+        if not same or not self._same:
             window_sums((rate >= 0).astype(np.float32), self._half, self._known)
         self._same, self._n = same, self._n + 1
         weight = max(1.0 / self._n, 1.0 / _FRAMES)
