@@ -2,8 +2,8 @@
 
     python -m benchmarks.peaks_speed FOLDER [--frames 120] [--rounds 5] [--before CHECKOUT]
 
-Simulates two rotations in FOLDER: `few` (the scan of `benchmarks.speed`: 113 peaks in 126 Mpixel) and
-`strong` (thermal clouds of up to some 100 counts around all reflections, rods and sheets). Decoder,
+Simulates two rotations in FOLDER: `few` (the scan of `benchmarks.speed`) and
+`strong` (the crystal of `benchmarks.planning`: thermal clouds and rods). Decoder,
 statistics, peak search, and both in one pass take turns in one process; the table gives medians of
 CPU seconds. With --before, another checkout is measured in turn with this one, and the tables
 of peaks are compared.
@@ -196,7 +196,8 @@ def judged(table: Any, world: str, n_frames: int) -> str:
     ratio = table["intensity"][row[hit]] / truth.recorded[hit]
     return (
         f"{len(at)} peaks, {clear.sum()} clear reflections, recall {hit.sum() / clear.sum():.4f}, "
-        f"near a reflection {found.mean():.4f}, pull {width.round(3)}, I / true {np.median(ratio):.4f}"
+        f"near a reflection {found.mean():.4f}, pull {width.round(3)}, "
+        f"I / true {np.median(ratio):.4f}"
     )
 
 
