@@ -102,7 +102,7 @@ def _findings(page: Page) -> Html:
         elif at.part == "stack" and at.path.stem.startswith("pdf_series_"):
             pairs += data["findings"][:1]
     rows = [*orders[:_MOST], *pairs]
-    items = [tag("li", row["sentence"], " ", tag("code", row["command"])) for row in rows]
+    items = [tag("li", prose(row["sentence"]), " ", tag("code", row["command"])) for row in rows]
     return tag("ul", items, class_="findings") if items else Html("")
 
 
@@ -134,7 +134,7 @@ def pictures(page: Page) -> list[tuple[str, str, Picture]]:
                 shown.append((f"{title} of {scan}{mark}", place, found.first))
     for at, picture in page.shown("series"):
         if at.path.stem == "series":
-            shown.append(("Against temperature", "series", picture.first))
+            shown.append((f"Against {page.axis.name}", "series", picture.first))
     return shown
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from hklflow.base.values import CELL_NAMES
 from hklflow.orientation.limits import Limits
-from hklflow.quality import remedies
-from hklflow.quality.remedies import vector_text
+from hklflow.quality import remedies, unindexed_words
+from hklflow.quality.remedies import along, vector_text
 
 FEWEST = 20
 """Smallest number of peaks in a refinement; a fixed orientation with fewer peaks is not judged."""
@@ -31,8 +31,8 @@ def failures(
 ) -> list[str]:
     """Return the sentences of the failed limits; the last sentence proposes a remedy.
 
-    The size of the cell is compared only if both temperatures are known: otherwise the thermal
-    expansion is unknown.
+    The size of the cell is compared only along temperature, and if both temperatures are known:
+    otherwise the thermal expansion is unknown.
 
     Parameters
     ----------
@@ -40,7 +40,8 @@ def failures(
         Results of `orientation.transition.figures` for the scan and for its parent.
     identity : mapping
         ``sample``, ``scan``, ``temperature`` (K or None), ``parent``, ``parent_temperature``, and
-        ``space_group`` of the parent.
+        ``space_group`` of the parent; along another axis also ``axis``, ``value`` and
+        ``parent_value``.
 
     Returns
     -------
@@ -50,8 +51,9 @@ def failures(
     if untested(figures, parent_figures, identity) is not None:
         return []
     where = f"{identity['sample']} {identity['scan']}"
-    if identity["temperature"] is not None:
-        where += f" at {identity['temperature']:g} K"
+    axis, value, _ = along(identity)
+    if value is not None:
+        where += f" at {axis.at(value)}"
     jumps = _jumps(figures, parent_figures, limits, where, identity)
     reasons = [
         *_unindexed(figures, parent_figures, limits, where, identity),
@@ -211,8 +213,30 @@ def hints(
         f"{vector_text(offset['vector'], offset.get('sigma'))} from reflections "
         f"({offset['expected by chance']:.2g} expected by chance), and no peaks of "
         f"{_parent(identity)} do: check for a weak superlattice"
+        for offset in _new_vectors(figures, parent_figures)
+    ]
+
+
+def of_other_sentences(
+    figures: Mapping[str, Any], parent_figures: Mapping[str, Any], scan: str
+) -> dict[str, Any]:
+    """Return the figures of a child without the unindexed peaks that `hints` or a gate counts."""
+    vectors = [x["vector"] for x in _new_vectors(figures, parent_figures)]
+    left = figures.get("unindexed", ())
+    return {**figures, "unindexed": [unindexed_words.without(x, vectors, scan) for x in left]}
+
+
+def _new_vectors(figures: Mapping[str, Any], parent: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the propagation vectors without peaks of the parent, and not of half the wavelength.
+
+    Half the wavelength has peaks at the same vectors in the parent.
+    """
+    halves = any(left.get(unindexed_words.HALF) for left in figures.get("unindexed", ()))
+    return [
+        offset
         for offset in (*figures["offsets"], *_incommensurate(figures))
-        if remedies.is_new(offset, parent_figures)
+        if remedies.is_new(offset, parent)
+        and not (halves and unindexed_words.is_half(offset["vector"]))
     ]
 
 
@@ -368,7 +392,13 @@ def _jumps(
 
 
 def _step(identity: Mapping[str, Any]) -> float | None:
-    """Return the temperature difference from the parent in K; None if a temperature is unknown."""
+    """Return the temperature difference from the parent in K.
+
+    None if a temperature is unknown, or if the scans are compared along another axis, whose effect
+    on the cell is not known.
+    """
+    if not along(identity)[0].is_temperature:
+        return None
     temperatures = (identity["temperature"], identity["parent_temperature"])
     if None in temperatures:
         return None
