@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.truth import peaks as simulated
 from tests.truth.defaults import peak_params
 from tests.truth.peaks import (
     SHAPE,
@@ -290,6 +291,21 @@ def test_hot_pixels_and_cosmic_rays_are_not_peaks(small_scan):
 def test_noise_gives_no_peaks(background):
     data = np.random.default_rng(8).poisson(background, (20, 512, 512)).astype(np.uint16)
     assert len(search(data)) <= 1  # 5e6 voxels
+
+
+def test_peak_on_a_cloud_is_found():
+    """The strong voxels of a steady cloud do not join the reflection to a blob that is too long."""
+    slow, fast = np.ogrid[:200, :200]
+    cloud = 4.0 + 25.0 * np.exp(-((slow - 100) ** 2 + (fast - 100) ** 2) / (2 * 13.0**2))
+    centre, width = np.array([[25.3, 100.4, 99.7]]), np.array([[1.2, 1.0, 1.1]])
+    truth = simulated.Truth(centre, width, np.array([40.0]), np.array([4000.0]))
+    mu = simulated.expected_counts((50, 200, 200), truth, cloud[None])
+    peaks = search(np.random.default_rng(11).poisson(mu).astype(np.uint16))
+    assert peaks.counts["too_long"] == 0
+    row = match(peaks, truth)[0]
+    assert row >= 0
+    assert np.abs(table(peaks)[row] - centre[0]).max() < 0.2
+    assert abs(peaks.intensity[row] - 4000.0) < 4 * np.sqrt(peaks.var_intensity[row])
 
 
 @pytest.mark.parametrize("background", [0.05, 1.0, 30.0])

@@ -18,18 +18,33 @@ def boxes(values: np.ndarray, edge: int) -> np.ndarray:
 
 
 def background(frames: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """Mean over 5 x 5 cells of 4 x 4 pixels, and between the middles of the cells."""
+    """Mean over 5 x 5 cells of 4 x 4 pixels, raised where curved, between the middles."""
     n, slow, fast = frames.shape
-    padded = np.zeros((n, -(-slow // 4) * 4, -(-fast // 4) * 4))
+    # Rows end at a multiple of 64 columns; cells beyond the edge have a background, too.
+    padded = np.zeros((n, -(-slow // 4) * 4, -(-fast // 64) * 64))
     seen = np.zeros(padded.shape[1:])
     padded[:, :slow, :fast], seen[:slow, :fast] = frames * good, good
     cells = padded.reshape(n, padded.shape[1] // 4, 4, -1, 4).sum(axis=(2, 4))
     sizes = seen.reshape(cells.shape[1], 4, -1, 4).sum(axis=(1, 3))
-    window = 25 * uniform_filter(sizes, 5, mode="constant")
+    window = np.round(25 * uniform_filter(sizes, 5, mode="constant"))
     at = np.meshgrid((np.arange(slow) + 0.5) / 4 - 0.5, (np.arange(fast) + 0.5) / 4 - 0.5)
-    out = []
-    for frame in cells:
-        rate = (25 * uniform_filter(frame, 5, mode="constant") + 1) / np.round(window)
+
+    def smooth(values: np.ndarray) -> np.ndarray:
+        """Mean over windows, cut at the edges, of cells whose background is known."""
+        known = uniform_filter((window > 0).astype(float), 5, mode="constant")
+        return uniform_filter(values, 5, mode="constant") / np.maximum(known, 0.01)
+
+    out, curve, variance = [], 0.0, 0.0
+    for k, frame in enumerate(cells):
+        seen = 25 * uniform_filter(frame, 5, mode="constant") + 1
+        rate = np.where(window > 0, seen, 0.0) / np.maximum(window, 1)
+        weight = max(1 / (k + 1), 1 / 8)
+        here = np.where(window > 0, 1 - smooth(rate) / np.maximum(rate, 1e-9), 0.0)
+        curve = curve + weight * (here - curve)
+        variance = (1 - weight) ** 2 * variance + weight**2
+        more = 2 * curve - smooth(curve)
+        sure = more - 2 * np.sqrt(1.17 * variance / np.maximum(rate * window, 1e-9))
+        rate = rate * (1 + np.clip(sure, 0, 0.5))
         out.append(map_coordinates(rate, [at[0].T, at[1].T], order=1, mode="nearest"))
     return np.array(out)
 

@@ -22,6 +22,14 @@ CELL = 4
 #: A loud cell exceeds the background by this multiple of `n_sigma`. With 4, only cells whose mean
 #: pixel is a strong pixel would be loud; with 1, texture of a smooth background would be loud.
 _LOUD = 3.0
+#: A curved background is raised by the part of the curvature that exceeds this multiple of its
+#: standard deviation, and by this fraction at most.
+_SURE, _MOST_CURVED = 2.0, np.float32(0.5)
+#: Variance of the curvature of a frame, divided by the variance of a window mean, for a mean B over
+#: 5 x 5 cells: sum of the squares of 2 B - 3 B B + B B B, divided by the sum of the squares of B.
+_DIFFERENCE = 1.17
+#: Number of frames over which the curvature is averaged.
+_FRAMES = 8
 #: Fewest expected counts in a box, and fewest such boxes, for `dispersion`.
 _ENOUGH_COUNTS, _ENOUGH_BOXES = 20.0, 1000
 
@@ -138,6 +146,98 @@ def cell_background(
         for i in range(rows):
             _rates(sums[i], sizes[i], few, rate[i])
     return whole, total, number
+
+
+@kernel(error_model="numpy")
+def _curve_row(rate: F32, sums: F32, known: F32, weight: F32, curve: F32) -> None:
+    for j in range(rate.size):
+        here = max(rate[j], np.float32(0.0))
+        mean = sums[j] / max(known[j], np.float32(1.0))
+        more = np.float32(1.0) - mean / here if here > np.float32(0.0) else np.float32(0.0)
+        curve[j] += weight * (more - curve[j])
+
+
+@kernel(error_model="numpy")
+def _raise_row(rate: F32, sums: F32, known: F32, sizes: I32, noise: F32, curve: F32) -> None:
+    for j in range(rate.size):
+        here = max(rate[j], np.float32(0.0))
+        more = np.float32(2.0) * curve[j] - sums[j] / max(known[j], np.float32(1.0))
+        seen = here * np.float32(max(sizes[j], 1))
+        sure = more - np.sqrt(noise / seen) if here > np.float32(0.0) else np.float32(0.0)
+        rate[j] += here * min(max(sure, np.float32(0.0)), _MOST_CURVED)
+
+
+@kernel
+def raise_curved(
+    rate: F32, sizes: I32, known: F32, half: int, weight: float, noise: float, curve: F32, sums: F32
+) -> None:
+    """Raise the background of a frame where it is convex, as in a cloud of diffuse scattering.
+
+    The window mean B of the true background I is too low on a maximum that is not much wider than
+    the window, by (1 - B) I. With I = B I + (1 - B) I, two steps give the correction
+    (1 - B) B I + (1 - B)² B I. It is averaged over the last frames, relative to the background, and
+    added where it is significant.
+
+    Parameters
+    ----------
+    rate
+        Background (rows, columns) from `cell_background`; changed.
+    sizes
+        Number of valid pixels in the window of each cell.
+    known
+        Number of cells with a known background in the window of each cell.
+    half
+        The sides of the window have ``2 half + 1`` cells.
+    weight
+        Weight of this frame in the average.
+    noise
+        Variance of the average, relative to one frame.
+    curve
+        Average (rows, columns) of (1 - B) B I / B I; changed.
+    sums
+        Working array like ``rate``.
+    """
+    rows = rate.shape[0]
+    window_sums(np.maximum(rate, np.float32(0.0)), half, sums)
+    part, variance = np.float32(weight), np.float32(_SURE * _SURE * _DIFFERENCE * noise)
+    for i in range(rows):
+        _curve_row(rate[i], sums[i], known[i], part, curve[i])
+    window_sums(curve, half, sums)
+    for i in range(rows):
+        _raise_row(rate[i], sums[i], known[i], sizes[i], variance, curve[i])
+
+
+class Curvature:
+    """Correction of the background of each frame for its curvature; see `raise_curved`.
+
+    Parameters
+    ----------
+    shape
+        Rows and columns of the cells.
+    half
+        The sides of the window have ``2 half + 1`` cells.
+    """
+
+    def __init__(self, shape: tuple[int, int], half: int) -> None:
+        self._half, self._variance, self._n = half, 0.0, 0
+        self._same = False
+        self._curve, self._sums = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        self._known = np.zeros(shape, np.float32)
+
+    def correct(self, rate: F32, sizes: I32, *, same: bool) -> None:
+        """Correct the background (rows, columns) of the next frame.
+
+        ``sizes`` is the number of valid pixels in the window of each cell. ``same`` is True if only
+        the pixels of the mask are invalid.
+        """
+        if not same or not self._same:
+            window_sums((rate >= 0).astype(np.float32), self._half, self._known)
+        self._same, self._n = same, self._n + 1
+        weight = max(1.0 / self._n, 1.0 / _FRAMES)
+        self._variance = (1.0 - weight) ** 2 * self._variance + weight**2
+        raise_curved(
+            rate, sizes, self._known, self._half, weight, self._variance, self._curve, self._sums
+        )
 
 
 def dispersion(counts: NDArray[Any], rate: F32, valid: NDArray[np.bool_]) -> float:

@@ -9,7 +9,15 @@ from hklflow.images.frame_store import COLUMNS, FLAGGED, ROWS, Store
 from hklflow.peaks.strips import STRIP
 from hklflow.peaks.strong import listed
 from hklflow.peaks.table import PeakFlag
+from hklflow.simd.control import Variable, span
+from hklflow.simd.define import LIKE, word
 from hklflow.simd.jit import kernel
+from hklflow.simd.kinds import BOOL, U8
+from hklflow.simd.kinds import F64 as DOUBLE
+from hklflow.simd.kinds import I64 as INTEGER
+from hklflow.simd.lanes import any_lane, splat
+from hklflow.simd.memory import load, store
+from hklflow.simd.value import Value, constant, convert, select
 
 #: Bits that classify a voxel.
 VALID, FOREIGN, OVERLOAD, OWN = 1, 2, 4, 8
@@ -64,17 +72,47 @@ def clip_box(low, high, frames, shape):  # type: ignore[no-untyped-def]
         high[a] = max(min(high[a], most), low[a])
 
 
+@word(LIKE, *[INTEGER] * 6, DOUBLE, DOUBLE, returns=BOOL)
+def _copy_row(
+    like: Value, line: Value, kept: Value, out: Value, kind: Value, n: Value, columns: Value,
+    top: Value, saturation: Value,
+) -> Value:  # fmt: skip
+    """Copy the valid counts of a row and classify its pixels; return True if one reaches `top`.
+
+    `like` is a number of the type of the narrow counts. ``line``, ``kept``, ``out`` and ``kind``
+    are the addresses of narrow counts, mask, counts and kinds. `n` is a multiple of `STRIP`;
+    counts and kinds from `columns` on become 0.
+    """
+    numbers = constant(INTEGER, range(STRIP), STRIP)
+    top, saturation = splat(top, STRIP), splat(saturation, STRIP)
+    large = Variable(constant(BOOL, [False] * STRIP, STRIP))
+    none, valid, full = (constant(U8, number, STRIP) for number in (0, VALID, VALID | OVERLOAD))
+    with span(n, step=STRIP) as x:
+        counts = convert(load(like.kind, line, x, STRIP), DOUBLE)
+        good = (load(like.kind, kept, x, STRIP) != 0) & (numbers < splat(columns - x, STRIP))
+        large.value = large.value | (counts >= top)
+        store(select(good, counts, 0.0), out, x)
+        store(select(good, select(counts >= saturation, full, valid), none), kind, x)
+    return any_lane(large.value)
+
+
 @kernel
-def _copy_row(line, kept, saturation, counts, kind):  # type: ignore[no-untyped-def]
-    """Copy the valid counts of a row and classify its voxels; return the largest narrow count."""
-    largest = line.dtype.type(0)
-    for x in range(line.size):
-        largest = max(largest, line[x])
-        value = float(line[x])
-        good = kept[x] != 0
-        counts[x] = value if good else 0.0
-        kind[x] = np.uint8(good) * (np.uint8(VALID) | (np.uint8(value >= saturation) << 2))
-    return float(largest)
+def _mark_strong(places, first, width, columns, kind):  # type: ignore[no-untyped-def]
+    """Mark strong voxels in a frame of a box (slow, fast) with `FOREIGN`.
+
+    ``places`` are ascending flat indices in the image, ``first`` is the index of the first voxel of
+    the box. The box has `columns` columns without padding.
+    """
+    rows, y = kind.shape[0], 0
+    for k in range(np.searchsorted(places, first), places.size):
+        x = places[k] - first - y * width
+        while x >= width:
+            x -= width
+            y += 1
+        if y >= rows:
+            break
+        if x < columns:
+            kind[y, x] |= FOREIGN
 
 
 @kernel
@@ -103,10 +141,9 @@ def cut_box(scene, low, high, at):  # type: ignore[no-untyped-def]
     width //= scene.size
     nz, ny, nx = high[0] - low[0], high[1] - low[1], high[2] - low[2]
     across = -(-nx // STRIP) * STRIP
-    counts = np.zeros((nz, ny, across))
-    kind = np.zeros((nz, ny, across), np.uint8)
+    counts, kind = np.empty((nz, ny, across)), np.empty((nz, ny, across), np.uint8)
     level = np.empty(nz)
-    left = COLUMNS + low[2]
+    left, top, saturation = COLUMNS + low[2], scene.top, scene.saturation
     for z in range(nz):
         slot = (low[0] + z) % slots
         quiet = store.quiet[slot, 0]
@@ -114,22 +151,21 @@ def cut_box(scene, low, high, at):  # type: ignore[no-untyped-def]
         look = store.flagged[slot] > 0
         for y in range(ny):
             row = ROWS + low[1] + y
-            part = slice(scene.size * left, scene.size * (left + nx))
-            line, kept = store.counts[slot, row, part], store.keep[row, part]
             out, what = counts[z, y], kind[z, y]
+            offset = row * store.keep.strides[0] + scene.size * left
+            line = store.counts.ctypes.data + slot * store.counts.strides[0] + offset
+            kept, to, into = store.keep.ctypes.data + offset, out.ctypes.data, what.ctypes.data
             if scene.size == 1:
-                largest = _copy_row(line, kept, scene.saturation, out, what)
+                large = _copy_row(np.uint8(0), line, kept, to, into, across, nx, top, saturation)
             elif scene.size == 2:
-                line_16, kept_16 = line.view(np.uint16), kept.view(np.uint16)
-                largest = _copy_row(line_16, kept_16, scene.saturation, out, what)
+                large = _copy_row(np.uint16(0), line, kept, to, into, across, nx, top, saturation)
             else:
-                line_32, kept_32 = line.view(np.float32), kept.view(np.float32)
-                largest = _copy_row(line_32, kept_32, scene.saturation, out, what)
-            if not look and largest < scene.top:
+                large = _copy_row(np.float32(0), line, kept, to, into, across, nx, top, saturation)
+            if not look and not large:
                 continue
             for x in range(nx):
                 # Pixels that are not kept have 0 counts and are not valid.
-                if what[x] != 0 and (look or out[x] >= scene.top):
+                if what[x] != 0 and (look or out[x] >= top):
                     place, narrow = row * width + left + x, out[x]
                     value = listed(
                         store.odd_at, store.odd_value, slot, store.odd_number[slot], place, narrow
@@ -138,15 +174,8 @@ def cut_box(scene, low, high, at):  # type: ignore[no-untyped-def]
                     kind[z, y, x] = 0
                     if value > FLAGGED:
                         kind[z, y, x] = VALID if value < scene.saturation else VALID | OVERLOAD
-        n = scene.strong_number[slot]
-        places = scene.strong_at[slot, :n]
-        first = np.searchsorted(places, (ROWS + low[1]) * width)
-        for k in range(first, n):
-            y, x = places[k] // width - ROWS - low[1], places[k] % width - COLUMNS - low[2]
-            if y >= ny:
-                break
-            if 0 <= x < nx:
-                kind[z, y, x] |= FOREIGN
+        strong = scene.strong_at[slot, : scene.strong_number[slot]]
+        _mark_strong(strong, (ROWS + low[1]) * width + left, width, nx, kind[z])
     if nz > 0:
         level /= max(level.mean(), 1e-30)
     for k in range(at.shape[0]):

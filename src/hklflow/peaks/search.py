@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
-from hklflow.images.background import dispersion
+from hklflow.images.background import Curvature, dispersion
 from hklflow.images.frame_store import COLUMNS, ROWS, FrameStore
 from hklflow.images.statistics import FrameStatistics
 from hklflow.peaks import afterglow
@@ -190,9 +190,14 @@ class PeakSearch:
         if self._statistics is not None:
             self._statistics.take(frame, self._frames)
         if self.n_frames == 0:
+            cells = self._frames.store.rate.shape[1:]
+            self._curvature = Curvature((cells[0], cells[1]), self._frames.half)
             _, rows, width = self._frames.store.counts.shape
             self._blobs = BlobLinker(rows, width, self.params.max_frames)
             self._wide = np.zeros(SCRATCH, self._frames.wide)
+        slot, store = self.n_frames % self._slots, self._frames.store
+        same = store.flagged[slot] == 0
+        self._curvature.correct(store.rate[slot], self._frames.scratch.sizes, same=bool(same))
         self.n_frames += 1
         if self.n_frames - DEPTH // 2 - self._tested == _TESTED:
             self._test(self._tested + _TESTED)

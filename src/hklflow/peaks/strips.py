@@ -50,9 +50,7 @@ _N_ENTRIES, _N_PAIRS = len(_ENTRIES), 15
 #: Rows of the sums over frames: matrix, gradient, chi², -ln L.
 _N_SUMS = _N_ENTRIES + N_PARAMETERS + 2
 #: Pair of functions of x for each row; the function 1 stands for a missing function.
-_X_PAIR = np.array([pair[2] for pair in _PAIRS] + [_pair(x, 3) for x in _OF_X] + 2 * [_pair(3, 3)])
-_FIRST = np.array([a for a in range(5) for _ in range(a, 5)])
-_SECOND = np.array([b for a in range(5) for b in range(a, 5)])
+_X_PAIR = [x for *_, x in _PAIRS] + [_pair(x, 3) for x in _OF_X] + 2 * [_pair(3, 3)]
 
 
 def _columns(address: Value, strip: int = 0) -> Value:
@@ -160,18 +158,17 @@ def _products(values: F64) -> None:
                 n += 1
 
 
-@kernel
-def _add_columns(sums: F64, shape: F64, whole: F64) -> None:
-    """Multiply the sums of a strip by their functions of x, and add them to the total."""
-    pairs = np.empty((_N_PAIRS, STRIP))
-    for n in range(_N_PAIRS):
-        a, b = shape[_FIRST[n]], shape[_SECOND[n]]
-        for t in range(STRIP):
-            pairs[n, t] = a[t] * b[t]
-    for n in range(_N_SUMS):
-        total, part, pair = whole[n], sums[n], pairs[_X_PAIR[n]]
-        for t in range(STRIP):
-            total[t] += part[t] * pair[t]
+@word(*[INTEGER] * 4)
+def _add_columns(sums: Value, shape: Value, row: Value, whole: Value) -> None:
+    """Multiply the sums of a strip by their functions of x, and add them to the total.
+
+    All arguments but one are addresses: of the sums (rows, 8), of the strip's first function of x,
+    and of the totals (rows, 8). ``row`` is the distance of two functions in bytes.
+    """
+    functions = [_columns(shape + k * row) for k in range(5)]
+    pairs = [functions[a] * functions[b] for a in range(5) for b in range(a, 5)]
+    for n, pair in enumerate(_X_PAIR):
+        store(_columns(whole, n) + _columns(sums, n) * pairs[pair], whole, STRIP * n)
 
 
 @kernel(fastmath=True)
@@ -247,6 +244,6 @@ def normal_equations(
                 box.ctypes.data, row, ny, of_x.ctypes.data, of_y.ctypes.data,
                 of_z.ctypes.data + k * 8 * 24, sums.ctypes.data,
             )  # fmt: skip
-        _add_columns(sums, shape[:, j : j + STRIP], whole)
+        _add_columns(sums.ctypes.data, shape.ctypes.data + 8 * j, 8 * nx, whole.ctypes.data)
     chi2, minus_log = _spread(whole, gradient, fisher)
     return minus_log, chi2

@@ -97,6 +97,23 @@ def _cut_box(  # type: ignore[no-untyped-def]
 
 
 @kernel
+def _add_large(counts, keep, odd_at, odd_value, odd_number, slots, i, j, top, box):  # type: ignore[no-untyped-def]
+    """Add what the narrow counts lack to the sums of `box_sums` around a pixel (in place)."""
+    for z in range(DEPTH):
+        slot = slots[z]
+        for a in range(i - 2, i + 3):
+            for b in range(j - 2, j + 3):
+                narrow = counts[slot, a, b]
+                if narrow < top or keep[a, b] == 0:
+                    continue
+                here, value = a * counts.shape[2] + b, float(narrow)
+                more = listed(odd_at, odd_value, slot, odd_number[slot], here, value) - value
+                far = max(abs(z - DEPTH // 2), max(abs(a - i), abs(b - j)))
+                for k in range(far, 3):
+                    box[k] += more
+
+
+@kernel
 def stands_out(number, expected, n_sigma):  # type: ignore[no-untyped-def]
     """Return True if counts exceed the expected counts significantly (likelihood ratio)."""
     excess = number - expected
@@ -171,10 +188,10 @@ def _test_band(store, slots, shape, top, n_sigma, threshold, found, strong, valu
             known = _corners(rate, slots, r, c, level)
         corner = (i - 2) * line + (j - 2) * size
         box_sums(kind, image + corner, slots_at, frame, line, mask + corner, box.ctypes.data)
-        plain = known and box[5] < top
-        if plain and some_flagged:
-            plain = not _has_flagged(flagged, near, slots, i, j)
+        plain = known and not (some_flagged and _has_flagged(flagged, near, slots, i, j))
         if plain:
+            if box[5] >= top:
+                _add_large(counts, keep, odd_at, odd_value, odd_number, slots, i, j, top, box)
             y, x = (i - ROWS + 0.5) / CELL - 0.5 - r, (j - COLUMNS + 0.5) / CELL - 0.5 - c
             valid[0], valid[1], valid[2] = 1.0 * (keep[i, j] != 0), 3.0 * box[3], 5.0 * box[4]
             for k in range(3):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hklflow.peaks.search import PeakParams
     from hklflow.stage.rehearsal import Known
 
-VERSION = 11
+VERSION = 12
 FRAMES_OF = "scan"
 
 _RADIAL_BINS = 100
