@@ -1,0 +1,55 @@
+"""Pictures of series show what the sentences say, and nothing else."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hklflow import plots
+from hklflow.bragg.order_curves import Shape
+from hklflow.bragg.order_parameter import Interval, Order
+
+NAN = float("nan")
+
+
+def test_a_quantity_without_values_has_no_panel() -> None:
+    rows: list[dict[str, Any]] = [
+        {"scan": f"{t}K", "parent": "300K", "temperature": float(t), "a": 5.0, "a_sigma": 0.1}
+        | {"mosaic": NAN, "mosaic_sigma": NAN, "scale": scale, "scale_sigma": 0.01}
+        for t, scale in ((300, NAN), (200, 1.0))
+    ]
+    labels = {"a": "a (Å)", "mosaic": "rocking width (°)", "scale": "scale to the parent"}
+    figure = plots.temperature_series(rows, labels, [], "x")
+    assert [axes.get_ylabel() for axes in figure.axes] == ["a (Å)", "scale to the parent"]
+    of_samples = plots.series([row | {"sample": "x"} for row in rows], labels, "x")
+    assert [axes.get_ylabel() for axes in of_samples.axes] == ["a (Å)", "scale to the parent"]
+
+
+ORDER = Order(
+    "not determined", 1.0, None, None, 0.0, "not determined", 0.0, (1.0, 0.1), (0.0, 0.1), 1.2,
+    (100.0, 300.0), (), Shape(), np.array([[100.0, 0.0], [300.0, 0.0]]),
+)  # fmt: skip
+T_C = Interval(200.0, 5.0, (195.0, 205.0), (190.0, 210.0))
+
+
+@pytest.mark.parametrize(
+    ("order", "curve"),
+    [
+        (ORDER, None),
+        (replace(ORDER, answer="transition"), None),
+        (replace(ORDER, answer="none"), "smooth curve"),
+        (replace(ORDER, answer="transition", t_c=T_C, kind="continuous"), "fit (continuous)"),
+    ],
+)
+def test_a_curve_is_drawn_only_if_it_is_determined(order: Order, curve: str | None) -> None:
+    values = np.array([100.0, 200.0, 300.0])
+    counts = SimpleNamespace(
+        temperature=values, intensity=values, sigma=values, temperature_sigma=0 * values
+    )
+    course = SimpleNamespace(star=SimpleNamespace(basis=np.zeros((3, 0))), seen=[])
+    figure = plots.order_parameters([("(1/2, 1/2, 0)", counts, order, course)], "x")  # type: ignore[list-item]
+    (axes,) = figure.axes
+    drawn = [str(line.get_label()) for line in axes.lines if len(line.get_xdata()) == 2]  # type: ignore[arg-type]
+    assert [x for x in drawn if "curve" in x or "fit" in x] == ([] if curve is None else [curve])
