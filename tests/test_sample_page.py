@@ -399,9 +399,10 @@ def test_sentences_that_differ_in_numbers_alone_are_one(tmp_path: Path) -> None:
     words = _Seen(_page(top, {"pictures": [], "figures": figures})).words
     assert words.count("differs by") == 1
     assert "100K (r1, r2), 300K (r1)" in words
-    assert "the level of 100K differs by 5.46% (limit 3%)" in words
+    assert "the level of 100K differs by 5.46% (limit 3%) (numbers of 100K (r1); those" in words
     # Another step means another thing.
     assert words.count(", too") == 2
+    assert "8.0, too (numbers" not in words  # of one rotation only
 
 
 def test_the_first_panel_of_a_picture_is_shown_alone(tmp_path: Path) -> None:
