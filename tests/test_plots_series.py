@@ -10,6 +10,8 @@ import pytest
 from hklflow import plots
 from hklflow.bragg.order_curves import Shape
 from hklflow.bragg.order_parameter import Interval, Order
+from hklflow.quality.feature_words import Course
+from hklflow.series import feature_fit
 
 NAN = float("nan")
 
@@ -53,3 +55,22 @@ def test_a_curve_is_drawn_only_if_it_is_determined(order: Order, curve: str | No
     (axes,) = figure.axes
     drawn = [str(line.get_label()) for line in axes.lines if len(line.get_xdata()) == 2]  # type: ignore[arg-type]
     assert [x for x in drawn if "curve" in x or "fit" in x] == ([] if curve is None else [curve])
+
+
+def test_a_limit_that_is_far_above_the_signal_does_not_stretch_the_axis() -> None:
+    """Three scans see the feature, two do not: one of their limits is 100 times the signal."""
+    xi = feature_fit.Interval(50.0, 1.0, (49.0, 51.0), (48.0, 52.0), (48.4, 51.6))
+    seen = SimpleNamespace(seen=True, xi=(xi,), determined=("value",))
+    gone = SimpleNamespace(seen=False, xi=(), determined=())
+    course = Course(
+        "points", ("c*",), (100.0, 150.0, 200.0, 250.0, 300.0), (seen, seen, seen, gone, gone),  # type: ignore[arg-type]
+        (4e-9, 3e-9, 1e-9, 0.0, -2e-7), (1e-10, 1e-10, 1e-10, 1e-10, 1.2e-7),
+    )  # fmt: skip
+    axes = plots.diffuse_features([course], "x").axes[1]
+    low, high = axes.get_ylim()
+    assert -1e-9 < low < 0
+    assert 4.1e-9 < high < 6e-9
+    drawn = [
+        (x, y) for line in axes.lines if line.get_marker() == "v" for x, y in line.get_xydata()
+    ]
+    assert drawn == [(250.0, pytest.approx(1.645e-10))]

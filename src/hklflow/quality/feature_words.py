@@ -30,6 +30,9 @@ class Course:
         None if no copy was measured.
     intensity_sigma : sequence of float
         Standard deviations of the intensities, with the error of the scale.
+    shapes : sequence of int or None
+        For each scan that does not see the feature the number of the scan whose line shape its
+        intensity has; None if no scan sees it, or the scan has a shape of its own.
     """
 
     name: str
@@ -38,6 +41,11 @@ class Course:
     fits: Sequence[Fit | None]
     intensity: Sequence[float]
     intensity_sigma: Sequence[float]
+    shapes: Sequence[int | None] = ()
+
+    def limit(self, i: int) -> float:
+        """Return the upper limit (95 %, one-sided) of the intensity in a scan."""
+        return max(self.intensity[i], 0) + 1.645 * self.intensity_sigma[i]
 
 
 def length(xi: Interval, determined: str) -> str:
@@ -62,10 +70,9 @@ def sentences(course: Course, along: Axis = TEMPERATURE) -> list[str]:
     span = along.between(*(course.temperatures[i] for i in along.ends(measured)))
     if not rows:
         i = measured[0]
-        limit = max(course.intensity[i], 0) + 1.645 * course.intensity_sigma[i]
         return [
             f"{course.name} are not seen {span}: the mean intensity at "
-            f"{along.at(course.temperatures[i])} is below {rounded(limit)} (95 %)"
+            f"{along.at(course.temperatures[i])} is below {rounded(course.limit(i))} (95 %)"
         ]
     found = []
     ends = along.ends(rows)
@@ -80,9 +87,14 @@ def sentences(course: Course, along: Axis = TEMPERATURE) -> list[str]:
             f"{course.name}: the line shape does not fit (χ² per degree of freedom up to "
             f"{worst:.1f}); errors are enlarged, but the correlation lengths are doubtful"
         )
-    gone = [along.at(course.temperatures[i]) for i in measured if i not in rows]
+    gone = [i for i in measured if i not in rows]
     if gone:
-        found.append(f"{course.name} are not seen at {', '.join(gone)}")
+        places = ", ".join(along.at(course.temperatures[i]) for i in gone)
+        limits = ", ".join(rounded(course.limit(i)) for i in gone)
+        found.append(
+            f"{course.name} are not seen at {places}: the mean intensity is below {limits} (95 %), "
+            "if the line shape is that of the nearest scan that sees them"
+        )
     return found
 
 

@@ -126,7 +126,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     stage.write_json(outputs.metrics, metrics)
     for sentence in (*metrics["warnings"], *metrics["notes"]):
         print(sentence)
-    if found.factor is None:
+    if found.factor is None or found.sigma is None:
         print("S(Q) has no absolute scale")
     else:
         print(
