@@ -45,12 +45,17 @@ def scattering(temperature: float, rods: float = 1.0) -> np.ndarray:
     s += 0.03 * rods * (1 + 0.2 * np.cos(np.pi * m / 3))[:, None, None] * rod[None, :, None] * rod
     for place in np.ndindex(3, 3, 3):
         if place != (1, 1, 1):
-            lines = [
-                np.diff(ndtr((np.append(x - d / 2, x[-1] + d / 2) - p + 1) / w)) / d
-                for x, d, p, w in zip((h, k, m), GRID.step, place, WIDTH, strict=True)
-            ]
-            s += 0.1 * np.einsum("h,k,l->lkh", *lines)
+            s += 0.1 * peak(np.array(place) - 1.0, WIDTH)
     return s
+
+
+def peak(place: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """A Gaussian (l, k, h) of integral 1 in r.l.u.³, averaged over the voxels."""
+    lines = []
+    for i in range(3):
+        x, d = GRID.axis(i), GRID.step[i]
+        lines.append(np.diff(ndtr((np.append(x - d / 2, x[-1] + d / 2) - place[i]) / sigma[i])) / d)
+    return np.einsum("h,k,l->lkh", *lines)
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +195,28 @@ def test_what_a_scan_does_not_see_has_the_intensity_of_the_known_shape(
     assert any(
         "are not seen at 300 K: the mean intensity is below" in x for x in results["sentences"]
     )
+
+
+def test_points_as_sharp_as_narrow_reflections_have_no_finite_length(
+    made: dict[str, Any], tmp_path: Path
+) -> None:
+    """Reflections and points have a width of 0.35 voxels, all of it resolution."""
+    s = 0.5 * np.ones(GRID.array_shape)
+    for place in np.ndindex(3, 3, 3):
+        if place != (1, 1, 1):
+            s += 0.1 * peak(np.array(place) - 1.0, 0.35 * GRID.step)
+    for place in np.ndindex(2, 2, 2):
+        s += 0.02 * peak(np.array(place) - 0.5, 0.35 * GRID.step)
+    write(tmp_path / "100K.nxs", s, np.random.default_rng(4))
+    one = {"volumes": [tmp_path / "100K.nxs"], "orientations": made["orientations"][:1]}
+    points = {"shape": "point", "point": (0.5, 0.5, 0.5)}
+    results = json.loads(run(made | one, tmp_path, define={"R": points}).results.read_text())
+    (row,) = results["features"][0]["scans"]
+    sigma = np.array(row["resolution at Q = 0, sigma (r.l.u.)"])
+    np.testing.assert_allclose(sigma, 0.35 * GRID.step, rtol=0.05)
+    lengths = row["correlation lengths (Å)"].values()
+    assert [x["determined"] for x in lengths] == ["longer", "longer"]
+    assert row["intensity"] == pytest.approx(0.02, rel=0.1)
 
 
 def test_a_scale_that_is_not_known_is_said(made: dict[str, Any], tmp_path: Path) -> None:
