@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.contour import ContourSet
+from matplotlib.figure import Figure
 
 from hklflow import plots
 from hklflow.bragg.order_curves import Shape
 from hklflow.bragg.order_parameter import Interval, Order
+from hklflow.plots.features import zone_plane
 from hklflow.quality.feature_words import Course
 from hklflow.series import feature_fit
 
@@ -74,3 +77,33 @@ def test_a_limit_that_is_far_above_the_signal_does_not_stretch_the_axis() -> Non
         (x, y) for line in axes.lines if line.get_marker() == "v" for x, y in line.get_xydata()
     ]
     assert drawn == [(250.0, pytest.approx(1.645e-10))]
+
+
+@pytest.mark.parametrize(
+    ("normal", "inside", "outside"),
+    [((1, 0, 1), (0.02, 0.5), (0.3, 0.5)), ((0, 0, 1), None, (0.3, 0.5))],
+)
+def test_a_sheet_is_a_band(
+    normal: tuple[int, int, int],
+    inside: tuple[float, float] | None,
+    outside: tuple[float, float],
+) -> None:
+    """In the plane l = 0: h + l = 0 is a band along k, and l = 0 is all of the plane."""
+    cell = SimpleNamespace(
+        shape=(20, 20, 20), period=1, operations=[np.eye(3)], translations=[np.zeros(3)],
+        lattice=SimpleNamespace(metric=np.eye(3)),
+    )  # fmt: skip
+    average = SimpleNamespace(cell=cell, mean=np.arange(8000.0))
+    sheet = SimpleNamespace(
+        columns=np.array(normal, float)[:, None], place=np.zeros(1), shape="sheet", certain=False
+    )
+    axes = Figure().subplots()
+    zone_plane(axes, average, [("sheet_1", sheet)], 0.0, "x")  # type: ignore[arg-type, list-item]
+    bands = [x for x in axes.collections if isinstance(x, ContourSet) and x.filled]
+    assert len(bands) == (inside is not None)
+    for band in bands:
+        assert any(path.contains_point(inside) for path in band.get_paths())
+        assert not any(path.contains_point(outside) for path in band.get_paths())
+    (label,) = (str(text.get_text()) for text in axes.get_legend().get_texts())
+    assert label.startswith("sheet_1, shape not certain")
+    assert label.endswith("(all of this plane)") == (inside is None)
