@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hklflow.orientation.product import Orientation
     from hklflow.orientation.series import Departure, Floats, Reflections
 
-VERSION = 6
+VERSION = 5
 
 # rad; goniometer settings with a smaller difference (after small corrections) are equal
 _SETTING = 0.02
