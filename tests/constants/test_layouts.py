@@ -451,7 +451,7 @@ def test_a_ramp_in_which_one_run_counts_from_0(tmp_path, layout):
     assert [item["trains"]["first"] for item in facts] == [0, 1, 0, 5]
     assert [item["trains"]["count"] for item in facts] == [6] * 4
     parts = by_module(read_parts(layout, [tmp_path / "r_d0_f0_0.h5"], detector))
-    assert [found.told for found in check_run(Raw(facts[0], parts)) if not found.passed] == []
+    assert [found.message for found in check_run(Raw(facts[0], parts)) if not found.passed] == []
     paths, found = gathered(tmp_path / "out", facts, 0, "current_source_20")
     assert (found.frames, found.warning) == (6, "")
     for path in paths:
@@ -491,7 +491,7 @@ def test_frames_that_were_never_written_are_no_trigger_0(tmp_path, layout):
     assert [facts["trains"][name] for name in ("first", "last", "count")] == [0, 2, 3]
     told = check_run(Raw(facts, by_module(read_parts(layout, paths, detector))))
     assert [item.name for item in told if not item.passed] == ["no_trailing_zeros"]
-    assert "r_d0_f1_1.h5 ends with 2 frames of a train without number" in {i.told for i in told}
+    assert "r_d0_f1_1.h5 ends with 2 frames of a train without number" in {i.message for i in told}
     assert gathered(tmp_path / "out", [facts], 0)[1].frames == 3
 
 

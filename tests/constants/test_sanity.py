@@ -286,7 +286,7 @@ FAULTS = {
 def test_each_fault_is_told_by_exactly_its_check(tmp_path, fault):
     found = _failed(fault(tmp_path))
     assert [item.name for item in found] == [FAULTS[fault]]
-    told = found[0].told
+    told = found[0].message
     assert "\n" not in told
     # It names the module or the file, or what is wrong with the run as a whole.
     assert any(word in told for word in ("module", "AGIPD01", "trains", "numbered"))

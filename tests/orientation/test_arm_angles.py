@@ -9,7 +9,7 @@ from tests.truth.first_contacts_peaks import observed, stated_rotation
 
 from hklflow.geometry import symmetry
 from hklflow.orientation import arm_angles
-from hklflow.orientation.expected import Sought
+from hklflow.orientation.expected import SearchedLattice
 from hklflow.orientation.wrong_header import explained
 
 
@@ -44,8 +44,8 @@ def test_the_angle_of_each_rotation_is_exact(
     """Rounding it moves no spot by more than a quarter of a pixel."""
     contact = draw(seed, kind, "arm missing")
     rotations, peaks, strength = observed(contact, most=200)
-    sought = Sought(None, symmetry.space_group("P 1"), 0.25, 0.03, 0.5)
-    (one,) = explained(rotations, peaks, strength, sought)
+    searched = SearchedLattice(None, symmetry.space_group("P 1"), 0.25, 0.03, 0.5)
+    (one,) = explained(rotations, peaks, strength, searched)
     assert (one.kind, one.count, one.hypothesis.only) == ("arm", one.of, only)
     sweep = contact.sweeps[0]
     true = sweep.arm * contact.stated[0].arm_axis

@@ -14,7 +14,7 @@ from tests.truth.wrong_headers import stated, true_detector
 from hklflow.experiment.params.orientation import refine_parent
 from hklflow.geometry import BEAM, symmetry
 from hklflow.orientation import refinement
-from hklflow.orientation.expected import Sought
+from hklflow.orientation.expected import SearchedLattice
 from hklflow.orientation.rows import Row, off_by_row, other_centre
 from hklflow.quality.doubts import doubts
 from hklflow.quality.pasted import shift_near_beam
@@ -93,7 +93,7 @@ def test_a_beam_centre_that_no_common_row_corrects() -> None:
     contact = draw(2102, "cbf mini", "stale poni")  # wrong by (0.1, 12.7) pixels
     rotations, peaks, strength = observed(contact, most=200)
     group = symmetry.space_group("P 1")
-    indexing = Sought(None, group, 0.25, 0.03, 0.5).index(rotations, peaks, strength)
+    indexing = SearchedLattice(None, group, 0.25, 0.03, 0.5).index(rotations, peaks, strength)
     assert indexing is not None
     free = [*FREE, "misorientation"]
     limits = refinement.RefinementLimits(hkl=0.25, min_fraction=0.5)
@@ -119,7 +119,7 @@ def test_a_refinement_that_returns_to_the_first_indexing_is_no_other_one() -> No
     peaks = [refinement.Peaks(*place, *variances)]
     group = symmetry.space_group(contact.crystal.group)
     cell = contact.crystal.cell
-    indexing = Sought(cell, group, 0.25, 0.03, 0.5).index(rotations, peaks, strength)
+    indexing = SearchedLattice(cell, group, 0.25, 0.03, 0.5).index(rotations, peaks, strength)
     assert indexing is not None
     limits = refinement.RefinementLimits(hkl=0.25, min_fraction=0.5)
     right = refinement.refine(rotations, peaks, indexing.ub, group, free=FREE, limits=limits)

@@ -27,7 +27,7 @@ from tests.truth.wrong_headers import (
 from hklflow.geometry import BEAM, rotation_matrix, symmetry
 from hklflow.geometry.correction import Correction
 from hklflow.orientation import arm_angles, hypotheses
-from hklflow.orientation.expected import Sought
+from hklflow.orientation.expected import SearchedLattice
 from hklflow.orientation.hypotheses import Hypothesis
 from hklflow.orientation.residuals import Peaks
 from hklflow.orientation.wrong_header import explained
@@ -310,8 +310,8 @@ def test_a_reversed_axis_is_found_where_neighbouring_peaks_are_far_apart() -> No
     rotations, peaks, strength = observed(contact, most=330)
     assert contact.cif is not None
     group = symmetry.space_group(contact.crystal.group)
-    sought = Sought(contact.cif[0], group, 0.25, 0.03, 0.5)
-    (one,) = explained(rotations, peaks, strength, sought)
+    searched = SearchedLattice(contact.cif[0], group, 0.25, 0.03, 0.5)
+    (one,) = explained(rotations, peaks, strength, searched)
     assert (one.kind, one.hypothesis.reverse, one.count) == ("axis", True, one.of)
 
 

@@ -1,5 +1,7 @@
 """Changes of the ΔPDF at vectors: drawn values whose covariance and changes are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -86,6 +88,29 @@ def test_an_error_that_all_vectors_share_is_no_change() -> None:
     """Also if it is twice as large as the covariance says."""
     found = [changes(drawn(seed, still(seed), common=1.0, actual=2.0), 0.05) for seed in range(30)]
     assert sum(bool(x.changed.any()) for x in found) <= 4
+
+
+def test_scans_whose_common_errors_have_another_shape_and_size() -> None:
+    """Each scan has holes of its own, and one has a much larger error at short vectors."""
+    modes = [3.0 * np.exp(-np.arange(N) / (60.0 + 10 * i)) for i in range(T - 1)]
+    modes.append(30.0 * np.exp(-np.arange(N) / 5.0))
+    covariances = np.array([covariance(0.0) + np.outer(mode, mode) for mode in modes])
+    pulls, claims = [], 0
+    for seed in range(30):
+        rng = np.random.default_rng([seed, 2])
+        errors = np.linalg.cholesky(covariances) @ rng.normal(size=(T, N, 1))
+        values = still(seed) + errors[..., 0]
+        world = replace(drawn(seed, still(seed)), lattice=values, covariance=covariances)
+        found = changes(world, 0.05)
+        claims += bool(found.changed.any())
+        for i in range(1, T):
+            sigma = np.hypot(found.sigma[i], found.sigma[0])
+            pulls.append((found.departure[i] - found.departure[0]) / sigma)
+    assert np.isfinite(pulls).all()
+    # 5 % of the series are expected; 5 of 30 have a probability of 2 %.
+    assert claims < 5
+    # The part of the common error that is no part of another scan's error is counted in full.
+    assert 0.8 < np.std(pulls) < 1.1
 
 
 def test_the_self_part_is_no_change() -> None:

@@ -352,33 +352,33 @@ def _warnings(
     centrings: list[Element],
     group: SpaceGroup,
 ) -> list[str]:
-    told = []
+    sentences = []
     mine = next(c for c in candidates if c.given)
     compatible = [c for c in candidates if not c.contradicted]
     best = "; ".join(", ".join(c.symbols[:8]) for c in compatible[:2])
     for element in [*centrings, *elements]:
         if element.given and element.verdict == "violated":
-            told.append(
+            sentences.append(
                 f"{element.name} of {group.symbol} is contradicted: its {element.observed} absent "
                 f"reflections have a mean I/σ of {element.mean:.1f} ± {element.mean_error:.1f}, "
                 f"{element.above:.0%} are above 3σ; compatible space groups: {best}"
             )
         elif element.given and element.verdict == "weak":
-            told.append(
+            sentences.append(
                 f"{element.name} of {group.symbol}: its {element.observed} absent reflections have "
                 f"weak intensity (mean I/σ {element.mean:.1f} ± {element.mean_error:.1f}, "
                 f"{element.ratio:.2g} of comparable reflections): multiple scattering, or lower "
                 "symmetry"
             )
     if not mine.contradicted and compatible and compatible[0].explains > mine.explains:
-        told.append(
+        sentences.append(
             f"{group.symbol} does not explain {compatible[0].explains - mine.explains} "
             f"observations without intensity; {best} explains them"
         )
-    told += [
+    sentences += [
         f"the {e.observed} reflections that {e.name} would forbid have no intensity: check if the "
         "cell is a multiple of the true cell"
         for e in centrings
         if not e.given and e.verdict == "fulfilled"
     ]
-    return told
+    return sentences

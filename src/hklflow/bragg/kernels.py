@@ -359,7 +359,7 @@ class Rows(NamedTuple):
 
 
 class Cuts(NamedTuple):
-    """Limits, see `hklflow.bragg.integrate.IntegrationParams`."""
+    """Limits, see `hklflow.bragg.scene.IntegrationParams`."""
 
     saturation: float
     overlap: float

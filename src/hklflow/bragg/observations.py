@@ -125,7 +125,7 @@ def _named(flag: ReflectionFlag) -> str:
     return str(flag.name).lower().replace("_", " ")
 
 
-def told(left_out: dict[str, int]) -> str:
+def described(left_out: dict[str, int]) -> str:
     """Return a text with the counters that are not 0."""
     return ", ".join(f"{n} {reason}" for reason, n in left_out.items() if n)
 

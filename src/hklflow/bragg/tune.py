@@ -266,7 +266,7 @@ def tune(
     *,
     unset: PeakParams,
     tolerance: float = TOLERANCE,
-    told: Callable[[str, Trial], None] = lambda what, trial: None,
+    report: Callable[[str, Trial], None] = lambda what, trial: None,
 ) -> Tuning:
     """Search for better parameters than the present ones.
 
@@ -281,7 +281,7 @@ def tune(
         Default parameters, which are also tried to find the lattice.
     tolerance : float
         Largest deviation of h, k, l from integers of an indexed spot.
-    told : callable
+    report : callable
         Callback for each trial, with the name and value of its parameters.
 
     Raises
@@ -301,7 +301,7 @@ def tune(
                 np.array([is_indexed(ub, g, tolerance).sum() for g in vectors], np.float64),
                 tolerance,
             )
-            told(what, known[params])
+            report(what, known[params])
         return known[params]
 
     best = first = tried(start, "present setting")

@@ -47,7 +47,7 @@ def screen() -> "Screen":
     )
 
 
-def told(drawing: "Drawing", output: Path | None, diagnosis: str) -> None:
+def print_or_save(drawing: "Drawing", output: Path | None, diagnosis: str) -> None:
     """Write a drawing as PNG, or print it.
 
     Parameters

@@ -20,7 +20,7 @@ _COLOUR = re.compile(r"\x1b\[\d+m")
 
 
 def write(
-    path: Path, name: str, states: Sequence[list[str]], told: Iterable[str], every: float | None
+    path: Path, name: str, states: Sequence[list[str]], lines: Iterable[str], every: float | None
 ) -> None:
     """Write the page.
 
@@ -30,7 +30,7 @@ def write(
         Title.
     states : sequence of list of str
         Table of scans with its head: sample, scan and the state of each step; may be empty.
-    told : iterable of str
+    lines : iterable of str
         Lines below the table.
     every : float or None
         Seconds after which a browser reads the page again; None: never.
@@ -49,7 +49,7 @@ def write(
         [sample, scan, *(tag("span", x, class_=_CLASSES.get(x.split(" ")[-1])) for x in cells)]
         for sample, scan, *cells in rows
     ]
-    words = "\n".join(_COLOUR.sub("", line) for line in told).strip()
+    words = "\n".join(_COLOUR.sub("", line) for line in lines).strip()
     text = document(
         name,
         tag("h1", name),

@@ -96,7 +96,7 @@ def tune(
     present = _present(given)
     rows = ["setting\tspots\tindexed beyond chance\tscore"]
 
-    def told(what: str, trial: "Trial") -> None:
+    def report(what: str, trial: "Trial") -> None:
         figures = f"{trial.total}\t{trial.beyond_chance:.1f}\t{trial.score:.1f}"
         rows.append(f"{what}\t{figures}")
         print(f"{what:44s} {figures.expandtabs(12)}", flush=True)
@@ -107,7 +107,7 @@ def tune(
         print(f"{len(blocks)} blocks of frames; {source}")
         print("searching with the present setting; each search may take minutes")
         print(f"{'setting':44s} {'spots':12s}{'indexed':12s}score", flush=True)
-        found = search(blocks, present, lattice, unset=_present(type(given)()), told=told)
+        found = search(blocks, present, lattice, unset=_present(type(given)()), report=report)
     place.mkdir(parents=True, exist_ok=True)
     final = [place / "tune.png", place / "tune.tsv"]
     temporary = [publish.partial(path, secrets.token_hex(4)) for path in final]

@@ -160,26 +160,26 @@ def _planned(header: "Header", frames: int, goniometer: str, plan: Plan) -> "Hea
 
     if frames < 1:
         raise HklflowError(f"--frames is {frames}; give the number of frames, 1 or more")
-    told: list[str] = []
-    settings = goniometer_settings(goniometer, "--goniometer", told)
+    faults: list[str] = []
+    settings = goniometer_settings(goniometer, "--goniometer", faults)
     axes = header.goniometer
     assert axes is not None
     for name in settings:
         if name not in axes.names:
-            told.append(
+            faults.append(
                 f"--goniometer: the instrument has no axis {name} (it has {', '.join(axes.names)})"
             )
     scanned = [name for name, (_, step) in settings.items() if step is not None]
-    if not told and len(scanned) != 1:
-        told.append(f"--goniometer {goniometer!r} has no scanned axis; write axis=start:step")
+    if not faults and len(scanned) != 1:
+        faults.append(f"--goniometer {goniometer!r} has no scanned axis; write axis=start:step")
     for value, problem in (
         (plan.temperature, plausible.temperature_problem),
         (plan.exposure, plausible.exposure_problem),
     ):
         if value is not None and (sentence := problem(value)) is not None:
-            told.append(sentence)
-    if told:
-        raise HklflowError("; ".join(told))
+            faults.append(sentence)
+    if faults:
+        raise HklflowError("; ".join(faults))
     at = {name: np.radians(start) for name, (start, _) in settings.items()}
     angles = [at.get(name, angle) for name, angle in zip(axes.names, axes.angles, strict=True)]
     start, step = settings[scanned[0]]

@@ -280,9 +280,9 @@ class Progress:
         file = self.base / path
         if no_file(file) is not None or file.stat().st_size > _HASHED:
             return False
-        told = {self._recorded(product).get(path, "") for product in job.products}
+        recorded = {self._recorded(product).get(path, "") for product in job.products}
         with file.open("rb") as content:
-            return told == {f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"}
+            return recorded == {f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"}
 
     def _recorded(self, product: str) -> Mapping[str, Any]:
         """Return the hashes of a product's inputs in snakemake's record; empty without a record."""
@@ -309,8 +309,8 @@ class Progress:
             if "Traceback (most recent call last)" in text:
                 return Verdict(FAIL, printable(text.rstrip().rsplit("\n", 1)[-1]), log)
         for log in job.logs:
-            if told := self._told_by_snakemake(log):
-                return Verdict(FAIL, printable(told), log)
+            if sentence := self._told_by_snakemake(log):
+                return Verdict(FAIL, printable(sentence), log)
         return None
 
     def _told_by_snakemake(self, log: str) -> str:
@@ -372,8 +372,8 @@ def stray_failures(base: Path, results: str, known: "Sequence[Job]") -> list[tup
     found = []
     for path in sorted((base / results / "logs").glob("*/**/*.log")):
         rule = path.relative_to(base / results / "logs").parts[0]
-        if rule not in rules and (told := _SENTENCE.findall(_tail(path, _TAIL))):
+        if rule not in rules and (sentences := _SENTENCE.findall(_tail(path, _TAIL))):
             log = os.path.relpath(path, base)
-            verdict = Verdict(FAIL, printable(told[-1]), printable(log))
+            verdict = Verdict(FAIL, printable(sentences[-1]), printable(log))
             found.append((printable(f"{path.stem} {rule}"), verdict))
     return found

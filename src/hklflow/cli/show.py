@@ -88,7 +88,7 @@ def _plot(
     drawing, diagnosis = draw.drawing_of(path, inside, frame), draw.diagnosis_of(path, inside)
     if output is not None:
         tags.require_name(output, path, diagnosis)
-    draw.told(drawing, output, diagnosis)
+    draw.print_or_save(drawing, output, diagnosis)
 
 
 def _what_else(path: Path) -> str:

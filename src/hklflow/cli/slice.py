@@ -130,7 +130,7 @@ def slice_volume(
         volume.near,
         _norm(result, volume, diverging, log, limits),
     )
-    draw.told(drawing, output, diagnosis)
+    draw.print_or_save(drawing, output, diagnosis)
 
 
 def _thickness(values: "PlaneValues", width: float, direct: bool) -> str:

@@ -279,8 +279,8 @@ class Report:
             owners.setdefault(owner, []).append(f"{column} {_coloured(worst)}")
         if owners:
             yield ""
-        for owner, told in owners.items():
-            yield f"{owner}: {', '.join(told)}"
+        for owner, messages in owners.items():
+            yield f"{owner}: {', '.join(messages)}"
 
     def _next(self) -> str:
         """Return the last line: what the user should do next."""
@@ -332,12 +332,12 @@ class Report:
     def as_json(self) -> Iterator[str]:
         """Yield the JSON text with every job and every verdict."""
         run = self.progress.run
-        told = []
+        messages = []
         for job in self._jobs:
             verdict = self.progress.of(job)
             if self.failed and verdict.state != FAIL:
                 continue
-            told.append(
+            messages.append(
                 {
                     "rule": job.rule,
                     "step": job.column,
@@ -362,7 +362,7 @@ class Report:
             "locked": run.locked,
             "notes": list(self.notes),
             "verdicts": [one.as_dict() for one in self._verdicts],
-            "jobs": told,
+            "jobs": messages,
             "next": self._next(),
         }
         yield json.dumps(content, indent=1, ensure_ascii=False)

@@ -47,8 +47,8 @@ def verify(
     freshness = Freshness(experiment, full=full)
     verdicts = freshness.verdicts()
     outdated = [verdict for verdict in verdicts if verdict.reasons]
-    told = sentences(verdicts, most=None, named=_TOLD)
-    for line in (*told, *sampled_sentence(verdicts, full=full)):
+    lines = sentences(verdicts, most=None, named=_TOLD)
+    for line in (*lines, *sampled_sentence(verdicts, full=full)):
         print(line)
     for path in orphans(experiment):
         print(f"orphan: {path} belongs to no row of the tables; `hklflow remove {path}` removes it")

@@ -72,7 +72,7 @@ def require_other_frames(
 ) -> None:
     """Refuse runs with the same trains, where the facility numbers all its trains.
 
-    Other layouts count the trains of each run anew; repeated numbers are then other frames.
+    Other layouts count the trains of each run separately; repeated numbers are then other frames.
 
     Raises
     ------

@@ -73,12 +73,12 @@ def _check(severity: Severity) -> Callable[[Check], Check]:
 
 @dataclass(frozen=True)
 class Finding:
-    """Outcome of a check; ``told`` is its sentence for the report."""
+    """Outcome of a check; ``message`` is its sentence for the report."""
 
     name: str
     severity: Severity
     passed: bool
-    told: str
+    message: str
 
 
 def check_run(raw: Raw) -> list[Finding]:

@@ -76,8 +76,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except RecursionError:
         raise HklflowError(f"{path} is nested too deeply for a configuration; correct it") from None
     except (yaml.YAMLError, ValueError) as error:  # not UTF-8, or an invalid date
-        told = " ".join(str(error).replace(' in "<unicode string>",', "").split())
-        raise HklflowError(f"{path} is not valid YAML: {told}") from error
+        message = " ".join(str(error).replace(' in "<unicode string>",', "").split())
+        raise HklflowError(f"{path} is not valid YAML: {message}") from error
     if data is None:
         return {}
     if not isinstance(data, dict):

@@ -102,8 +102,8 @@ def load(
         if isinstance(calibration, StoredGeometry):
             continue
         given = calibration.poni if isinstance(calibration, PoniFile) else calibration.image
-        if (told := brace_problem(str(given))) is not None:
-            problems.append(f"config: calibrations.{name}: {told}")
+        if (fault := brace_problem(str(given))) is not None:
+            problems.append(f"config: calibrations.{name}: {fault}")
         elif not simulated and (reason := no_file(base / given)) is not None:
             problems.append(f"config: calibrations.{name}: {given} {reason}")
     for name, entry in config.constants.items():
@@ -174,8 +174,8 @@ def _own_problems(config: Config, base: Path) -> Iterator[str]:
             yield f"config: {name}: {error}"
             continue
         for file in named:
-            if (told := brace_problem(file)) is not None:
-                yield f"config: {name}: {told}"
+            if (fault := brace_problem(file)) is not None:
+                yield f"config: {name}: {fault}"
             elif (reason := no_file(base / file)) is not None:
                 yield f"config: {name}: {file} {reason}"
     yield from _number_problems(config)
@@ -204,18 +204,18 @@ def _number_problems(config: Config) -> Iterator[str]:
         ("attenuation", plausible.attenuation_problem),
     ):
         value = getattr(said, name)
-        if value is not None and (told := problem(value)) is not None:
-            yield f"config: import_scan.{name}: {told}"
+        if value is not None and (fault := problem(value)) is not None:
+            yield f"config: import_scan.{name}: {fault}"
     for rotation, wavelength in said.wavelengths.items():
-        if (told := plausible.wavelength_problem(wavelength)) is not None:
-            yield f"config: import_scan.wavelengths.{rotation}: {told}"
+        if (fault := plausible.wavelength_problem(wavelength)) is not None:
+            yield f"config: import_scan.wavelengths.{rotation}: {fault}"
     energy = config.correct_frames.energy
-    if energy is not None and (told := plausible.energy_problem(energy)) is not None:
-        yield f"config: correct_frames.energy: {told}"
+    if energy is not None and (fault := plausible.energy_problem(energy)) is not None:
+        yield f"config: correct_frames.energy: {fault}"
     written = config.model_dump(
         mode="json", exclude={"import_scan": True, "correct_frames": {"energy"}}
     )
-    yield from (f"config: {told}" for told in plausible.tiny_or_huge(written))
+    yield from (f"config: {fault}" for fault in plausible.tiny_or_huge(written))
 
 
 def _results_problems(
@@ -225,9 +225,9 @@ def _results_problems(
 
     Everything in the results folder may be deleted at any time.
     """
-    told = f"config: results: {config.results!r} cannot be the folder of the products"
+    fault = f"config: results: {config.results!r} cannot be the folder of the products"
     if not config.results.strip() or re.search(r"[{}\x00-\x1f]", config.results):
-        yield f"{told}: give it a name without braces and line breaks"
+        yield f"{fault}: give it a name without braces and line breaks"
         return
     raws = [
         part for scan in scans.values() for row in scan.rotations.values() for part in row.parts
@@ -237,13 +237,13 @@ def _results_problems(
         results = Paths(config.results, binning).folder
         place = (base / results).resolve()
         if binning > 1:
-            told = f"config: {results!r} cannot be the folder of the quick look's products"
+            fault = f"config: {results!r} cannot be the folder of the quick look's products"
         for name in inside:
             if Path(os.path.normpath(base / name)).is_relative_to(place):
-                yield f"{told}: {name} is in it; give them a folder of their own"
+                yield f"{fault}: {name} is in it; give them a folder of their own"
                 return
         if place.exists() and not place.is_dir():
-            yield f"{told}: it is a file; give another name, or move the file away"
+            yield f"{fault}: it is a file; give another name, or move the file away"
             return
 
 

@@ -177,7 +177,7 @@ def resolved(
     for name in config.per_scan:
         allowed |= {f"per_scan.{name}{of}": PER_SCAN for of in ("", " (parent)")}
     resolved: dict[tuple[str, str | None], Config] = {}
-    told: set[str] = set()
+    messages: set[str] = set()
     alike: dict[tuple[str, ...], Config] = {}
     keys: list[tuple[str, str | None]] = [(sample, None) for sample in samples]
     for sample, scan in [*keys, *scans]:
@@ -190,7 +190,7 @@ def resolved(
             continue
         for layer in own:
             where = layer.name.removesuffix(" (parent)")
-            told |= {
+            messages |= {
                 f"config: {where}: {section}: {_GONE[section]}"
                 if section in _GONE
                 else f"config: {where}: {section} is not allowed here (the sections are "
@@ -204,11 +204,11 @@ def resolved(
         try:
             found = Config.model_validate({s: everything[s] for s in sections})
         except ValidationError as error:
-            told |= set(validation_problems(error, stack))
+            messages |= set(validation_problems(error, stack))
         else:
             update = {section: getattr(found, section) for section in sections}
             resolved[sample, scan] = alike[names] = config.model_copy(update=update)
-    problems += sorted(told.difference(problems))
+    problems += sorted(messages.difference(problems))
     return resolved
 
 
@@ -241,15 +241,15 @@ def validation_problems(error: ValidationError, layers: Iterable[Layer] = ()) ->
             what = _no_section(item["input"])
         if item["type"] in ("too_long", "too_short"):
             what = _another_number(item) + shown
-        told = f"{'.'.join(keys)}: {_GONE.get('.'.join(keys), what)}"
+        message = f"{'.'.join(keys)}: {_GONE.get('.'.join(keys), what)}"
         if not stack:
-            yield told
+            yield message
             continue
         # The path of the error may contain the tag of a union, and a missing key is in no layer.
         # The message therefore names the layer that contains the longest part of the path.
         depth = [_depth(layer.data, keys) for layer in stack]
         best = max(range(len(stack)), key=lambda i: (depth[i], i))
-        yield f"{stack[best].name}: {told}"
+        yield f"{stack[best].name}: {message}"
 
 
 def _no_section(value: Any) -> str:

@@ -139,7 +139,7 @@ class Rules:
         if set(names) != set(table):
             raise ValueError(
                 f"rule {rule} {verb} {sorted(names)}, but {sorted(table)} in the table of steps "
-                "(hklflow/experiment/steps.py); use the same names in both"
+                "(hklflow/experiment/steps_*.py); use the same names in both"
             )
 
     # -------------------------------------------------------------------- inputs

@@ -80,9 +80,9 @@ def _nested(model: Schema, defs: Schema, outer: str = "") -> Iterator[str]:
         models = list(_models(field, defs))
         for nested in models:
             # A field with one model describes it best; if there are several, each describes itself.
-            told = field if len(models) == 1 and "description" in field else nested
+            entry = field if len(models) == 1 and "description" in field else nested
             yield ""
-            yield f"`{outer}{name}`: {told['description']}"
+            yield f"`{outer}{name}`: {entry['description']}"
             yield ""
             yield from _table(nested)
             yield from _nested(nested, defs, f"{outer}{name}: ")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 KINDS = ("transform", "masked_transform")
 """Names of the merged volumes: with all pixels, and without the pixels of the 3-D mask."""
+OVERVIEW = "0 Overview"
+"""Section of the report with what all scans share."""
 
 
 def pdf_kinds(config: "Config") -> list[str]:

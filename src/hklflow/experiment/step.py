@@ -1,6 +1,6 @@
 """Classes of the table of steps: level, source of the input files, output and step.
 
-`hklflow.experiment.steps` and `hklflow.experiment.steps_constants` contain the table;
+`hklflow.experiment.steps` and the modules `steps_*` contain the table;
 `hklflow.experiment.jobs` makes the jobs of an experiment from the table.
 """
 

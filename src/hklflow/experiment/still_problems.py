@@ -25,8 +25,8 @@ def problems(experiment: "Experiment", simulated: bool) -> Iterator[str]:
     config, base = experiment.config, experiment.base
     for name, entry in config.stills.items():
         where = f"config: stills.{name}"
-        if (told := brace_problem(entry.raw)) is not None:
-            yield f"{where}: {told}"
+        if (fault := brace_problem(entry.raw)) is not None:
+            yield f"{where}: {fault}"
         elif not simulated:
             yield from _raw_problems(where, entry.raw, base)
         if entry.calibration is not None and entry.calibration not in config.calibrations:

@@ -223,8 +223,8 @@ def read_scans(
             temperature = _number(row["temperature"], "temperature", where, problems)
             if temperature is not None and temperature < 0:
                 problems.append(f"{where}: temperature {temperature:g} K is below absolute zero")
-            elif temperature is not None and (told := plausible.temperature_problem(temperature)):
-                problems.append(f"{where}: {told}")
+            elif temperature is not None and (fault := plausible.temperature_problem(temperature)):
+                problems.append(f"{where}: {fault}")
         numbers = {name: _number(row[name], name, where, problems) for name in more if row[name]}
         known = {name: x for name, x in numbers.items() if x is not None}
         axis = axes.get(row["sample"], "temperature")
@@ -243,8 +243,8 @@ def read_scans(
         for raw in rotation.parts if rotation.raw else ():
             if raw.startswith("-"):
                 problems.append(f"{where}: raw {raw} begins with '-'; write ./{raw}")
-            if (told := brace_problem(raw)) is not None:
-                problems.append(f"{where}: raw {told}")
+            if (fault := brace_problem(raw)) is not None:
+                problems.append(f"{where}: raw {fault}")
         key = (row["sample"], row["scan"])
         parent = row["parent"] or _parent_by_range(
             sample, row["scan"], value, axis, where, problems
@@ -617,13 +617,13 @@ def goniometer_settings(
                 problems.append(f"{where}: goniometer {item!r} has a step of 0; the scan must move")
             if match[1] in settings:
                 problems.append(f"{where}: goniometer sets {match[1]} twice")
-            told = (
+            fault = (
                 plausible.step_problem(float(match[2]), step)
                 if step
                 else plausible.setting_problem(match[1], float(match[2]))
             )
-            if told is not None:
-                problems.append(f"{where}: {told}")
+            if fault is not None:
+                problems.append(f"{where}: {fault}")
             settings[match[1]] = (float(match[2]), step)
         except ValueError:
             problems.append(
@@ -654,8 +654,8 @@ def cell_problems(cell: tuple[float, ...]) -> Iterable[str]:
     except HklflowError as error:
         yield str(error)
     else:
-        if (told := plausible.cell_problem(cell)) is not None:
-            yield told
+        if (fault := plausible.cell_problem(cell)) is not None:
+            yield fault
 
 
 def metric_problems(cell: tuple[float, ...], symbol: str) -> Iterable[str]:

@@ -32,7 +32,7 @@ _SHORTEST = 1.9  # Å; no crystal has a shorter lattice vector
 
 
 @dataclass(frozen=True)
-class Sought:
+class SearchedLattice:
     """The limits of indexing, and the expected crystal."""
 
     cell: Sequence[float] | Floats | None
@@ -202,23 +202,23 @@ def fitting_settings(
     rotations: Sequence[Rotation],
     peaks: Sequence[Peaks],
     strength: Floats,
-    sought: Sought,
+    searched: SearchedLattice,
 ) -> list[tuple[str, Floats, int]]:
     """Return the settings of the expected cell that index the peaks, fewest violations first.
 
     Several settings may have the same lattice (the cell of A m a m is also one of A m m a): their
     systematic absences decide. Each has a symbol, a cell and the number of peaks at absences.
     """
-    assert sought.cell is not None
+    assert searched.cell is not None
     g = local_lattice.vectors(rotations, peaks)
     fits = []
-    for symbol, cell in other_settings(sought.cell, sought.group):
-        matching = matching_settings(ub, cell, sought.group, sought.cell_tolerance)
+    for symbol, cell in other_settings(searched.cell, searched.group):
+        matching = matching_settings(ub, cell, searched.group, searched.cell_tolerance)
         if not any(setting.ratio == 1 for setting in matching):
             continue
-        indexing = replace(sought, cell=cell).index(rotations, peaks, strength)
+        indexing = replace(searched, cell=cell).index(rotations, peaks, strength)
         if indexing is not None:
-            absent = violations(indexing.ub, g[indexing.indexed], sought.group)
+            absent = violations(indexing.ub, g[indexing.indexed], searched.group)
             fits.append((symbol, cell, absent))
     allowed = most_violations([absent for _, _, absent in fits]) if fits else 0
     return sorted((fit for fit in fits if fit[2] <= allowed), key=lambda fit: fit[2])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.geometry import Rotation, symmetry
 from hklflow.orientation import hypotheses, local_lattice, refinement
-from hklflow.orientation.expected import Sought
+from hklflow.orientation.expected import SearchedLattice
 from hklflow.orientation.hypotheses import Hypothesis, linear_fit
 from hklflow.orientation.refinement import Refined
 from hklflow.orientation.residuals import Peaks
@@ -102,12 +102,12 @@ def other_centre(
     """
     if refined.chi2 < _BAD:
         return None
-    sought = Sought(refined.cell, group, _TOLERANCE, _STRAIN, refined.indexed.mean())
-    fit = hypotheses.fitted(Hypothesis("as stated"), stated, peaks, sought.reaches)
+    searched = SearchedLattice(refined.cell, group, _TOLERANCE, _STRAIN, refined.indexed.mean())
+    fit = hypotheses.fitted(Hypothesis("as stated"), stated, peaks, searched.reaches)
     if fit is None:
         return None
     rotations = fit.hypothesis.applied(stated)
-    indexing = sought.index(rotations, peaks, np.ones(sum(len(p.frame) for p in peaks)))
+    indexing = searched.index(rotations, peaks, np.ones(sum(len(p.frame) for p in peaks)))
     if indexing is None:
         return None
     other = _refined(rotations, peaks, indexing.ub, group, free)

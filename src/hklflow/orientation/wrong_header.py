@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hklflow.geometry import Rotation, lattice, symmetry
 from hklflow.geometry.reduction import matching_settings, real_basis
 from hklflow.orientation import arm_angles, hypotheses
-from hklflow.orientation.expected import SHAPE, Sought, fitting_settings
+from hklflow.orientation.expected import SHAPE, SearchedLattice, fitting_settings
 from hklflow.orientation.hypotheses import Fitted, Hypothesis
 from hklflow.orientation.lattice_search import MIN_PEAKS
 from hklflow.orientation.residuals import Peaks
@@ -77,7 +77,10 @@ class Explanation:
 
 
 def explained(
-    rotations: Sequence[Rotation], peaks: Sequence[Peaks], strength: Floats, sought: Sought
+    rotations: Sequence[Rotation],
+    peaks: Sequence[Peaks],
+    strength: Floats,
+    searched: SearchedLattice,
 ) -> list[Explanation]:
     """Return what would index peaks that are not indexed as stated; empty: nothing does.
 
@@ -89,54 +92,57 @@ def explained(
         One for each rotation.
     strength : (n,) array
         Intensities of all peaks.
-    sought : Sought
+    searched : SearchedLattice
 
     Returns
     -------
     list of Explanation
         Equally good ones of different kinds; the simplest first.
     """
-    failing = _failing(rotations, peaks, strength, sought)
-    some = _of_some(failing, rotations, peaks, strength, sought) if failing else []
+    failing = _failing(rotations, peaks, strength, searched)
+    some = _of_some(failing, rotations, peaks, strength, searched) if failing else []
     most = max((one.count for one in some), default=0)
     if most > _CONVINCING * len(strength):
         return some
     # A rotation that seems right may be indexed by another lattice, by chance.
-    whole = _explained(rotations, peaks, strength, sought)
+    whole = _explained(rotations, peaks, strength, searched)
     return whole if any(one.count > most for one in whole) else some or whole
 
 
 def _explained(
-    rotations: Sequence[Rotation], peaks: Sequence[Peaks], strength: Floats, sought: Sought
+    rotations: Sequence[Rotation],
+    peaks: Sequence[Peaks],
+    strength: Floats,
+    searched: SearchedLattice,
 ) -> list[Explanation]:
-    tried = hypotheses.simple(rotations, sought.cell)
-    fits = [f for h in tried if (f := hypotheses.fitted(h, rotations, peaks, sought.reaches))]
+    tried = hypotheses.simple(rotations, searched.cell)
+    fits = [f for h in tried if (f := hypotheses.fitted(h, rotations, peaks, searched.reaches))]
     stated = _stated(fits, rotations, peaks)
     known, least = [], 0.0
     if stated is not None:
         # A lattice that is not the expected one may be the crystal's, deformed by the geometry.
-        least = (_BETTER if _is_expected(stated.ub, sought) else _ALIKE) * stated.count
+        least = (_BETTER if _is_expected(stated.ub, searched) else _ALIKE) * stated.count
         if stated.count > _ALIKE * max(fit.count for fit in fits):
-            known = _of_lattice(stated, rotations, peaks, strength, sought)
+            known = _of_lattice(stated, rotations, peaks, strength, searched)
     if known and known[0].kind != "cell":
         return known
 
     def tested(some: list[Fitted]) -> list[tuple[int, Explanation]]:
         best = sorted(some, key=lambda f: -f.sharpness)[:_CANDIDATES]
-        tried = [_tested(fit, rotations, peaks, strength, sought, least) for fit in best]
+        tried = [_tested(fit, rotations, peaks, strength, searched, least) for fit in best]
         return [one for one in tried if one is not None]
 
     explanations = tested(fits)
     if not known and not explanations:
-        explanations = tested(_directly(tried, rotations, peaks, strength, sought))
+        explanations = tested(_directly(tried, rotations, peaks, strength, searched))
     if not known and all(one.count < _CONVINCING * one.of for _, one in explanations):
-        arms = arm_angles.found(rotations, peaks, sought.reaches, _CONVINCING)
+        arms = arm_angles.found(rotations, peaks, searched.reaches, _CONVINCING)
         shifts = [arm_angles.as_shift(fit, rotations, peaks) for fit in arms]
         explanations += tested([*arms, *(fit for fit in shifts if fit is not None)])
     found = [
-        _with_mirror_image(one, rotations, peaks, strength, sought) for one in _best(explanations)
+        _with_mirror_image(one, rotations, peaks, strength, searched) for one in _best(explanations)
     ]
-    return found or known or _another_crystal(rotations, peaks, sought)
+    return found or known or _another_crystal(rotations, peaks, searched)
 
 
 def _directly(
@@ -144,7 +150,7 @@ def _directly(
     rotations: Sequence[Rotation],
     peaks: Sequence[Peaks],
     strength: Floats,
-    sought: Sought,
+    searched: SearchedLattice,
 ) -> list[Fitted]:
     """Return the hypotheses that need no other beam centre, by the ordinary search for the lattice.
 
@@ -154,7 +160,7 @@ def _directly(
     for hypothesis in tried:
         if hypothesis.kind in ("as stated", "distance"):
             continue
-        indexing = sought.index(hypothesis.applied(rotations), peaks, strength)
+        indexing = searched.index(hypothesis.applied(rotations), peaks, strength)
         if indexing is not None:
             to_primitive = indexing.candidates[0].group.to_primitive
             ub = indexing.ub @ np.linalg.inv(to_primitive)
@@ -164,12 +170,12 @@ def _directly(
 
 
 def _another_crystal(
-    rotations: Sequence[Rotation], peaks: Sequence[Peaks], sought: Sought
+    rotations: Sequence[Rotation], peaks: Sequence[Peaks], searched: SearchedLattice
 ) -> list[Explanation]:
     """Return a lattice in the stated geometry with longer vectors than the expected ones."""
-    if sought.cell is None:
+    if searched.cell is None:
         return []
-    free = replace(sought, cell=None)
+    free = replace(searched, cell=None)
     fit = hypotheses.fitted(Hypothesis("as stated"), rotations, peaks, free.reaches)
     stated = None if fit is None else _stated([fit], rotations, peaks)
     if stated is None or stated.count < _CONVINCING * stated.of:
@@ -188,11 +194,14 @@ def _parts(peaks: Sequence[Peaks], strength: Floats) -> list[Floats]:
 
 
 def _failing(
-    rotations: Sequence[Rotation], peaks: Sequence[Peaks], strength: Floats, sought: Sought
+    rotations: Sequence[Rotation],
+    peaks: Sequence[Peaks],
+    strength: Floats,
+    searched: SearchedLattice,
 ) -> tuple[int, ...]:
     """Return the numbers of the rotations that are not indexed by themselves; empty if none is."""
     parts = zip(rotations, peaks, _parts(peaks, strength), strict=True)
-    failing = [i for i, (r, p, s) in enumerate(parts) if sought.index([r], [p], s) is None]
+    failing = [i for i, (r, p, s) in enumerate(parts) if searched.index([r], [p], s) is None]
     return tuple(failing) if 0 < len(failing) < len(rotations) else ()
 
 
@@ -201,7 +210,7 @@ def _of_some(
     rotations: Sequence[Rotation],
     peaks: Sequence[Peaks],
     strength: Floats,
-    sought: Sought,
+    searched: SearchedLattice,
 ) -> list[Explanation]:
     """Return what would index some rotations, and all of them together."""
     some = [rotations[i] for i in failing], [peaks[i] for i in failing]
@@ -209,21 +218,21 @@ def _of_some(
     if sum(len(p.frame) for p in some[1]) < MIN_PEAKS:
         return []
     explanations = []
-    for one in _explained(*some, np.concatenate([strengths[i] for i in failing]), sought):
+    for one in _explained(*some, np.concatenate([strengths[i] for i in failing]), searched):
         if one.kind in ("setting", "cell"):
             continue  # facts of all rotations
         # The other rotations confirm the cell: only the geometry of these can have another scale.
         scaled = one.kind == "scale"
         for way in one.alternatives if scaled else (one.hypothesis,):
             hypothesis = replace(way, only=failing)
-            indexing = sought.index(hypothesis.applied(rotations), peaks, strength)
+            indexing = searched.index(hypothesis.applied(rotations), peaks, strength)
             if indexing is None:
                 continue
             kind = way.kind if scaled else one.kind
             count, of = int(indexing.indexed.sum()), len(strength)
             whole = replace(one, kind=kind, hypothesis=hypothesis, count=count, of=of)
             whole = replace(whole, alternatives=())
-            explanations.append(_with_mirror_image(whole, rotations, peaks, strength, sought))
+            explanations.append(_with_mirror_image(whole, rotations, peaks, strength, searched))
     return explanations
 
 
@@ -232,7 +241,7 @@ def _with_mirror_image(
     rotations: Sequence[Rotation],
     peaks: Sequence[Peaks],
     strength: Floats,
-    sought: Sought,
+    searched: SearchedLattice,
 ) -> Explanation:
     """Add the mirrored images that have the effect of a reversed axis, if they index the peaks."""
     if one.kind != "axis" or not one.hypothesis.reverse:
@@ -240,18 +249,21 @@ def _with_mirror_image(
     mirrored = hypotheses.mirror_image(one.hypothesis, rotations)
     if mirrored is None:
         return one
-    indexing = sought.index(mirrored.applied(rotations), peaks, strength)
+    indexing = searched.index(mirrored.applied(rotations), peaks, strength)
     if indexing is None or indexing.indexed.sum() < _ALIKE * one.count:
         return one
     return replace(one, alternatives=(mirrored,))
 
 
 def _by_chance(
-    hypothesis: Hypothesis, rotations: Sequence[Rotation], peaks: Sequence[Peaks], sought: Sought
+    hypothesis: Hypothesis,
+    rotations: Sequence[Rotation],
+    peaks: Sequence[Peaks],
+    searched: SearchedLattice,
 ) -> int:
     """Return the number of peaks that the same search indexes if they belong to no lattice."""
     bare, none = hypothesis.with_shift((0.0, 0.0)), hypotheses.exchanged(peaks)
-    fit = hypotheses.fitted(bare, rotations, none, sought.reaches, least=0.0)
+    fit = hypotheses.fitted(bare, rotations, none, searched.reaches, least=0.0)
     return 0 if fit is None else fit.count
 
 
@@ -260,23 +272,23 @@ def _tested(
     rotations: Sequence[Rotation],
     peaks: Sequence[Peaks],
     strength: Floats,
-    sought: Sought,
+    searched: SearchedLattice,
     least: float,
 ) -> tuple[int, Explanation] | None:
     """Return a hypothesis as the fewest changes with which the peaks are indexed; None: none.
 
     At least ``least`` peaks must be near integer hkl.
     """
-    for changes, hypothesis in _variants(fit, rotations, peaks, sought):
+    for changes, hypothesis in _variants(fit, rotations, peaks, searched):
         if not hypothesis.changes:
             continue
         sharp = hypotheses.counted(hypothesis, fit.ub, rotations, peaks)
         if sharp.count < max(least, MIN_PEAKS):
             continue
-        indexing = sought.index(hypothesis.applied(rotations), peaks, strength)
+        indexing = searched.index(hypothesis.applied(rotations), peaks, strength)
         if indexing is None:
             continue
-        by_chance = _by_chance(hypothesis, rotations, peaks, sought)
+        by_chance = _by_chance(hypothesis, rotations, peaks, searched)
         if sharp.count < _BETTER * by_chance:
             return None
         kind = "beam centre" if hypothesis.kind == "as stated" else hypothesis.kind
@@ -286,16 +298,16 @@ def _tested(
 
 
 def _variants(
-    fit: Fitted, rotations: Sequence[Rotation], peaks: Sequence[Peaks], sought: Sought
+    fit: Fitted, rotations: Sequence[Rotation], peaks: Sequence[Peaks], searched: SearchedLattice
 ) -> Iterator[tuple[int, Hypothesis]]:
     """Yield the ways to state a hypothesis, and the number of changes of each, fewest first."""
-    of_distance = sought.cell is not None and fit.hypothesis.kind in ("as stated", "distance")
+    of_distance = searched.cell is not None and fit.hypothesis.kind in ("as stated", "distance")
     if of_distance:
         bare = replace(fit, hypothesis=fit.hypothesis.with_shift((0.0, 0.0)))
-        yield 1, _with_distance(bare, rotations, peaks, sought)
+        yield 1, _with_distance(bare, rotations, peaks, searched)
     yield from (x for x in _simplest(fit, rotations, peaks) if x[0] > 0)
     if of_distance:
-        yield 2, _with_distance(fit, rotations, peaks, sought)
+        yield 2, _with_distance(fit, rotations, peaks, searched)
 
 
 def _stated(
@@ -308,11 +320,11 @@ def _stated(
     return None
 
 
-def _is_expected(ub: Floats, sought: Sought) -> bool:
+def _is_expected(ub: Floats, searched: SearchedLattice) -> bool:
     """Return True if a lattice is the expected one, or none is expected."""
-    if sought.cell is None:
+    if searched.cell is None:
         return True
-    matching = matching_settings(ub, sought.cell, sought.group, sought.cell_tolerance)
+    matching = matching_settings(ub, searched.cell, searched.group, searched.cell_tolerance)
     return any(setting.ratio == 1 for setting in matching)
 
 
@@ -321,16 +333,16 @@ def _of_lattice(
     rotations: Sequence[Rotation],
     peaks: Sequence[Peaks],
     strength: Floats,
-    sought: Sought,
+    searched: SearchedLattice,
 ) -> list[Explanation]:
     """Return explanations by the expected cell, if a lattice fits the stated geometry."""
-    if sought.cell is None or stated.count < sought.min_fraction * stated.of:
+    if searched.cell is None or stated.count < searched.min_fraction * stated.of:
         return []
     ub, plain = stated.ub, stated.hypothesis
-    matching = matching_settings(ub, sought.cell, sought.group, sought.cell_tolerance)
-    if _is_expected(ub, sought):
+    matching = matching_settings(ub, searched.cell, searched.group, searched.cell_tolerance)
+    if _is_expected(ub, searched):
         return []
-    by_chance = _by_chance(plain, rotations, peaks, sought)
+    by_chance = _by_chance(plain, rotations, peaks, searched)
     if stated.count < _BETTER * by_chance:
         return []
 
@@ -340,24 +352,24 @@ def _of_lattice(
 
     settings = [
         explanation("setting", cell=cell, symbol=symbol, absent=absent)
-        for symbol, cell, absent in fitting_settings(ub, rotations, peaks, strength, sought)
+        for symbol, cell, absent in fitting_settings(ub, rotations, peaks, strength, searched)
     ]
     if settings:
         return settings
     if matching:  # a superlattice
         return []
     reduced = _reduced(ub)
-    primitive, _ = symmetry.niggli(sought.cell, sought.group)
+    primitive, _ = symmetry.niggli(searched.cell, searched.group)
     scale = float(np.cbrt(lattice.volume(reduced) / lattice.volume(primitive)))
-    scaled = np.asarray(sought.cell, dtype=np.float64) * [*[scale] * 3, 1, 1, 1]
-    if any(s.ratio == 1 for s in matching_settings(ub, scaled, sought.group, SHAPE)):
+    scaled = np.asarray(searched.cell, dtype=np.float64) * [*[scale] * 3, 1, 1, 1]
+    if any(s.ratio == 1 for s in matching_settings(ub, scaled, searched.group, SHAPE)):
         wavelength = rotations[0].beam.wavelength
         factor = _rounded(wavelength / scale, 5) / wavelength
         ways = (
-            _with_distance(stated, rotations, peaks, sought),
+            _with_distance(stated, rotations, peaks, searched),
             Hypothesis("wavelength", factor=factor),
         )
-        indexings = [(sought.index(w.applied(rotations), peaks, strength), w) for w in ways]
+        indexings = [(searched.index(w.applied(rotations), peaks, strength), w) for w in ways]
         good = sorted(
             (indexing.rms, way.kind, way)
             for indexing, way in indexings
@@ -368,11 +380,11 @@ def _of_lattice(
 
 
 def _with_distance(
-    fit: Fitted, rotations: Sequence[Rotation], peaks: Sequence[Peaks], sought: Sought
+    fit: Fitted, rotations: Sequence[Rotation], peaks: Sequence[Peaks], searched: SearchedLattice
 ) -> Hypothesis:
     """Return the distance with which the cell has the expected volume."""
-    assert sought.cell is not None
-    expected = lattice.volume(symmetry.niggli(sought.cell, sought.group)[0])
+    assert searched.cell is not None
+    expected = lattice.volume(symmetry.niggli(searched.cell, searched.group)[0])
     one, ub = fit.hypothesis, fit.ub
     for _ in range(6):
         scale = float(np.cbrt(lattice.volume(_reduced(ub)) / expected))

@@ -207,5 +207,5 @@ def _of_factor(course: Course, found: Changes, axis: Axis) -> list[str]:
         return [f"{text}; the Debye-Waller factor of the reflections explains {heat:.2f} to 1"]
     return [
         f"{text}, beyond scale and Debye-Waller factor of the reflections: correlations change as "
-        "a whole, or the scale is wrong"
+        "a whole, as those of thermal displacements do, or the scale is wrong"
     ]

@@ -7,7 +7,7 @@ from pydantic import Field, PositiveFloat
 from hklflow import stage
 
 if TYPE_CHECKING:
-    from hklflow.bragg.integrate import IntegrationParams
+    from hklflow.bragg.scene import IntegrationParams
 
 
 class IntegrationSettings(stage.Params):
@@ -45,7 +45,7 @@ class IntegrationSettings(stage.Params):
         """Return the parameters of the integration."""
         import numpy as np
 
-        from hklflow.bragg.integrate import IntegrationParams
+        from hklflow.bragg.scene import IntegrationParams
 
         values = {name: getattr(self, name) for name in IntegrationSettings.model_fields}
         values["mosaic"] = None if self.mosaic is None else float(np.radians(self.mosaic))

@@ -128,7 +128,7 @@ def _listed(row: dict[str, str], line: int, problems: list[str]) -> Iterator[Lis
         if not all(map(math.isfinite, (frame, slow, fast))):
             raise ValueError
     except (KeyError, ValueError):
-        told = ", ".join(f"{name} {row.get(name, '')!r}" for name in COLUMNS[3:])
-        problems.append(f"line {line}: {told}: give three numbers")
+        row_text = ", ".join(f"{name} {row.get(name, '')!r}" for name in COLUMNS[3:])
+        problems.append(f"line {line}: {row_text}: give three numbers")
         return
     yield ListedPeak(row["sample"], row["scan"], row["rotation"], frame, slow, fast, line)

@@ -46,9 +46,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     ended = sanity.fatal(findings, params.strict, params.ignore)
     for finding in findings:
         if not finding.passed:
-            print(f"{finding.severity}: {finding.name}: {finding.told}")
+            print(f"{finding.severity}: {finding.name}: {finding.message}")
     if ended:
-        failures = "; ".join(f"{finding.name}: {finding.told}" for finding in ended)
+        failures = "; ".join(f"{finding.name}: {finding.message}" for finding in ended)
         raise HklflowError(
             f"run {run.name} fails {len(ended)} of {len(findings)} checks ({failures}); correct "
             "the run, or change strict and ignore of constants_sanity"

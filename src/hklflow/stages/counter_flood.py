@@ -108,8 +108,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     if left_out:
         print(f"warning: {left_out} frames without light are left out")
-    if told := flood.told_weak(result.weak):
-        print(f"warning: {told}")
+    if sentence := flood.told_weak(result.weak):
+        print(f"warning: {sentence}")
     if not result.noise_judged:
         print(
             f"note: noisy pixels are not flagged; this needs at least {flood.MIN_FRAMES} frames "

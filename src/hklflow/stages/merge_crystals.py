@@ -194,8 +194,8 @@ def _members(
         if not len(observed):
             raise HklflowError(
                 f"{name} has no reflection with an intensity that can be used "
-                f"({observations.told(left_out[name])}); look at the pictures of its integration, "
-                f"or remove it from `crystals: {params.name}`"
+                f"({observations.described(left_out[name])}); look at the pictures of its "
+                f"integration, or remove it from `crystals: {params.name}`"
             )
         members.append(
             Member(

@@ -475,17 +475,19 @@ def _explained(
     observed: "Observed", params: Params, group: "SpaceGroup", tried: bool = True
 ) -> "Iterator[None]":
     """Add what would index the peaks to an error, if other geometries are to be tried."""
-    from hklflow.orientation.expected import Sought
+    from hklflow.orientation.expected import SearchedLattice
     from hklflow.stage import orientation
 
     try:
         yield
     except HklflowError as error:
-        sought = Sought(
+        searched = SearchedLattice(
             params.cell, group, params.hkl_tolerance, params.max_cell_deviation, params.min_indexed
         )
         reason = (
-            orientation.explanation(observed, sought, _imported(observed, params)) if tried else ""
+            orientation.explanation(observed, searched, _imported(observed, params))
+            if tried
+            else ""
         )
         if not reason:
             raise

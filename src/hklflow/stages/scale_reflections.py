@@ -69,7 +69,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     if not len(observed):
         raise HklflowError(
             f"none of {sum(left_out.values())} reflections of {crystal.scan} has an intensity "
-            f"that can be used ({observations.told(left_out)}); look at the pictures of integration"
+            f"that can be used ({observations.described(left_out)}); look at the pictures of "
+            "integration"
         )
     spans = [observations.span(rotation) for rotation in rotations]
     settings = scaling.Settings(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hklflow.nexus.stack import Member
     from hklflow.quality.pdf_words import Course
 
-VERSION = 6
+VERSION = 7
 
 _NEAREST = 1.0  # Å; smallest distance between two atoms
 

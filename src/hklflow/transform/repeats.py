@@ -292,7 +292,7 @@ class Repeats:
     pixel_norm : (slow, fast) array
         The pixel's factor of the norm; 0: not used.
     frame_norm : (n_frames,) array
-        The frame's factor of the norm without the scale that is sought; 0: not used.
+        The frame's factor of the norm without the scale that is fitted; 0: not used.
     readout : Readout
         Limits of valid counts.
     block : (int, int)

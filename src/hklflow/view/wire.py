@@ -74,8 +74,8 @@ def arrays(attrs: Mapping[str, Any], about: Mapping[str, Any], values: Mapping[s
         listed.append({"name": name, "type": array.dtype.str[1:], "shape": list(np.shape(item))})
         parts.append(array.tobytes())
     # The place of a file is not the reader's business.
-    told = {key: value for key, value in attrs.items() if key != "file"}
-    return b"\n".join([json({**told, **about, "arrays": listed}), b"".join(parts)])
+    attributes = {key: value for key, value in attrs.items() if key != "file"}
+    return b"\n".join([json({**attributes, **about, "arrays": listed}), b"".join(parts)])
 
 
 def json(value: Any) -> bytes:

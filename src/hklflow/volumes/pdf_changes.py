@@ -85,7 +85,8 @@ class Changes:
     factor, factor_sigma : (T,) arrays
         Common factor c of each scan.
     departure, sigma : (T, n + m) arrays
-        ΔPDF without what is common, and its standard deviation.
+        ΔPDF without what is common, and its standard deviation for comparisons of scans: an error
+        that is the same in all scans is not contained.
     chi2 : (n + m,) array
         Of constancy, after division by ``excess``.
     p : (n + m,) array
@@ -275,13 +276,16 @@ class _Fit:
 
 
 def _mode(covariance: Floats) -> tuple[Floats, Floats]:
-    """Return the strongest mode u (n,) of the mean covariance, and the variances (T,) of o."""
-    total = covariance.mean(axis=0)
-    strengths, modes = np.linalg.eigh(total)
+    """Return the strongest mode u (n,) of the mean covariance, and the variances (T,) of o.
+
+    The mode of a single scan may be another one. 1/(uᵀ C⁻¹ u) is the largest variance of o u that
+    is a part of C; if u is an eigenvector of C, it is the eigenvalue.
+    """
+    strengths, modes = np.linalg.eigh(covariance.mean(axis=0))
     u: Floats = modes[:, -1]
-    along = np.einsum("n,tnm,m->t", u, covariance, u)
+    part = 1 / np.array([u @ np.linalg.solve(own, u) for own in covariance])
     share = 1 - strengths[-2] / strengths[-1] if len(strengths) > 1 else 0.0
-    return u, share * along
+    return u, share * part
 
 
 def _mean(values: Floats, sigma: Floats) -> Floats:

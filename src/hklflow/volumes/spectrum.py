@@ -202,7 +202,7 @@ class SpectrumFill:
         return len(numbers)
 
     def read(self) -> None:
-        """Read the measured voxels of the target anew; V is held."""
+        """Read the measured voxels of the target again; V is held."""
         self._known = self._waves_of_known(None)[0]
 
     def change(self) -> Floats:

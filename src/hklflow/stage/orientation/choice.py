@@ -84,7 +84,7 @@ def chosen(
     require_choice(zip(names, scans, strict=True), choice)
     keeps = [np.ones(len(table), np.bool_) for table in tables]
     counts: dict[str, int] = {}
-    told: list[str] = []
+    reasons: list[str] = []
 
     def leave_out(reason: str, outs: Iterable[Bools], more: str = "") -> None:
         """Leave out peaks, which are True in ``outs``, and count the new ones."""
@@ -93,7 +93,7 @@ def chosen(
             keep &= ~out
         if new := before - sum(int(keep.sum()) for keep in keeps):
             counts[reason] = new
-            told.append(f"{new} {reason}{more}")
+            reasons.append(f"{new} {reason}{more}")
 
     pairs = list(zip(scans, tables, strict=True))
     for name, (of, unit) in _NUMBERS.items():
@@ -119,8 +119,8 @@ def chosen(
     n = sum(len(table) for table in tables)
     if n and not any(keep.any() for keep in keeps):
         raise HklflowError(
-            f"all {n} peaks are left out by the section `orientation`: {', '.join(told)}; widen or "
-            "remove these limits"
+            f"all {n} peaks are left out by the section `orientation`: {', '.join(reasons)}; widen "
+            "or remove these limits"
         )
     left = [table.select(keep) for table, keep in zip(tables, keeps, strict=True)]
     return Chosen(left, counts, notes)

@@ -9,7 +9,7 @@ from hklflow.stage.import_settings import ImportSettings
 from hklflow.stage.orientation.observed import Observed
 
 if TYPE_CHECKING:
-    from hklflow.orientation.expected import Sought
+    from hklflow.orientation.expected import SearchedLattice
     from hklflow.quality.pasted import Imported
 
 
@@ -31,7 +31,7 @@ def imported(scan: str, observed: Observed, settings: ImportSettings) -> "Import
     )
 
 
-def explanation(observed: Observed, sought: "Sought", of_import: "Imported") -> str:
+def explanation(observed: Observed, searched: "SearchedLattice", of_import: "Imported") -> str:
     """Return what would index the peaks of a scan; empty: nothing that was tried."""
     from hklflow.orientation.lattice_search import MIN_PEAKS
     from hklflow.orientation.wrong_header import explained
@@ -42,7 +42,7 @@ def explanation(observed: Observed, sought: "Sought", of_import: "Imported") -> 
     strength = np.concatenate(observed.intensities)
     stated = Stated(
         imported=of_import,
-        space_group=sought.group.symbol,
-        cell=None if sought.cell is None else [float(x) for x in sought.cell],
+        space_group=searched.group.symbol,
+        cell=None if searched.cell is None else [float(x) for x in searched.cell],
     )
-    return sentence(explained(observed.rotations, observed.peaks, strength, sought), stated)
+    return sentence(explained(observed.rotations, observed.peaks, strength, searched), stated)

@@ -1,0 +1,257 @@
+"""Part of the table of steps: absolute scale, series, pages and files of all."""
+
+from hklflow.experiment import conditions as when
+from hklflow.experiment.params import volumes
+from hklflow.experiment.sources import (
+    EXPERIMENT,
+    FIGURES_OF_SCANS,
+    OF_SCALE_REFERENCE,
+    OVERVIEW,
+    PAGE,
+    POWDERS,
+    SAMPLE,
+    SCAN,
+    STACK,
+    of_kinds,
+    of_rotations,
+    of_scan,
+    of_scans,
+    of_scans_rotations,
+    of_series,
+    of_stacked,
+    parameter_files,
+    shown_of_sample,
+    symmetrised_kinds,
+)
+from hklflow.experiment.step import Output, Step, figures, picture
+
+TOGETHER = (
+    Step(
+        "absolute_scale",
+        SCAN,
+        "bragg",
+        reads={
+            "volume": of_scan("transform.nxs"),
+            "scaled": of_scan("scaled.nxs"),
+            "reference_files": OF_SCALE_REFERENCE,
+            "files": parameter_files("absolute_scale"),
+        },
+        writes={
+            "picture": Output("absolute_scale.png"),
+            "metrics": figures("absolute_scale.json"),
+        },
+        params=volumes.absolute_scale,
+        runs=when.absolute_scales,
+        in_all=when.structure_factors,
+    ),
+    Step(
+        "scan_file",
+        SCAN,
+        "file",
+        reads={
+            "orientation": of_scan("orientation.json"),
+            "transform": of_scan("transform.nxs"),
+            "masked_transform": of_scan("masked_transform.nxs"),
+            "scans": of_rotations("scan.nxs"),
+            "statistics": of_rotations("statistics.nxs"),
+            "scales": of_rotations("scale.nxs"),
+            "peaks": of_rotations("peaks.nxs"),
+            "frame_masks": of_rotations("frame_mask.nxs"),
+            "rotation_transforms": of_rotations("transform.nxs"),
+            "rotation_masked_transforms": of_rotations("masked_transform.nxs"),
+            "powders": POWDERS,
+            "symmetrised": of_kinds("symm_{kind}.nxs", symmetrised_kinds),
+            "filled": of_kinds("filled_{kind}.nxs"),
+            "total_pdfs": of_kinds("total_pdf_{kind}.nxs"),
+            "delta_pdfs": of_kinds("delta_pdf_{kind}.nxs"),
+            "absolute_scale": of_scan("absolute_scale.json", when=when.has_absolute_scale),
+            "structure_factors": of_scan("structure_factors.nxs", when=when.has_structure_factors),
+            "differences": of_kinds("difference_{kind}.nxs", when=when.has_differences),
+            "pdf_differences": of_kinds("pdf_difference_{kind}.nxs", when=when.has_differences),
+        },
+        writes={"master": Output("{sample}_{scan}.nxs")},
+        params=volumes.scan_file,
+    ),
+    Step(
+        "temperature_series",
+        SAMPLE,
+        "series",
+        reads={
+            "orientations": of_scans("orientation.json"),
+            "peaks": of_scans_rotations("peaks.nxs"),
+            "scales": of_scans_rotations("scale.nxs"),
+        },
+        writes={
+            "table": picture(
+                "series.tsv",
+                OVERVIEW,
+                "{sample}: series (table)",
+                "temperature_series",
+            ),
+            "series": Output("series.nxs"),
+            "picture": picture("series.png", OVERVIEW, "{sample}: series", "temperature_series"),
+            "findings": figures("findings.json"),
+        },
+        params=volumes.temperature_series,
+    ),
+    Step(
+        "features",
+        SAMPLE,
+        "stacks",
+        reads={
+            "volumes": of_scans("symm_transform.nxs"),
+            "orientations": of_scans("orientation.json"),
+            "series": of_series("series.tsv"),
+        },
+        writes={
+            "table": picture(
+                "features.tsv", OVERVIEW, "{sample}: diffuse features (table)", "features"
+            ),
+            "picture": picture("features.png", OVERVIEW, "{sample}: diffuse features", "features"),
+            "results": figures("features.json"),
+        },
+        params=volumes.features,
+        runs=when.features,
+    ),
+    Step(
+        "order_parameters",
+        SAMPLE,
+        "stacks",
+        reads={
+            "volumes": of_scans("transform.nxs"),
+            "orientations": of_scans("orientation.json"),
+            "series": of_series("series.tsv"),
+            "findings": of_series("findings.json"),
+            "features": of_series("features.json", when=when.has_features),
+        },
+        writes={
+            "table": picture(
+                "order.tsv",
+                OVERVIEW,
+                "{sample}: order parameters (table)",
+                "order_parameters",
+            ),
+            "picture": picture(
+                "order.png", OVERVIEW, "{sample}: order parameters", "order_parameters"
+            ),
+            "orders": figures("order.json"),
+        },
+        params=volumes.order_parameters,
+    ),
+    Step(
+        "stack",
+        STACK,
+        "stacks",
+        reads={"volumes": of_stacked("{kind}.nxs")},
+        writes={
+            "stack": Output("{kind}.nxs"),
+            "table": picture(
+                "{kind}.tsv",
+                OVERVIEW,
+                "{sample}: reflections, parent {parent}, {kind} (table)",
+                "reflections",
+            ),
+            "picture": picture(
+                "{kind}.png",
+                OVERVIEW,
+                "{sample}: reflections, parent {parent}, {kind}",
+                "reflections",
+            ),
+        },
+        params=volumes.stack,
+        over=("kind",),
+        runs=when.stacks,
+    ),
+    Step(
+        "cluster",
+        STACK,
+        "stacks",
+        reads={"volumes": of_stacked("symm_{kind}.nxs")},
+        writes={
+            "clusters": Output("cluster_{kind}.nxs"),
+            "picture": picture(
+                "cluster_{kind}.png",
+                OVERVIEW,
+                "{sample}: clusters, parent {parent}, {kind}",
+                "clusters",
+            ),
+            "metrics": figures("cluster_{kind}.json"),
+        },
+        params=volumes.cluster,
+        over=("kind",),
+        runs=when.clusters,
+    ),
+    Step(
+        "stack_pdf",
+        STACK,
+        "stacks",
+        reads={
+            "volumes": of_stacked("delta_pdf_{kind}.nxs"),
+            "series": of_series("series.tsv"),
+        },
+        writes={
+            "stack": Output("delta_pdf_{kind}.nxs"),
+            "table": picture(
+                "delta_pdf_{kind}.tsv",
+                OVERVIEW,
+                "{sample}: 3D-ΔPDF, parent {parent}, {kind} (table)",
+                "stack_pdf",
+            ),
+            "picture": picture(
+                "delta_pdf_{kind}.png",
+                OVERVIEW,
+                "{sample}: 3D-ΔPDF, parent {parent}, {kind}",
+                "stack_pdf",
+            ),
+            "changes": picture(
+                "pdf_series_{kind}.tsv",
+                OVERVIEW,
+                "{sample}: changes of the 3D-ΔPDF, parent {parent}, {kind} (table)",
+                "stack_pdf",
+            ),
+            "changes_picture": picture(
+                "pdf_series_{kind}.png",
+                OVERVIEW,
+                "{sample}: changes of the 3D-ΔPDF, parent {parent}, {kind}",
+                "stack_pdf",
+            ),
+            "results": figures("pdf_series_{kind}.json"),
+        },
+        params=volumes.stack_pdf,
+        over=("kind",),
+        runs=when.pdf_kinds,
+    ),
+    Step(
+        "sample_page",
+        PAGE,
+        "page",
+        reads={
+            "pictures": shown_of_sample(pictures=True),
+            "figures": shown_of_sample(pictures=False),
+        },
+        writes={
+            "page": Output(""),
+            "small": picture("in_report_", OVERVIEW, "{sample}: all on one page", "sample_page"),
+            "statement": Output("findings.md"),
+        },
+        params=volumes.sample_page,
+        threads=True,
+    ),
+    Step(
+        "overview",
+        EXPERIMENT,
+        "overview",
+        reads={
+            "orientations": of_scans("orientation.json"),
+            "metrics": of_scans("transform.json"),
+            "accepted": of_scans("accepted.json"),
+            "figures": FIGURES_OF_SCANS,
+        },
+        writes={
+            "table": picture("summary.tsv", OVERVIEW, "table of all scans", "summary"),
+            "page": Output("overview.html"),
+            "series": picture("series.png", OVERVIEW, "cell of all scans", "series"),
+        },
+        params=volumes.overview,
+    ),
+)
