@@ -37,48 +37,35 @@ def smeared(axis: np.ndarray, step: float, sigma: float, xi: float) -> np.ndarra
     return (values * seen).sum(axis=1) * (fine[1] - fine[0])
 
 
-def scattering(temperature: float) -> np.ndarray:
-    """S (l, k, h): rods along c*, a background, and Bragg reflections."""
+def scattering(temperature: float, rods: float = 1.0) -> np.ndarray:
+    """S (l, k, h): rods along c* times a factor, a background, and Bragg reflections."""
     h, k, m = (GRID.axis(i) for i in range(3))
     rod = smeared(h, 0.05, WIDTH[0], XI[temperature])
     s = 0.4 + 0.1 * np.ones((len(m), len(k), len(h))) * (1 + 0.3 * h)
-    s += 0.03 * (1 + 0.2 * np.cos(np.pi * m / 3))[:, None, None] * rod[None, :, None] * rod
+    s += 0.03 * rods * (1 + 0.2 * np.cos(np.pi * m / 3))[:, None, None] * rod[None, :, None] * rod
     for place in np.ndindex(3, 3, 3):
         if place != (1, 1, 1):
-            lines = [
-                np.diff(ndtr((np.append(x - d / 2, x[-1] + d / 2) - p + 1) / w)) / d
-                for x, d, p, w in zip((h, k, m), GRID.step, place, WIDTH, strict=True)
-            ]
-            s += 0.1 * np.einsum("h,k,l->lkh", *lines)
+            s += 0.1 * peak(np.array(place) - 1.0, WIDTH)
     return s
+
+
+def peak(place: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """A Gaussian (l, k, h) of integral 1 in r.l.u.³, averaged over the voxels."""
+    lines = []
+    for i in range(3):
+        x, d = GRID.axis(i), GRID.step[i]
+        lines.append(np.diff(ndtr((np.append(x - d / 2, x[-1] + d / 2) - place[i]) / sigma[i])) / d)
+    return np.einsum("h,k,l->lkh", *lines)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("features")
     rng = np.random.default_rng(5)
-    operations = space_group("P 4/m m m").laue_operations
     volumes, orientations, rows = [], [], []
     for temperature in XI:
         name = f"{temperature:g}K"
-        norm = np.full(GRID.array_shape, 25.0)
-        counts = rng.poisson(norm * scattering(temperature)).astype(float)
-        # Symmetrised: equivalent voxels have the sum of their counts.
-        both = [np.zeros(norm.shape), np.zeros(norm.shape)]
-        for w in operations:
-            order = [int(np.argmax(np.abs(row))) for row in w]
-            for total, array in zip(both, (counts, norm), strict=True):
-                image = array.transpose(2, 1, 0).transpose(order)
-                signs = [slice(None, None, int(row[i])) for row, i in zip(w, order, strict=True)]
-                total += image[tuple(signs)].transpose(2, 1, 0)
-        counts, norm = both
-        notes = {"operations": operations.tolist()}
-        # As `symmetrise` does: the error is that of the counts of all distinct equivalents.
-        data = counts / norm
-        distinct = distinct_equivalents(operations)
-        errors = np.sqrt(data / (25.0 * distinct))
-        volume = nexus.Volume(GRID, CELL, counts, norm, data, errors, notes)
-        nexus.write_volume(folder / f"{name}.nxs", volume, "S(Q)")
+        write(folder / f"{name}.nxs", scattering(temperature), rng)
         volumes.append(folder / f"{name}.nxs")
         orientations.append(
             write_orientation(
@@ -90,6 +77,27 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     with (folder / "series.tsv").open("w", newline="") as file:
         csv.writer(file, delimiter="\t").writerows([COLUMNS, *rows])
     return {"volumes": volumes, "orientations": orientations, "series": folder / "series.tsv"}
+
+
+def write(path: Path, s: np.ndarray, rng: np.random.Generator) -> None:
+    """Write a symmetrised volume of 25 counts for S = 1 in each voxel."""
+    operations = space_group("P 4/m m m").laue_operations
+    norm = np.full(GRID.array_shape, 25.0)
+    counts = rng.poisson(norm * s).astype(float)
+    # Symmetrised: equivalent voxels have the sum of their counts.
+    both = [np.zeros(norm.shape), np.zeros(norm.shape)]
+    for w in operations:
+        order = [int(np.argmax(np.abs(row))) for row in w]
+        for total, array in zip(both, (counts, norm), strict=True):
+            image = array.transpose(2, 1, 0).transpose(order)
+            signs = [slice(None, None, int(row[i])) for row, i in zip(w, order, strict=True)]
+            total += image[tuple(signs)].transpose(2, 1, 0)
+    counts, norm = both
+    notes = {"operations": operations.tolist()}
+    # As `symmetrise` does: the error is that of the counts of all distinct equivalents.
+    data = counts / norm
+    errors = np.sqrt(data / (25.0 * distinct_equivalents(operations)))
+    nexus.write_volume(path, nexus.Volume(GRID, CELL, counts, norm, data, errors, notes), "S(Q)")
 
 
 def distinct_equivalents(operations: np.ndarray) -> np.ndarray:
@@ -159,6 +167,56 @@ def test_sentences_are_what_the_fits_carry(
     with outputs.table.open() as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     assert [row["scan"] for row in rows] == ["100K", "200K", "300K"] * 2
+    # What is not seen has an upper limit, and no other value.
+    for row in rows[3:]:
+        assert float(row.pop("intensity_limit")) > 0
+        assert [x for x in row.values() if x] == ["300K", "nothing", row["scan"], row["scan"][:-1],
+                                                  "False"]  # fmt: skip
+
+
+@pytest.mark.parametrize("rods", [0.0, 0.02])
+def test_what_a_scan_does_not_see_has_the_intensity_of_the_known_shape(
+    made: dict[str, Any], tmp_path: Path, rods: float
+) -> None:
+    """With a width of its own, the noise of the background would be a feature of any size."""
+    write(tmp_path / "300K.nxs", scattering(200.0, rods), np.random.default_rng(8))
+    volumes = [*made["volumes"][:2], tmp_path / "300K.nxs"]
+    outputs = run(made | {"volumes": volumes}, tmp_path, define={"rods": RODS})
+    results = json.loads(outputs.results.read_text())
+    first, second, third = results["features"][0]["scans"]
+    assert [x["seen"] for x in (first, second, third)] == [True, True, False]
+    assert third["intensity has the line shape of"] == "200K"
+    truth = 0.03 * 1.15 * rods
+    assert abs(third["intensity"] - truth) < 3 * third["intensity sigma"]
+    # The same counts, and hardly a feature on them.
+    assert third["intensity sigma"] < 2 * second["intensity sigma"]
+    limit = third["intensity, upper limit (95 %)"]
+    assert truth < limit < 0.2 * second["intensity"]
+    assert any(
+        "are not seen at 300 K: the mean intensity is below" in x for x in results["sentences"]
+    )
+
+
+def test_points_as_sharp_as_narrow_reflections_have_no_finite_length(
+    made: dict[str, Any], tmp_path: Path
+) -> None:
+    """Reflections and points have a width of 0.35 voxels, all of it resolution."""
+    s = 0.5 * np.ones(GRID.array_shape)
+    for place in np.ndindex(3, 3, 3):
+        if place != (1, 1, 1):
+            s += 0.1 * peak(np.array(place) - 1.0, 0.35 * GRID.step)
+    for place in np.ndindex(2, 2, 2):
+        s += 0.02 * peak(np.array(place) - 0.5, 0.35 * GRID.step)
+    write(tmp_path / "100K.nxs", s, np.random.default_rng(4))
+    one = {"volumes": [tmp_path / "100K.nxs"], "orientations": made["orientations"][:1]}
+    points = {"shape": "point", "point": (0.5, 0.5, 0.5)}
+    results = json.loads(run(made | one, tmp_path, define={"R": points}).results.read_text())
+    (row,) = results["features"][0]["scans"]
+    sigma = np.array(row["resolution at Q = 0, sigma (r.l.u.)"])
+    np.testing.assert_allclose(sigma, 0.35 * GRID.step, rtol=0.05)
+    lengths = row["correlation lengths (Å)"].values()
+    assert [x["determined"] for x in lengths] == ["longer", "longer"]
+    assert row["intensity"] == pytest.approx(0.02, rel=0.1)
 
 
 def test_a_scale_that_is_not_known_is_said(made: dict[str, Any], tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from PIL import Image
 
 from hklflow import stage
 from hklflow.base.errors import HklflowError
+from hklflow.base.numbers import in_brackets
 from hklflow.base.values import FIRST_PANEL
 from hklflow.page import experiment, numbers, pictures
 from hklflow.page import gates as page_gates
 from hklflow.page.markup import gallery, join, prose, tag
-from hklflow.page.numbers import with_error
 from hklflow.page.steps import STEPS, Figure
 from hklflow.plots import common
 from hklflow.quality import gates, verdict
@@ -399,9 +399,10 @@ def test_sentences_that_differ_in_numbers_alone_are_one(tmp_path: Path) -> None:
     words = _Seen(_page(top, {"pictures": [], "figures": figures})).words
     assert words.count("differs by") == 1
     assert "100K (r1, r2), 300K (r1)" in words
-    assert "the level of 100K differs by 5.46% (limit 3%)" in words
+    assert "the level of 100K differs by 5.46% (limit 3%) (numbers of 100K (r1); those" in words
     # Another step means another thing.
     assert words.count(", too") == 2
+    assert "8.0, too (numbers" not in words  # of one rotation only
 
 
 def test_the_first_panel_of_a_picture_is_shown_alone(tmp_path: Path) -> None:
@@ -542,7 +543,7 @@ def test_pictures_become_smaller_until_they_fit(
     ],
 )
 def test_notation(value: float | None, sigma: float | None, text: str) -> None:
-    assert with_error(value, sigma) == text
+    assert in_brackets(value, sigma) == text
 
 
 @given(
@@ -550,11 +551,14 @@ def test_notation(value: float | None, sigma: float | None, text: str) -> None:
 )  # fmt: skip
 def test_notation_keeps_value_and_error(value: float, sigma: float) -> None:
     """Read back by its rule: the error counts in units of the last digit."""
-    text = with_error(value, sigma).replace("−", "-")
-    number, error = re.fullmatch(r"(-?\d+(?:\.\d+)?)\((\d+)\)", text).groups()  # type: ignore[union-attr]
+    text = in_brackets(value, sigma).replace("−", "-")
+    found = re.fullmatch(r"(-?\d+(?:\.\d+)?)\((\d+)\)(?: × 10⁻([⁴⁵⁶⁷⁸⁹]))?", text)
+    assert found is not None
+    number, error = found[1], found[2]
+    scale = 10.0 ** -"⁰¹²³⁴⁵⁶⁷⁸⁹".index(found[3] or "⁰")
     digits = len(number.partition(".")[2])
-    assert float(error) * 10.0**-digits == pytest.approx(sigma, rel=0.26)
-    assert abs(float(number) - value) <= 0.5 * sigma + 1e-9
+    assert float(error) * 10.0**-digits * scale == pytest.approx(sigma, rel=0.26)
+    assert abs(float(number) * scale - value) <= 0.5 * sigma + 1e-9
 
 
 @given(st.floats(0, 0.5), st.floats(4.5, 5.0), st.floats(1e-7, 1e-2))

@@ -55,6 +55,19 @@ def test_intensity_and_position_are_said_if_they_change() -> None:
     assert "rods move by 0.030 ± 0.002 r.l.u. along h on cooling" in texts[2]
 
 
+def test_small_intensities_have_a_power_of_ten() -> None:
+    """Intensities in S × r.l.u.³ of a rescaled volume: nobody counts zeros."""
+    small = replace(
+        course(fit(interval(12, 1)), fit(interval(12, 1))),
+        intensity=(1.22e-9, 6.1e-10),
+        intensity_sigma=(3.1e-11, 3.1e-11),
+    )
+    assert "from (6.1 ± 0.3) × 10⁻¹⁰ to (1.22 ± 0.03) × 10⁻⁹ between" in sentences(small)[1]
+    gone = replace(fit(interval(12, 1)), seen=False, xi=(), determined=())
+    unseen = replace(small, fits=(gone, gone), intensity=(0.0, 0.0))
+    assert "is below 5.1 × 10⁻¹¹ (95 %)" in sentences(unseen)[0]
+
+
 def test_a_bad_line_shape_is_said() -> None:
     bad = fit(interval(12, 1), chi2=400.0)
     assert any("the line shape does not fit" in x for x in sentences(course(bad, bad)))
@@ -71,7 +84,10 @@ def test_what_is_not_seen_or_measured_is_said(seen: bool) -> None:
             "(95 %)"
         ]
         texts = sentences(course(fit(interval(12, 1)), gone))
-        assert texts[-1] == "rods are not seen at 300 K"
+        assert texts[-1] == (
+            "rods are not seen at 300 K: the mean intensity is below 1.1 (95 %), if the line shape "
+            "is that of the nearest scan that sees them"
+        )
 
 
 def test_along_a_field_the_order_of_the_scans_is_ascending() -> None:

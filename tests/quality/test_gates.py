@@ -11,6 +11,7 @@ import pytest
 from hklflow.orientation.limits import Limits
 from hklflow.page.gates import table as table_of_gates
 from hklflow.quality import unindexed_words
+from hklflow.quality.agreement_gates import AgreementLimits, of_rotations
 from hklflow.quality.gates import doubtful, failures, hints, own_absences, vector_text
 from hklflow.quality.verdict import doubts
 from hklflow.stage.scan_limits import ScanLimits
@@ -65,6 +66,21 @@ def judge(changes: dict[str, Any], limits: Limits | None = None, **identity: Any
     return failures(
         figures(**changes), figures(), limits or ScanLimits().limits(), IDENTITY | identity
     )
+
+
+def test_numbers_of_two_rotations_have_their_names() -> None:
+    """r2 differs most, but its counts are few: χ² is largest for r3."""
+    limits = AgreementLimits(2.0, 0.03, 0.2)
+    shares = {"factor": 1.0, "factor explains": 0.0, "smooth explains": 0.0, "z": 20.0}
+    rows = [
+        {"rotation": name, "difference": size, "reduced chi2": chi2, **shares}
+        for name, size, chi2 in (("r1", 0.01, 1.1), ("r2", 0.08, 1.3), ("r3", 0.04, 2.5))
+    ]
+    (text,) = of_rotations(rows, limits).doubts
+    assert "r2 differs from the others by 8.0% of S" in text
+    assert "reduced chi2 2.50 of r3 (limit 2)" in text
+    (text,) = of_rotations(rows[:2], limits).doubts
+    assert "reduced chi2 1.30 (limit 2)" in text
 
 
 def test_a_crystal_like_its_parents_passes() -> None:

@@ -275,9 +275,7 @@ def test_the_volume_is_the_simulated_scattering(finished: Path) -> None:
     assert pulls.std() == pytest.approx(1, abs=0.05)
 
 
-def test_the_verdict_is_doubtful_for_what_is_true_of_coarse_voxels_and_diffuse_that_turns(
-    finished: Path,
-) -> None:
+def test_the_verdict_is_doubtful_for_what_is_true_of_coarse_voxels(finished: Path) -> None:
     """S(Q) has the symmetry of its space group: no scan fails."""
     with (finished / "results/overview/summary.tsv").open() as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
@@ -285,9 +283,8 @@ def test_the_verdict_is_doubtful_for_what_is_true_of_coarse_voxels_and_diffuse_t
     # The volume of the parent, which is the reference of the difference, is as doubtful.
     for row, volumes in zip(rows, (["difference_masked_transform"], []), strict=True):
         stages = [reason.partition(":")[0] for reason in row["reasons"].split(" | ")]
-        assert stages == ["filled_masked_transform", *volumes, "r1, scale", "r2, scale"]
+        assert stages == ["filled_masked_transform", *volumes]
         assert "too coarse" in row["reasons"]
-        assert row["reasons"].count("differs between parts of the detector") == 2
 
 
 def test_the_master_file_links_everything(finished: Path) -> None:

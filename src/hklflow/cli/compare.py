@@ -10,9 +10,9 @@ from cyclopts import Parameter
 
 from hklflow.base.errors import HklflowError, printable
 from hklflow.base.names import ANALYSIS, measured
+from hklflow.base.numbers import in_brackets
 from hklflow.base.values import CELL_NAMES
 from hklflow.cli.options import Directory
-from hklflow.page.numbers import with_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -328,7 +328,7 @@ def _lattice_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     yield "space group", *(_NONE if one is None else one["space group"] for one in lattices)
     for i, name in enumerate(CELL_NAMES):
         cells = (
-            _NONE if x is None else with_error(x["cell"][i], x["cell_sigma"][i]) for x in lattices
+            _NONE if x is None else in_brackets(x["cell"][i], x["cell_sigma"][i]) for x in lattices
         )
         yield f"{name} ({'Å' if i < 3 else '°'})", *cells
     sigma = (x and f"{max(x['orientation_sigma_deg']):.2g}" for x in lattices)

@@ -1,7 +1,7 @@
 """What the stages say about the scans of a sample: each sentence once, the most serious first."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,24 +24,38 @@ class Message:
         Of a failed gate, of a doubt, or a note that is no reason of a verdict.
     places : list of (str, str, str)
         Scan, rotation (may be empty) and product (may be empty), each once.
+    numbers_differ : bool
+        True if the sentences of other places have other numbers than ``text``.
     """
 
     text: str
     severity: Severity
     places: list[tuple[str, str, str]] = field(default_factory=list)
+    numbers_differ: bool = False
 
     @property
     def where(self) -> str:
         """The places in words, such as ``100K (r1, r2), 200K (r1)``."""
-        scans: dict[str, list[str]] = {}
-        for scan, rotation, _ in self.places:
-            scans.setdefault(scan, [])
-            if rotation and rotation not in scans[scan]:
-                scans[scan].append(rotation)
-        return ", ".join(
-            f"{scan} ({', '.join(rotations)})" if rotations else scan
-            for scan, rotations in scans.items()
-        )
+        return _in_words(self.places)
+
+    @property
+    def remark(self) -> str:
+        """The scan and rotation to which the numbers belong, if others have other numbers."""
+        if not self.numbers_differ:
+            return ""
+        return f" (numbers of {_in_words(self.places[:1])}; those of the others are in their steps)"
+
+
+def _in_words(places: Sequence[tuple[str, str, str]]) -> str:
+    scans: dict[str, list[str]] = {}
+    for scan, rotation, _ in places:
+        scans.setdefault(scan, [])
+        if rotation and rotation not in scans[scan]:
+            scans[scan].append(rotation)
+    return ", ".join(
+        f"{scan} ({', '.join(rotations)})" if rotations else scan
+        for scan, rotations in scans.items()
+    )
 
 
 def messages(page: Page) -> list[Message]:
@@ -60,6 +74,7 @@ def messages(page: Page) -> list[Message]:
         text = re.sub(rf"^({re.escape(page.sample)} )?{re.escape(scan)}( at [^:]*)?: ", "", text)
         key = product, _NUMBER.sub("#", text.replace(scan, ""))
         message = found.setdefault(key, Message(text, severity))
+        message.numbers_differ |= text != message.text
         if (scan, rotation, product) not in message.places:
             message.places.append((scan, rotation, product))
     return sorted(found.values(), key=lambda message: _weight(message, page))

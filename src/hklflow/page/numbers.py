@@ -5,34 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from hklflow.base.axis import Axis
-
-
-def with_error(value: float | None, sigma: float | None, digits: int = 6) -> str:
-    """Write a number with its standard uncertainty in the form of crystallography: 1.234(5).
-
-    The uncertainty has one digit, or two digits from 10 to 19 (rule of the IUCr journals). Without
-    an uncertainty (None, or 0: fixed by symmetry) the number has ``digits`` digits.
-    """
-    if value is None or not math.isfinite(value):
-        return "–"
-    if sigma is None or not math.isfinite(sigma) or sigma <= 0:
-        return f"{value:.{digits}g}".replace("-", "−")
-    last = math.floor(math.log10(sigma))
-    if round(sigma / 10.0 ** (last - 1)) < 20:
-        last -= 1
-    error = round(sigma / 10.0**last)
-    if last > 0:
-        number, error = f"{round(value, -last):.0f}", error * 10**last
-    else:
-        number = f"{value:.{-last}f}"
-    return f"{number}({error})".replace("-", "−")
+from hklflow.base.numbers import rounded, with_power
 
 
 def formatted(value: Any, form: str) -> str:
     """Format a number; anything else is a dash."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         return "–"
-    return form.format(value).replace(",", " ").replace("-", "−")
+    return with_power(form.format(value).replace(",", " "))
 
 
 def placed(value: float, axis: Axis) -> str:
@@ -72,5 +52,5 @@ def plain(value: Any) -> str:
     if isinstance(value, float):
         if not math.isfinite(value):
             return "–"
-        return f"{value:.5g}".replace("-", "−")
+        return rounded(value, 5)
     return str(value)

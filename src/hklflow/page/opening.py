@@ -111,7 +111,9 @@ def _boxes(found: Sequence[Message]) -> Html:
     parts = []
     for (severity, where), group in groupby(found, key=lambda x: (x.severity, x.where)):
         head = tag("b", where, ": ")
-        words = [tag("p", head if i == 0 else "", prose(x.text)) for i, x in enumerate(group)]
+        words = [
+            tag("p", head if i == 0 else "", prose(x.text + x.remark)) for i, x in enumerate(group)
+        ]
         parts.append(tag("div", words, class_=_CLASSES[severity]))
     return join(parts)
 

@@ -4,10 +4,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from hklflow.base.numbers import in_brackets
 from hklflow.page import gates
 from hklflow.page.content import Page
 from hklflow.page.markup import Html, badge, join, table, tag
-from hklflow.page.numbers import formatted, placed, with_error
+from hklflow.page.numbers import formatted, placed
 from hklflow.page.steps import STEPS, Figure
 
 _AXES = ("a", "b", "c", "α", "β", "γ")
@@ -60,8 +61,8 @@ def _lattices(page: Page) -> Html:
         row: list[str] = [tag("a", scan, href=f"#scan-{i}"), _badge(page, scan)]
         row += [placed(temperature, page.axis), own.parent if own else "–"]
         row += [own.space_group if own else "–"] if groups else []
-        row += [with_error(own.cell[i], own.cell_sigma[i]) if own else "–" for i in shown]
-        row.append(with_error(own.volume, own.figures.get("volume_sigma")) if own else "–")
+        row += [in_brackets(own.cell[i], own.cell_sigma[i]) if own else "–" for i in shown]
+        row.append(in_brackets(own.volume, own.figures.get("volume_sigma")) if own else "–")
         row.append(formatted(metrics.get("peaks"), "{:,}"))
         row.append(formatted(own.fraction_indexed if own else None, "{:.1%}"))
         rmsd = [

@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import hklflow
+from hklflow.base.numbers import in_brackets
 from hklflow.page.content import Page
 from hklflow.page.markup import Html, badge, document, gallery, join, table, tag
-from hklflow.page.numbers import flat, formatted, placed, with_error
+from hklflow.page.numbers import flat, formatted, placed
 from hklflow.page.opening import opening, repeated
 from hklflow.page.overview import overview
 from hklflow.page.pictures import Picture
@@ -115,7 +116,7 @@ def _brief(page: Page, scan: str) -> str:
     words = [placed(page.scans[scan], page.axis)]
     if own := page.orientations.get(scan):
         pairs = zip(own.cell, own.cell_sigma, strict=True)
-        words += [own.space_group, " ".join(with_error(x, s) for x, s in pairs)]
+        words += [own.space_group, " ".join(in_brackets(x, s) for x, s in pairs)]
     return " · ".join(words)
 
 

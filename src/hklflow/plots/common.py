@@ -18,6 +18,7 @@ from matplotlib.ticker import (
 )
 from numpy.typing import NDArray
 
+from hklflow.base.numbers import RAISED
 from hklflow.base.values import FIRST_PANEL
 
 IMAGE = "viridis"
@@ -30,7 +31,6 @@ WIDEST = 12.7
 _FEW_DECADES = 3
 _DPI = 110
 _EDGE = 4.0  # pixels around a panel
-_RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
 class _Powers(LogFormatterSciNotation):
@@ -41,7 +41,7 @@ class _Powers(LogFormatterSciNotation):
         formula = re.fullmatch(r"\$\\mathdefault\{(.*)\}\$", text)
         if formula is None:
             return text
-        return re.sub(r"\^\{(-?\d+)\}", lambda match: match[1].translate(_RAISED), formula[1])
+        return re.sub(r"\^\{(-?\d+)\}", lambda match: match[1].translate(RAISED), formula[1])
 
 
 def _number(x: float) -> str:
@@ -49,7 +49,7 @@ def _number(x: float) -> str:
     mantissa, _, power = f"{x:.5e}".partition("e")
     if -4 <= int(power) <= 6:
         return np.format_float_positional(float(f"{x:.5e}"), trim="-")
-    return f"{float(mantissa):g}×10{str(int(power)).translate(_RAISED)}"
+    return f"{float(mantissa):g}×10{str(int(power)).translate(RAISED)}"
 
 
 def _label_ticks(axis: Axis) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from hklflow.series.feature_search import Discovery
     from hklflow.series.zone_average import ZoneAverage
 
+_TINT = 0.3  # opacity of the band around a rod or sheet
+_LARGEST = 3.0  # limit of an intensity that is drawn, over the largest intensity with its error
 _LEVELS = (0.0, 0.5)  # planes of the averaged cell that are drawn, in periods
 
 
@@ -27,8 +29,10 @@ def diffuse_features(
 ) -> Figure:
     """Draw the correlation lengths and the intensity of each feature against temperature.
 
-    Arrows are one-sided limits (95 %). For each parent whose volumes were searched there are two
-    planes of the average over zones, with the features that were found.
+    Arrows are one-sided limits (95 %); scans that do not see a feature have an upper limit of its
+    intensity. The scans that see it give the range of the axis, and much larger limits are left
+    out. For each parent whose volumes were searched there are two planes of the average over zones,
+    with the features that were found.
     """
     n = 2 * len(courses)
     figure, places = panels_of(max(n + 2 * len(averages), 1), 2, 3.4 if n or averages else 2.0)
@@ -63,18 +67,26 @@ def diffuse_features(
         else:
             lengths.text(0.5, 0.5, "not seen", ha="center", transform=lengths.transAxes)
             lengths.set(xticks=[], yticks=[], xlabel="", ylabel="")
-        sizes.axhline(0, color="0.8", lw=0.8)
-        rows = [i for i, fit in enumerate(course.fits) if fit is not None]
-        sizes.errorbar(
-            np.array(course.temperatures)[rows],
-            np.array(course.intensity)[rows],
-            yerr=np.array(course.intensity_sigma)[rows],
-            color="C0",
-            **POINT,
-        )
-        decorate(sizes, "mean I (S × r.l.u.³)", course.name, along)
+        _intensities(sizes, course, along)
     figure.suptitle(title)
     return figure
+
+
+def _intensities(axes: Axes, course: "Course", along: Axis) -> None:
+    """Draw the intensities of a feature, and upper limits where it is not seen."""
+    axes.axhline(0, color="0.8", lw=0.8)
+    seen = [i for i, fit in enumerate(course.fits) if fit is not None and fit.seen]
+    limits = [i for i, fit in enumerate(course.fits) if fit is not None and not fit.seen]
+    t, size, sigma = (
+        np.array(x) for x in (course.temperatures, course.intensity, course.intensity_sigma)
+    )
+    axes.errorbar(t[seen], size[seen], yerr=sigma[seen], color="C0", **POINT)
+    decorate(axes, "mean I (S × r.l.u.³)", course.name, along)
+    low, high = axes.get_ylim()
+    shown = [i for i in limits if not seen or course.limit(i) < _LARGEST * high]
+    axes.plot(t[shown], [course.limit(i) for i in shown], "v", color="C0", mfc="none")
+    if seen:
+        axes.set_ylim(low, max([high, *(1.1 * course.limit(i) for i in shown)]))
 
 
 def zone_plane(
@@ -86,7 +98,8 @@ def zone_plane(
 ) -> None:
     """Draw a plane of constant l of the average over zones, and where features cross it.
 
-    Contours are around points, rods and sheets, where these and their equivalents meet the plane.
+    Circles are around points, bands around rods and sheets, where these and their equivalents meet
+    the plane.
 
     Parameters
     ----------
@@ -107,7 +120,7 @@ def zone_plane(
     x, y = np.meshgrid(grid, grid)
     plane = np.stack([x, y, np.full(x.shape, height)], axis=-1)
     for number, (name, one) in enumerate(found):
-        colour, drawn = f"C{(number + 1) % 10}", False
+        colour = f"C{(number + 1) % 10}"
         metric = np.linalg.inv(one.columns.T @ np.linalg.inv(cell.lattice.metric) @ one.columns)
         best = np.full(x.shape, np.inf)
         for operation, shift in zip(cell.operations, cell.translations, strict=True):
@@ -116,11 +129,16 @@ def zone_plane(
             square = np.einsum("...i,ij,...j->...", away, metric, away)
             best = np.minimum(best, square)
         radius = (0.04 * cell.period) ** 2 * np.diag(cell.lattice.metric)[:2].min()
-        if best.min() < radius / 2:
+        if best.min() >= radius / 2:
+            continue
+        label = name if one.certain else f"{name}, shape not certain"
+        if best.max() < radius:
+            label = f"{label} (all of this plane)"
+        else:
             axes.contour(x, y, best, [radius], colors=colour, linewidths=1.2)
-            drawn = True
-        if drawn:
-            axes.plot([], [], color=colour, label=name)
+            if one.shape != "point":
+                axes.contourf(x, y, best, [-1.0, radius], colors=[colour], alpha=_TINT)
+        axes.plot([], [], color=colour, label=label)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=9, loc="upper right")
     axes.set(xlabel="h", ylabel="k", title=f"{what}: mean over zones, l = {height:g}")

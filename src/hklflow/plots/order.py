@@ -21,8 +21,9 @@ def order_parameters(
 ) -> Figure:
     """Draw the intensity of each vector against temperature, with the fitted curve.
 
-    The band is the interval of 68 % of T_c. Scans that agree with no curve are crossed out. A
-    vector that symmetry leaves free has a second panel with its position.
+    The band is the interval of 68 % of T_c. There is a curve only if the data determine it: a fit
+    with T_c, or a smooth curve without a transition. Scans that agree with no curve are crossed
+    out. A vector that symmetry leaves free has a second panel with its position.
 
     Parameters
     ----------
@@ -48,8 +49,9 @@ def order_parameters(
             axes.axvspan(
                 *order.t_c.inner, color="C3", alpha=0.25, lw=0, label=f"{axis.onset}, 68 %"
             )
-        label = {"transition": f"fit ({order.kind})", "none": "smooth curve"}
-        axes.plot(*order.curve.T, color="C1", label=label.get(order.answer, "smooth curve"))
+        if order.t_c is not None or order.answer == "none":
+            label = "smooth curve" if order.answer == "none" else f"fit ({order.kind})"
+            axes.plot(*order.curve.T, color="C1", label=label)
         x_error = counts.temperature_sigma if np.any(counts.temperature_sigma > 0) else None
         values = (counts.temperature, counts.intensity)
         axes.errorbar(*values, yerr=counts.sigma, xerr=x_error, color="C0", **POINT)
@@ -57,7 +59,8 @@ def order_parameters(
             rows = list(order.bad)
             axes.plot(values[0][rows], values[1][rows], "kx", ms=10, label="bad scan")
         decorate(axes, "mean I (S × r.l.u.³)", vector, axis)
-        axes.legend(fontsize=9)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=9)
     for axes, (vector, course) in zip(places[len(fits) :], free, strict=False):
         _position(axes, vector, course, axis)
     figure.suptitle(title)

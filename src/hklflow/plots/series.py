@@ -42,6 +42,8 @@ def series(
 ) -> Figure:
     """Draw quantities of all scans of each sample against temperature, with error bars.
 
+    A quantity without a value in any row has no panels.
+
     Parameters
     ----------
     rows : sequence of mappings
@@ -53,6 +55,7 @@ def series(
         Axes of the samples whose series is not along temperature.
     """
     axes_of = {} if axes_of is None else axes_of
+    quantities = _known(rows, quantities) or quantities
     samples = sorted({str(row["sample"]) for row in rows})
     figure = figure_of(min(3.2 * len(quantities) + 1, WIDEST), 2.6 * len(samples) + 0.6)
     grid = figure.subplots(len(samples), len(quantities), squeeze=False)
@@ -72,6 +75,15 @@ def series(
     return figure
 
 
+def _known(rows: Sequence[Mapping[str, Any]], quantities: Mapping[str, str]) -> dict[str, str]:
+    """Return the quantities that have a value in any row."""
+    return {
+        name: label
+        for name, label in quantities.items()
+        if any(row[name] is not None and np.isfinite(row[name]) for row in rows)
+    }
+
+
 def temperature_series(
     rows: Sequence[Mapping[str, Any]],
     quantities: Mapping[str, str],
@@ -80,6 +92,8 @@ def temperature_series(
     axis: Axis = TEMPERATURE,
 ) -> Figure:
     """Draw quantities of one sample against temperature, one panel each.
+
+    A quantity without a value in any row has no panel.
 
     Parameters
     ----------
@@ -96,8 +110,9 @@ def temperature_series(
     """
     placed = [row for row in rows if row["temperature"] is not None]
     parents = list(dict.fromkeys(str(row["parent"]) for row in placed))
-    figure, panels = panels_of(len(quantities), 3, 2.8)
-    for axes, (quantity, label) in zip(panels, quantities.items(), strict=True):
+    known = _known(placed, quantities)
+    figure, panels = panels_of(len(known), 3, 2.8)
+    for axes, (quantity, label) in zip(panels, known.items(), strict=True):
         for i, parent in enumerate(parents):
             mine = [row for row in placed if row["parent"] == parent]
             axes.errorbar(

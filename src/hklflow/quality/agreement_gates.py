@@ -65,14 +65,17 @@ def of_rotations(rows: Sequence[Mapping[str, Any]], limits: AgreementLimits) -> 
     if not known:
         return Findings()
     worst = max(known, key=lambda row: row["difference"])
-    size, chi2 = worst["difference"], max(row["reduced chi2"] for row in known)
+    widest = max(known, key=lambda row: row["reduced chi2"])
+    size, chi2 = worst["difference"], widest["reduced chi2"]
     failed = size > limits.max_difference
     if not failed and size <= limits.told_difference and chi2 <= limits.told_chi2:
         return Findings()
     text = (
         f"the rotations disagree: {worst['rotation']} differs from the others by {size:.1%} of S "
         f"beyond the noise and away from sharp peaks (limits {limits.told_difference:.1%} and "
-        f"{limits.max_difference:.0%}), reduced chi2 {chi2:.2f} (limit {limits.told_chi2:g})"
+        f"{limits.max_difference:.0%}), reduced chi2 {chi2:.2f}"
+        + ("" if widest is worst else f" of {widest['rotation']}")
+        + f" (limit {limits.told_chi2:g})"
     )
     text += _errors(chi2, limits) + f"; {_cause(worst, rows)}"
     return Findings((text,), ()) if failed else Findings((), (text,))

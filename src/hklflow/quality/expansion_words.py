@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.axis import TEMPERATURE, Axis
+from hklflow.base.numbers import plus_minus
 from hklflow.bragg.expansion import Expansion
 from hklflow.bragg.order_parameter import Interval
-from hklflow.quality.order_words import decimals, number
+from hklflow.quality.order_words import number
 
 Floats = NDArray[np.float64]
 
@@ -109,9 +110,7 @@ def _along(tensor: Floats, covariance: Floats, cell: Sequence[float], signed: bo
         parts.setdefault(near[0] if near else (float(value), float(sigma)), []).append(name)
     lines = []
     for (value, sigma), mine in parts.items():
-        digits = decimals(sigma)
-        sign = "+" if signed else ""
-        text = f"{value:{sign}.{digits}f} ± {sigma:.{digits}f}".replace("-", "−")
+        text = plus_minus(value, sigma, "+" if signed else "")
         lines.append(f"{text} along {' and '.join(mine)}")
     return ", ".join(lines)
 

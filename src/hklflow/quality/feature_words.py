@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hklflow.base.axis import TEMPERATURE, Axis
-from hklflow.quality.order_words import decimals
+from hklflow.base.numbers import decimals, plus_minus, rounded
 from hklflow.series.feature_fit import Fit, Interval
 
 UNCHANGED = "does not change beyond errors"
@@ -30,6 +30,9 @@ class Course:
         None if no copy was measured.
     intensity_sigma : sequence of float
         Standard deviations of the intensities, with the error of the scale.
+    shapes : sequence of int or None
+        For each scan that does not see the feature the number of the scan whose line shape its
+        intensity has; None if no scan sees it, or the scan has a shape of its own.
     """
 
     name: str
@@ -38,23 +41,24 @@ class Course:
     fits: Sequence[Fit | None]
     intensity: Sequence[float]
     intensity_sigma: Sequence[float]
+    shapes: Sequence[int | None] = ()
+
+    def limit(self, i: int) -> float:
+        """Return the upper limit (95 %, one-sided) of the intensity in a scan."""
+        return max(self.intensity[i], 0) + 1.645 * self.intensity_sigma[i]
 
 
 def length(xi: Interval, determined: str) -> str:
     """Write a correlation length with its error or limit."""
     if determined == "longer":
-        return f"more than {_rounded(xi.limit[0])} Å"
+        return f"more than {rounded(xi.limit[0])} Å"
     if determined == "shorter":
-        return f"less than {_rounded(xi.limit[1])} Å"
+        return f"less than {rounded(xi.limit[1])} Å"
     low, high = xi.value - xi.inner[0], xi.inner[1] - xi.value
-    n = decimals(xi.sigma)
     if max(low, high) < 1.5 * min(low, high):
-        return f"{xi.value:.{n}f} ± {xi.sigma:.{n}f} Å"
+        return f"{plus_minus(xi.value, xi.sigma)} Å"
+    n = decimals(xi.sigma)
     return f"{xi.value:.{n}f} Å (68 %: {xi.inner[0]:.{n}f} to {xi.inner[1]:.{n}f} Å)"
-
-
-def _rounded(x: float) -> str:
-    return f"{float(f'{x:.2g}'):g}"
 
 
 def sentences(course: Course, along: Axis = TEMPERATURE) -> list[str]:
@@ -66,10 +70,9 @@ def sentences(course: Course, along: Axis = TEMPERATURE) -> list[str]:
     span = along.between(*(course.temperatures[i] for i in along.ends(measured)))
     if not rows:
         i = measured[0]
-        limit = max(course.intensity[i], 0) + 1.645 * course.intensity_sigma[i]
         return [
             f"{course.name} are not seen {span}: the mean intensity at "
-            f"{along.at(course.temperatures[i])} is below {limit:.2g} (95 %)"
+            f"{along.at(course.temperatures[i])} is below {rounded(course.limit(i))} (95 %)"
         ]
     found = []
     ends = along.ends(rows)
@@ -84,9 +87,14 @@ def sentences(course: Course, along: Axis = TEMPERATURE) -> list[str]:
             f"{course.name}: the line shape does not fit (χ² per degree of freedom up to "
             f"{worst:.1f}); errors are enlarged, but the correlation lengths are doubtful"
         )
-    gone = [along.at(course.temperatures[i]) for i in measured if i not in rows]
+    gone = [i for i in measured if i not in rows]
     if gone:
-        found.append(f"{course.name} are not seen at {', '.join(gone)}")
+        places = ", ".join(along.at(course.temperatures[i]) for i in gone)
+        limits = ", ".join(rounded(course.limit(i)) for i in gone)
+        found.append(
+            f"{course.name} are not seen at {places}: the mean intensity is below {limits} (95 %), "
+            "if the line shape is that of the nearest scan that sees them"
+        )
     return found
 
 
@@ -126,10 +134,7 @@ def _of_intensity(course: Course, ends: tuple[int, int], pair: str, along: Axis)
     error = math.hypot(*(course.intensity_sigma[i] for i in ends))
     if ends[0] == ends[1] or not abs(b - a) > _CHANGE * error:
         return []
-    texts = []
-    for i in ends:
-        n = decimals(course.intensity_sigma[i])
-        texts.append(f"{course.intensity[i]:.{n}f} ± {course.intensity_sigma[i]:.{n}f}")
+    texts = [plus_minus(course.intensity[i], course.intensity_sigma[i]) for i in ends]
     verb = "grows" if b > a else "decreases"
     return [
         f"{course.name}: the integrated intensity {verb} {along.course}, from {texts[0]} to "
@@ -146,9 +151,8 @@ def _of_position(course: Course, ends: tuple[int, int], pair: str, along: Axis) 
         move = float(last.shift[i] - first.shift[i])
         error = math.hypot(float(first.shift_sigma[i]), float(last.shift_sigma[i]))
         if ends[0] != ends[1] and error > 0 and abs(move) > _CHANGE * error:
-            n = decimals(error)
             found.append(
-                f"{course.name} move by {move:.{n}f} ± {error:.{n}f} r.l.u. along {axis} "
+                f"{course.name} move by {plus_minus(move, error)} r.l.u. along {axis} "
                 f"{along.course} {pair}"
             )
     return found

@@ -1,9 +1,9 @@
 """Sentences on the order parameter of a propagation vector."""
 
-import math
 from collections.abc import Sequence
 
 from hklflow.base.axis import TEMPERATURE, Axis
+from hklflow.base.numbers import decimals, plus_minus, rounded
 from hklflow.bragg.order_parameter import Interval, Order
 
 _STATIC = 3.0  # intensity above T_c, in standard deviations, that is called static
@@ -14,9 +14,9 @@ _UNEVEN = 1.5  # ratio of the two sides of an interval above which both are writ
 def number(x: Interval, unit: str = "") -> str:
     """Write a number with its σ; the interval of 68 % if it is not symmetric."""
     low, high = x.value - x.inner[0], x.inner[1] - x.value
-    digits = decimals(x.sigma)
     if min(low, high) > 0 and max(low, high) < _UNEVEN * min(low, high):
-        return f"{x.value:.{digits}f} ± {x.sigma:.{digits}f}{unit}"
+        return f"{plus_minus(x.value, x.sigma)}{unit}"
+    digits = decimals(x.sigma)
     first, last = (f"{y:.{digits}f}" for y in x.inner)
     return f"{x.value:.{digits}f}{unit} (68 %: {first} to {last}{unit})"
 
@@ -55,7 +55,7 @@ def _answer(vector: str, order: Order, axis: Axis) -> str:
     appears = f"appears {course}" if thermal else f"appears or vanishes {course}"
     end = "0 K" if thermal else axis.at(high if order.above else low)
     name = f"reflections at {vector}"
-    limit = f"{order.limit:.2g}"
+    limit = rounded(order.limit)
     if order.answer == "none":
         return (
             f"{name} show no transition {span}: less than {limit} (95 % limit of the mean "
@@ -109,13 +109,3 @@ def _answer(vector: str, order: Order, axis: Axis) -> str:
 
 def _halved(x: tuple[float, float]) -> tuple[float, float]:
     return x[0] / 2, x[1] / 2
-
-
-def decimals(sigma: float) -> int:
-    """Return the decimals for an error with one digit, or two from 10 to 19."""
-    if not sigma > 0 or not math.isfinite(sigma):
-        return 2
-    last = math.floor(math.log10(sigma))
-    if round(sigma / 10.0 ** (last - 1)) < 20:
-        last -= 1
-    return max(-last, 0)

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from hklflow.base.axis import TEMPERATURE, Axis
+from hklflow.base.numbers import plus_minus
 from hklflow.bragg.satellite_course import FEWEST, Course
 from hklflow.bragg.star_arms import Arms
-from hklflow.quality.order_words import decimals, number
+from hklflow.quality.order_words import number
 from hklflow.quality.remedies import vector_text
 
 _FIXED = 1e-9  # error of a component that symmetry fixes, r.l.u.
@@ -66,8 +67,7 @@ def arms(vector: Sequence[float], found: Arms, axis: Axis = TEMPERATURE) -> str:
     name = f"arms of the star of {vector_text(vector)}"
     texts = []
     for one, share, sigma in zip(found.vectors, found.shares, found.sigma, strict=True):
-        n = decimals(100 * sigma)
-        texts.append(f"{100 * share:.{n}f} ± {100 * sigma:.{n}f} % at {_plain(one.tolist())}")
+        texts.append(f"{plus_minus(100 * share, 100 * sigma)} % at {_plain(one.tolist())}")
     parts = ", ".join(texts)
     if found.equal is None:
         return f"{name}: not determined if their intensities are equal ({parts})"

@@ -138,7 +138,8 @@ class Fit:
     other : float
         Δχ² of the other line shape; infinite if there is none.
     intensity, intensity_sigma : float
-        Mean integral of the copies over the cell of the reciprocal lattice, S × r.l.u.³.
+        Mean integral of the copies over the cell of the reciprocal lattice, S × r.l.u.³. If the
+        feature is not seen, see `with_shape_of`.
     amplitude : (c,) array
         Integral of each copy.
     xi : tuple of Interval
@@ -444,6 +445,35 @@ def fit(
         inflation=inflation,
         calculated=problem.calculated(point),
     )
+
+
+def with_shape_of(
+    other: Fit, unseen: Fit, voxels: Voxels, axes: Axes, smearing: Smearing, relative_error: float
+) -> Fit:
+    """Return a fit that did not see the feature, with its intensity for the shape of another fit.
+
+    The width of a feature that is not seen is not determined; with a width of its own, its
+    intensity would have an error as large as the background.
+
+    Parameters
+    ----------
+    other : Fit
+        Fit of the same feature in another volume, which saw it: κ, their errors, and position.
+    unseen : Fit
+    voxels, axes, smearing, relative_error
+        Those of ``unseen``; see `fit`.
+    """
+    n, m = len(axes.names), axes.shifts.shape[1]
+    place = np.linalg.lstsq(axes.shifts, other.shift, rcond=None)[0] if m else np.zeros(0)
+    point = np.append(-np.log([xi.value for xi in other.xi]), place)
+    covariance = np.zeros((n + m, n + m))
+    covariance[:n, :n] = other.covariance
+    problem = _Problem(voxels, axes, smearing, relative_error, other.model)
+    expected = _expected(voxels, problem.calculated(point))
+    problem = _Problem(expected, axes, smearing, relative_error, other.model)
+    intensity, sigma = _intensity(problem, point, covariance, unseen.inflation)
+    amplitude = problem.solved(point)[1]
+    return replace(unseen, intensity=intensity, intensity_sigma=sigma, amplitude=amplitude)
 
 
 def _expected(voxels: Voxels, calculated: Floats) -> Voxels:

@@ -1,7 +1,10 @@
 """Resolution of a volume from its Bragg reflections.
 
-Second moments of S above its background give the covariance of each reflection; the size of the
-voxel is taken off. The width is a constant plus a part that grows with Q².
+Second moments of S above its background give the covariance of each reflection. They are those of
+the voxels: the covariance is that of the Gaussian which has these moments when it is averaged over
+the voxels. Sheppard's correction (the moments less step²/12) would be wrong for reflections of half
+a voxel or less, because all reflections are in the middle of voxels. The width is a constant plus a
+part that grows with Q².
 """
 
 from collections.abc import Callable, Sequence
@@ -9,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import ndtr
 
 from hklflow.geometry.grid import Grid
 from hklflow.series.feature_copies import Region
@@ -19,6 +24,7 @@ _REACH = 4.0  # half-width of the box, in standard deviations of the reflection
 _ROUNDS = 6
 _STRONG = 30.0  # smallest intensity of a reflection, in its standard deviations
 _LEAST = 0.1  # smallest width, in voxels
+_WIDEST = 20.0  # largest width, in voxels
 _GROWS = 8  # smallest number of reflections from which growth with Q is fitted
 
 
@@ -108,10 +114,65 @@ def moments(
         reach = new
     if found is None or not found.any():
         return None
-    covariance = found - np.diag(grid.step**2 / 12)
+    covariance = _unbinned(found, mean, hkl, grid)
     values, vectors = np.linalg.eigh(covariance)
     smallest = float((_LEAST * grid.step.min()) ** 2)
     return np.asarray((vectors * np.maximum(values, smallest)) @ vectors.T)
+
+
+def _unbinned(found: Floats, mean: Floats, hkl: Floats, grid: Grid) -> Floats:
+    """Return the covariance (3, 3) of a Gaussian whose average over the voxels has given moments.
+
+    Parameters
+    ----------
+    found : (3, 3) array
+        Covariance of the voxels, r.l.u.².
+    mean : (3,) array
+        Mean of the voxels, relative to ``hkl``.
+    """
+    # In voxels, from the middle of the nearest voxel.
+    nearest = np.rint((hkl - grid.first) / grid.step) * grid.step + grid.first
+    means = (hkl + mean - nearest) / grid.step
+    variances = np.diag(found) / grid.step**2
+    pairs = [_gaussian(*x) for x in zip(means.tolist(), variances.tolist(), strict=True)]
+    sigma, gain = np.array(pairs).T
+    # The covariance of two voxel coordinates is smaller by both gains (Bussgang, to first order).
+    covariance = found / np.outer(gain, gain)
+    np.fill_diagonal(covariance, (sigma * grid.step) ** 2)
+    return np.asarray(covariance)
+
+
+def _gaussian(mean: float, variance: float) -> tuple[float, float]:
+    """Return σ of a Gaussian in voxels, and the change of the mean of the voxels with its place.
+
+    Parameters
+    ----------
+    mean, variance : float
+        Moments of the integrals over the voxels, in voxels; the middle of one is at 0.
+    """
+    mean = float(np.clip(mean, -0.5, 0.5))
+
+    def place(width: float) -> float:
+        return float(brentq(lambda x: _binned(x, width)[0] - mean, -1.0, 1.0, xtol=1e-4))
+
+    def excess(width: float) -> float:
+        return _binned(place(width), width)[1] - variance
+
+    sigma = _LEAST
+    if excess(_LEAST) < 0:
+        sigma = float(brentq(excess, _LEAST, _WIDEST, xtol=1e-4))
+    return sigma, max(_binned(place(sigma), sigma)[2], _LEAST)
+
+
+def _binned(place: float, sigma: float) -> tuple[float, float, float]:
+    """Return mean and variance of a Gaussian in voxels of length 1, and d(mean)/d(place)."""
+    reach = np.ceil(6 * sigma) + 1
+    n = np.arange(-reach, reach + 1)
+    edges = (np.append(n - 0.5, n[-1] + 0.5) - place) / sigma
+    share = np.diff(ndtr(edges))
+    mean = float(share @ n)
+    density = np.exp(-(edges**2) / 2) / (np.sqrt(2 * np.pi) * sigma)
+    return mean, float(share @ (n - mean) ** 2), float(density.sum())
 
 
 def _half_width(peak: Floats, axis: int) -> float:

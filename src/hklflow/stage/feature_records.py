@@ -28,8 +28,13 @@ class Fitted:
 
 
 def write_table(path: Path, fits: Sequence[Fitted], along: Axis = TEMPERATURE) -> None:
-    """Write a row for each feature, scan and axis."""
-    columns = ["parent", "feature", "scan", along.name, "seen", "intensity", "intensity_sigma"]
+    """Write a row for each feature, scan and axis.
+
+    A scan that does not see the feature has one row, with an upper limit (95 %) of the intensity
+    and no other values.
+    """
+    columns = ["parent", "feature", "scan", along.name, "seen"]
+    columns += ["intensity", "intensity_sigma", "intensity_limit"]
     columns += ["dh", "dk", "dl", "dh_sigma", "dk_sigma", "dl_sigma"]
     columns += ["axis", "xi", "xi_68_low", "xi_68_high", "xi_95_low", "xi_95_high", "determined"]
     with path.open("w", newline="") as file:
@@ -40,15 +45,24 @@ def write_table(path: Path, fits: Sequence[Fitted], along: Axis = TEMPERATURE) -
             for i, one in enumerate(course.fits):
                 if one is None:
                     continue
-                values = (course.temperatures[i], course.intensity[i], course.intensity_sigma[i])
-                t, size, sigma = (f"{x:.6g}" for x in values)
-                row = [fit.parent, fit.feature.name, fit.scans[i], t, one.seen, size, sigma]
+                row = [fit.parent, fit.feature.name, fit.scans[i]]
+                row += [f"{course.temperatures[i]:.6g}", str(one.seen)]
+                if not one.seen:
+                    limit = ["", "", f"{course.limit(i):.6g}"]
+                    writer.writerow([*row, *limit, *[""] * (len(columns) - len(row) - len(limit))])
+                    continue
+                values = (course.intensity[i], course.intensity_sigma[i])
+                row += [*(f"{x:.6g}" for x in values), ""]
                 row += [f"{x:.6g}" for x in (*one.shift, *one.shift_sigma)]
                 for axis, xi, known in zip(fit.axes.names, one.xi, one.determined, strict=False):
                     numbers = [f"{x:.6g}" for x in (xi.value, *xi.inner, *xi.outer)]
                     writer.writerow([*row, axis, *numbers, known])
-                if not one.seen:
-                    writer.writerow([*row, "", *["nan"] * 5, ""])
+
+
+def _shape_of(fit: Fitted, i: int) -> str:
+    """Return the scan whose line shape the intensity in a scan has."""
+    shape = fit.course.shapes[i] if fit.course.shapes else None
+    return fit.scans[i if shape is None else shape]
 
 
 def record(fit: Fitted, along: Axis = TEMPERATURE) -> dict[str, Any]:
@@ -63,6 +77,8 @@ def record(fit: Fitted, along: Axis = TEMPERATURE) -> dict[str, Any]:
                 "chi2 that the feature takes away": one.gain,
                 "intensity": course.intensity[i],
                 "intensity sigma": course.intensity_sigma[i],
+                "intensity, upper limit (95 %)": course.limit(i),
+                "intensity has the line shape of": _shape_of(fit, i),
                 "intensity of each copy, without scale": one.amplitude,
                 "shift (r.l.u.)": one.shift,
                 "shift sigma (r.l.u.)": one.shift_sigma,

@@ -88,6 +88,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Estimate the factor by each method, compare, write."""
     from hklflow import plots
     from hklflow.base.errors import HklflowError
+    from hklflow.base.numbers import plus_minus
     from hklflow.nexus import structure_factors as files
     from hklflow.plots.absolute_scale import Points, absolute_scale
     from hklflow.quality import absolute
@@ -125,11 +126,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     stage.write_json(outputs.metrics, metrics)
     for sentence in (*metrics["warnings"], *metrics["notes"]):
         print(sentence)
-    if found.factor is None:
+    if found.factor is None or found.sigma is None:
         print("S(Q) has no absolute scale")
     else:
         print(
-            f"S × {found.factor:.5g} (± {found.sigma:.2g}) is in electron units per cell, from "
+            f"S × {plus_minus(found.factor, found.sigma)} is in electron units per cell, from "
             f"{found.method}"
         )
 

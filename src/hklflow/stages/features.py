@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hklflow.series.zone_average import ZoneAverage
     from hklflow.stage.feature_records import Fitted
 
-VERSION = 4
+VERSION = 5
 
 Hkl = tuple[float, float, float]
 
@@ -433,6 +433,19 @@ def _fitted(
                 float(np.hypot(resolutions[i].error, params.resolution_error)),
             )
         )
+    places = [scan.temperature or 0.0 for scan in scans]
+    rows = [i for i, x in enumerate(fits) if x is not None and x.seen]
+    shapes: list[int | None] = [None] * len(fits)
+    for i, one in enumerate(fits):
+        if one is not None and not one.seen and rows:
+            near = min(rows, key=lambda j: abs(places[j] - places[i]))
+            shape, known = fits[near], voxels(i, chosen)
+            assert shape is not None
+            assert known is not None
+            shapes[i] = near
+            fits[i] = feature_fit.with_shape_of(
+                shape, one, known, axes, smearings[i], params.relative_error
+            )
     columns = np.array([scales[scan.scan] for scan in scans])
     relative = np.hypot(columns[:, 1], params.scale_error)
     pairs = [
@@ -442,10 +455,11 @@ def _fitted(
     course = Course(
         name=words,
         axes=axes.names,
-        temperatures=[scan.temperature or 0.0 for scan in scans],
+        temperatures=places,
         fits=fits,
         intensity=intensity.tolist(),
         intensity_sigma=np.hypot(sigma, relative * np.nan_to_num(intensity)).tolist(),
+        shapes=shapes,
     )
     names = [scan.scan for scan in scans]
     return Fitted(scans[0].parent, feature, axes, chosen, names, course, resolutions)
