@@ -24,7 +24,7 @@ _REACH = 4.0  # half-width of the box, in standard deviations of the reflection
 _ROUNDS = 6
 _STRONG = 30.0  # smallest intensity of a reflection, in its standard deviations
 _LEAST = 0.1  # smallest width, in voxels
-_WIDEST = 20.0  # largest width, in voxels
+_WIDEST = 20.0  # width, in voxels, from which voxels do not matter
 _GROWS = 8  # smallest number of reflections from which growth with Q is fitted
 
 
@@ -150,6 +150,8 @@ def _gaussian(mean: float, variance: float) -> tuple[float, float]:
     mean, variance : float
         Moments of the integrals over the voxels, in voxels; the middle of one is at 0.
     """
+    if variance >= _WIDEST**2:
+        return float(np.sqrt(variance)), 1.0
     mean = float(np.clip(mean, -0.5, 0.5))
 
     def place(width: float) -> float:
