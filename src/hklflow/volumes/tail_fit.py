@@ -89,7 +89,7 @@ class Problem:
                 start,
                 jacobian,
                 bounds=bounds,
-                x_scale=family.scales,
+                x_scale=family.scales(kind),
                 max_nfev=40,
                 xtol=1e-4,
                 ftol=1e-5,

@@ -23,7 +23,7 @@ from hklflow.volumes.spectrum import SpectrumFill
 from hklflow.volumes.tail_data import Ring, around, inside, nearest, orbits, rings, strongest
 from hklflow.volumes.tail_fit import Fit, Problem
 from hklflow.volumes.tail_growth import Growth, expected
-from hklflow.volumes.tail_models import KINDS, Family, Kind, Voxels, products
+from hklflow.volumes.tail_models import ISOTROPIC, KINDS, Family, Kind, Voxels, products
 from hklflow.volumes.tapers import Taper
 
 Floats = NDArray[np.float64]
@@ -325,16 +325,14 @@ class Tails:
             self.chi2 = _per_degree(first, data)
             return None
         maxima = [fits.get(kind) or data.fitted(kind, first) for kind in KINDS]
-        # ln of the evidence for maxima that keep their size, or grow, against none. A_G of each
-        # reflection reduces χ² by 1 even if there is no maximum; α, β and their spread are what is
-        # new.
-        needed = data.reflections + 3 * np.log(data.number)
-        keep = np.array([(plain.cost - fit.cost) / _per_degree(fit, data) for fit in maxima])
-        keep = 0.5 * (keep - needed)
-        growths = [self._growth(fit, data, whole) for fit in maxima]
-        sure = np.array([growth.sure if growth else -np.inf for growth in growths])
-        grow = keep + sure
-        self.likely = float(np.exp(logsumexp(grow) - logsumexp([0.0, *keep, *grow])))
+        keep, grow, growths = self._evidence(plain, maxima, data, whole)
+        if _odds(keep, grow) <= _UNLIKELY:
+            # With few counts, free elastic constants cost more than the maxima are worth.
+            maxima += [data.fitted(kind, first) for kind in ISOTROPIC]
+            more = self._evidence(plain, maxima[len(KINDS) :], data, whole)
+            keep, grow = np.append(keep, more[0]), np.append(grow, more[1])
+            growths += more[2]
+        self.likely = _odds(keep, grow)
         i = int(np.argmax(grow))
         best, growth = maxima[i], growths[i]
         self.chi2 = _per_degree(best, data)
@@ -342,7 +340,22 @@ class Tails:
         self.rises = self.likely > _UNLIKELY and explained > _SOME
         if growth is None or not self.rises or (self.chi2 > _BAD and explained < _MOSTLY):
             return None
-        return maxima, growth
+        return (maxima[: len(KINDS)] if i < len(KINDS) else maxima[len(KINDS) :]), growth
+
+    def _evidence(
+        self, plain: Fit, maxima: list[Fit], data: Problem, whole: Problem
+    ) -> tuple[Floats, Floats, list[Growth | None]]:
+        """Return ln of the evidence for maxima that keep their size, or grow, against none.
+
+        A_G of each reflection reduces χ² by 1 even if there is no maximum; α, β and their spread
+        are what is new. Also the growth of each fit.
+        """
+        needed = data.reflections + 3 * np.log(data.number)
+        keep = np.array([(plain.cost - fit.cost) / _per_degree(fit, data) for fit in maxima])
+        keep = 0.5 * (keep - needed)
+        growths = [self._growth(fit, data, whole) for fit in maxima]
+        sure = np.array([growth.sure if growth else -np.inf for growth in growths])
+        return keep, keep + sure, growths
 
     def _dips(self, plain: Fit, fit: Fit, data: Problem, whole: Problem) -> bool:
         """Return True if S has minima at the reflections, and certainly not for noise."""
@@ -535,6 +548,11 @@ class Tails:
             for centres, corners, sums in self._modelled(ring, weights[None]):
                 around = corners, ring.offsets, centres, ring.q, sums[:, 0]
                 tail_kernels.add(self._target.data, *around)
+
+
+def _odds(keep: Floats, grow: Floats) -> float:
+    """Return the probability of maxima that grow, from ln of the evidence against none."""
+    return float(np.exp(logsumexp(grow) - logsumexp([0.0, *keep, *grow])))
 
 
 def _per_degree(fit: Fit, data: Problem) -> float:
