@@ -12,7 +12,7 @@ from hklflow.volumes import fill
 from hklflow.volumes.spectrum import ROUNDS, SpectrumFill
 from hklflow.volumes.tail_data import around
 from hklflow.volumes.tail_fit import Fit, Problem
-from hklflow.volumes.tail_models import KINDS, Family, Kind, Voxels, products
+from hklflow.volumes.tail_models import ISOTROPIC, KINDS, Family, Kind, Voxels, products
 from hklflow.volumes.tail_share import usual, weigh
 from hklflow.volumes.tails import Share, Tails
 
@@ -104,7 +104,7 @@ def test_no_maxima_are_claimed_where_there_are_none(kind: str, cell: str, norm: 
     np.testing.assert_array_equal(target.data, before)
 
 
-@pytest.mark.parametrize(("height", "number"), [(-20.0, 3), (0.02, len(KINDS))])
+@pytest.mark.parametrize(("height", "number"), [(-20.0, 3), (0.02, len(KINDS + ISOTROPIC))])
 def test_only_certain_minima_save_the_fit_of_all_kinds(
     monkeypatch: pytest.MonkeyPatch, height: float, number: int
 ) -> None:

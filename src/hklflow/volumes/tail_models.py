@@ -250,7 +250,8 @@ class Family:
     def unusual(self, values: Floats, kind: Kind | None) -> Floats:
         """Return how far parameters are from what is expected, in standard deviations."""
         elastic = kind is not None and kind.elastic
-        usual = self.start(*_USUAL, elastic and not kind.isotropic)
+        isotropic = kind is not None and kind.isotropic
+        usual = self.start(*_USUAL, elastic and not isotropic)
         if elastic:
             usual[0] = _NO_KAPPA
         return (values - usual) / self.widths(kind)
