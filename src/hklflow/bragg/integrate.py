@@ -13,7 +13,7 @@ from scipy.special import ndtr
 
 from hklflow.base.errors import HklflowError
 from hklflow.bragg import boxes as bx
-from hklflow.bragg import kernels, learning_kernels, profiles
+from hklflow.bragg import centre_kernels, kernels, learning_kernels, profiles
 from hklflow.bragg.background import Curvature, curvature_of
 from hklflow.bragg.collected import Collected, around
 from hklflow.bragg.measurement import Measurement
@@ -766,8 +766,8 @@ def _unsure(scene: _Scene, rows: Integers, column: dict[str, Floats], widths: Wi
     var = np.stack([column[f"var_{name}"] for name in ("frame", "slow", "fast")], axis=1)
     off = (at - np.round(at)) * (1 - narrower / sigma)
     # Centres that are only known to be in a voxel do not depend on the width.
-    tied = (sigma < profiles.NARROW) & (var < kernels.VOXEL)
-    return np.asarray(np.where(tied, np.minimum(off**2, kernels.VOXEL - var), 0.0))
+    tied = (sigma < profiles.NARROW) & (var < centre_kernels.VOXEL)
+    return np.asarray(np.where(tied, np.minimum(off**2, centre_kernels.VOXEL - var), 0.0))
 
 
 def contradict(column: dict[str, Floats], error: float) -> NDArray[np.bool_]:
