@@ -11,7 +11,7 @@ deep minima at the reflections, b = 1 + Σ b_R cos(R·q), and C_G·q is multipli
 factors make its slope proportional to it.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 
@@ -31,7 +31,7 @@ _USUAL = (0.2, 1.0)
 _WIDTHS = (2.0, 2.0, 1.0, 2.0)
 # And of b in units of its mean: b is positive, so that each |b_R| alone is below 1.
 _WIDTH_OF_MEAN = 1.0
-# ln κ of elastic waves, in 1/Å, and the standard deviation of what is held. κ reduces the
+# ln κ of elastic waves, in 1/Å, and its standard deviation, so that it stays there. κ reduces the
 # mean over a voxel by some 2 κ/(edge of the voxel): 0.006 took a fifth of the middle of the holes.
 _NO_KAPPA, _FIXED = np.log(1e-5), 0.05
 # What other powers than 1 cost in χ², odds of 1 to 7: elastic waves are in every crystal.
@@ -55,12 +55,11 @@ _ELEMENTS = np.array([[_PAIRS.index((min(i, j), max(i, j))) for j in range(3)] f
 
 @dataclass(frozen=True)
 class Kind:
-    """Power p of a model, whether it has a Gaussian end, whether κ is 0, and whether Γ = q²/3."""
+    """Power p of a model, whether it has a Gaussian end, and whether κ is 0."""
 
     power: float
     cut: bool
     elastic: bool = False
-    isotropic: bool = False
 
     @property
     def cost(self) -> float:
@@ -75,8 +74,6 @@ KINDS = (
     Kind(1.0, True, elastic=True),
     Kind(1.0, False, elastic=True),
 )
-#: The same without free elastic constants, for data that do not determine them.
-ISOTROPIC = tuple(replace(kind, isotropic=True) for kind in KINDS)
 
 
 def _turned(axes: Floats, diagonal: Floats) -> Floats:
@@ -213,16 +210,12 @@ class Family:
             lower[0] = np.log(0.5 * self.unit)
         if kind is not None and kind.elastic:
             lower[0], upper[0] = _NO_KAPPA - 0.1, _NO_KAPPA + 0.1
-        if kind is not None and kind.isotropic:
-            constants = slice(2, 2 + elastic)
-            alike = self.start(1.0, 1.0, elastic=False)[constants]
-            lower[constants], upper[constants] = alike - 0.1, alike + 0.1
         return lower, upper
 
-    def scales(self, kind: Kind | None) -> Floats:
-        """Return typical changes of the parameters."""
-        held = kind is not None and kind.isotropic
-        return np.repeat([0.5, _FIXED if held else 0.3, 1.0], [2, *self.sizes])
+    @property
+    def scales(self) -> Floats:
+        """Typical changes of the parameters."""
+        return np.repeat([0.5, 0.3, 1.0], [2, *self.sizes])
 
     def start(self, kappa: float, end: float, elastic: bool) -> Floats:
         """Return parameters: ln κ, ln c, elastic constants, coefficients of b.
@@ -243,15 +236,12 @@ class Family:
             widths[-self.sizes[1] :] = _WIDTH_OF_MEAN
         if kind is not None and kind.elastic:
             widths[0] = _FIXED
-        if kind is not None and kind.isotropic:
-            widths[2 : 2 + self.sizes[0]] = _FIXED
         return widths
 
     def unusual(self, values: Floats, kind: Kind | None) -> Floats:
         """Return how far parameters are from what is expected, in standard deviations."""
         elastic = kind is not None and kind.elastic
-        isotropic = kind is not None and kind.isotropic
-        usual = self.start(*_USUAL, elastic and not isotropic)
+        usual = self.start(*_USUAL, elastic)
         if elastic:
             usual[0] = _NO_KAPPA
         return (values - usual) / self.widths(kind)

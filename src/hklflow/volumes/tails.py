@@ -23,7 +23,8 @@ from hklflow.volumes.spectrum import SpectrumFill
 from hklflow.volumes.tail_data import Ring, around, inside, nearest, orbits, rings, strongest
 from hklflow.volumes.tail_fit import Fit, Problem
 from hklflow.volumes.tail_growth import Growth, expected
-from hklflow.volumes.tail_models import ISOTROPIC, KINDS, Family, Kind, Voxels, products
+from hklflow.volumes.tail_limits import Limits, limits
+from hklflow.volumes.tail_models import KINDS, Family, Kind, Voxels, products
 from hklflow.volumes.tapers import Taper
 
 Floats = NDArray[np.float64]
@@ -161,7 +162,9 @@ class Tails:
         fit, some, self._family = min(tried, key=lambda item: item[0].cost)
         whole = Problem(self._family, everywhere, len(self._centres))
         found = self._fits(fit, some, whole)
-        if found is not None:
+        if isinstance(found, Limits):
+            self._draw_within(found)
+        elif found is not None:
             self._draw(*found, some, whole)
 
     def summary(self) -> dict[str, Any]:
@@ -307,8 +310,12 @@ class Tails:
 
     # -------------------------------------------------------------------------- fit
 
-    def _fits(self, first: Fit, data: Problem, whole: Problem) -> tuple[list[Fit], Growth] | None:
-        """Return models, and the growth of their A_G; None if the data need no maxima.
+    def _fits(
+        self, first: Fit, data: Problem, whole: Problem
+    ) -> tuple[list[Fit], Growth] | Limits | None:
+        """Return models, and the growth of their A_G; or limits if the data leave maxima open.
+
+        None if there are no maxima.
 
         Parameters
         ----------
@@ -325,37 +332,46 @@ class Tails:
             self.chi2 = _per_degree(first, data)
             return None
         maxima = [fits.get(kind) or data.fitted(kind, first) for kind in KINDS]
-        keep, grow, growths = self._evidence(plain, maxima, data, whole)
-        if _odds(keep, grow) <= _UNLIKELY:
-            # With few counts, free elastic constants cost more than the maxima are worth.
-            maxima += [data.fitted(kind, first) for kind in ISOTROPIC]
-            more = self._evidence(plain, maxima[len(KINDS) :], data, whole)
-            keep, grow = np.append(keep, more[0]), np.append(grow, more[1])
-            growths += more[2]
+        # ln of the evidence for maxima that keep their size, or grow, against none. A_G of each
+        # reflection reduces χ² by 1 even if there is no maximum; α, β and their spread are what is
+        # new.
+        needed = data.reflections + 3 * np.log(data.number)
+        keep = np.array([(plain.cost - fit.cost) / _per_degree(fit, data) for fit in maxima])
+        keep = 0.5 * (keep - needed)
+        growths = [self._growth(fit, data, whole) for fit in maxima]
+        sure = np.array([growth.sure if growth else -np.inf for growth in growths])
+        grow = keep + sure
         self.likely = _odds(keep, grow)
         i = int(np.argmax(grow))
         best, growth = maxima[i], growths[i]
         self.chi2 = _per_degree(best, data)
         explained = (plain.chi2 - best.chi2) / max(plain.chi2 - data.number, 1.0)
         self.rises = self.likely > _UNLIKELY and explained > _SOME
-        if growth is None or not self.rises or (self.chi2 > _BAD and explained < _MOSTLY):
+        if growth is None or not self.rises:
+            return self._limits(plain, data)
+        if self.chi2 > _BAD and explained < _MOSTLY:
             return None
-        return (maxima[: len(KINDS)] if i < len(KINDS) else maxima[len(KINDS) :]), growth
+        return maxima, growth
 
-    def _evidence(
-        self, plain: Fit, maxima: list[Fit], data: Problem, whole: Problem
-    ) -> tuple[Floats, Floats, list[Growth | None]]:
-        """Return ln of the evidence for maxima that keep their size, or grow, against none.
+    def _limits(self, plain: Fit, data: Problem) -> Limits | None:
+        """Return how large maxima may be; None if the data exclude them or are not described."""
+        stretch = _per_degree(plain, data)
+        if stretch > _BAD:
+            return None
+        found = limits(plain, data, self._family, self._squares, stretch)
+        self.likely, self.chi2, self.rises = _odds(found.keep, found.grow), stretch, False
+        return found if self.likely > _UNLIKELY else None
 
-        A_G of each reflection reduces χ² by 1 even if there is no maximum; α, β and their spread
-        are what is new. Also the growth of each fit.
-        """
-        needed = data.reflections + 3 * np.log(data.number)
-        keep = np.array([(plain.cost - fit.cost) / _per_degree(fit, data) for fit in maxima])
-        keep = 0.5 * (keep - needed)
-        growths = [self._growth(fit, data, whole) for fit in maxima]
-        sure = np.array([growth.sure if growth else -np.inf for growth in growths])
-        return keep, keep + sure, growths
+    def _draw_within(self, found: Limits) -> None:
+        """Draw models whose size the data do not determine."""
+        for (kind, _), share in zip(found.shapes, found.shares.tolist(), strict=True):
+            self.shares[kind] = self.shares.get(kind, 0.0) + share
+        self.classes = (True, False)
+        for elastic in self.classes:
+            self._samples += found.drawn(elastic, _SAMPLES, self._squares, self._random)
+        waves = sum(share for kind, share in self.shares.items() if kind.elastic)
+        self._give(np.where(self._are_elastic(), waves, 1 - waves))
+        self.found = True
 
     def _dips(self, plain: Fit, fit: Fit, data: Problem, whole: Problem) -> bool:
         """Return True if S has minima at the reflections, and certainly not for noise."""
@@ -550,9 +566,9 @@ class Tails:
                 tail_kernels.add(self._target.data, *around)
 
 
-def _odds(keep: Floats, grow: Floats) -> float:
+def _odds(keep: Floats | float, grow: Floats | float) -> float:
     """Return the probability of maxima that grow, from ln of the evidence against none."""
-    return float(np.exp(logsumexp(grow) - logsumexp([0.0, *keep, *grow])))
+    return float(np.exp(logsumexp(grow) - logsumexp(np.r_[0.0, keep, grow])))
 
 
 def _per_degree(fit: Fit, data: Problem) -> float:
