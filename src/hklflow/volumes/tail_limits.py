@@ -53,6 +53,11 @@ class Limits:
     keep: float
     grow: float
 
+    @property
+    def pull(self) -> float:
+        """Mean α/σ."""
+        return float(self.shares @ (self.mean / self.error))
+
     def drawn(
         self, elastic: bool, number: int, squares: Floats, random: np.random.Generator
     ) -> list[tuple[Kind, Floats, Floats]]:

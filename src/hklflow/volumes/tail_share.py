@@ -84,6 +84,9 @@ def _measured(
     if not wider.found:
         # Its A_G are fitted in the rim, too, which a true model and none differ in by far more.
         wider = tails
+    elif tails.undecided and not wider.undecided:
+        # There are more voxels beyond the rim, and fewer cosines describe other scattering there.
+        tails.likely = max(tails.likely, wider.likely)
     holes = find_holes(target, numbers_of(target.code, PUNCHED, PUNCHED))
     found = control.controls(target, holes, q_max)
     model = control.best_of(found, BEST)
