@@ -62,8 +62,14 @@ def weigh(
         Largest number of bytes for the spectrum.
     """
     if tails.found:
-        shares = _measured(target, tails, q_max, threads, progress, memory)
-        tails.weigh(*(shares or usual()))
+        shares = _measured(target, tails, q_max, threads, progress, memory) or usual()
+        if tails.undecided:
+            # The size of the model is not that of the one beyond the rim.
+            shares = tuple(
+                expected._replace(evidence=share.evidence)
+                for expected, share in zip(usual(), shares, strict=True)
+            )
+        tails.weigh(*shares)
 
 
 def usual() -> tuple[Share, Share]:
