@@ -6,7 +6,7 @@ reflections. κ, c, p and β are from a grid, b is a straight line near its fit 
 not negative, is integrated. n is 1 for displacements and 0 for maxima of other scattering.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -130,7 +130,9 @@ def limits(plain: Fit, data: Problem, family: Family, squares: Floats, stretch: 
             precision = lower + (scale / width) ** 2
             mean[:, j], error[:, j] = upper / precision, 1 / np.sqrt(precision)
             pull = mean[:, j] / error[:, j]
-            evidence[:, j] = 0.5 * pull**2 + log_ndtr(pull) + np.log(2 * error[:, j] * scale / width)
+            evidence[:, j] = (
+                0.5 * pull**2 + log_ndtr(pull) + np.log(2 * error[:, j] * scale / width)
+            )
         found[n] = mean, error, evidence
     elastic = np.array([kind.elastic for kind, _ in shapes])
     prior = np.where(elastic, _ANY / elastic.sum(), (1 - _ANY) / (~elastic).sum())
