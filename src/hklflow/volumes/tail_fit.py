@@ -166,7 +166,8 @@ class Problem:
             rise, size = np.empty((2, len(shapes), len(left)))
             across = np.empty((*rise.shape, waves.shape[2]))
             for j, (kind, values) in enumerate(shapes):
-                peaks = np.einsum("gnp,np->gn", item.peaks, self._maximum(kind, values, i))
+                maximum = self._family.maximum(values, kind, item.ring.q)
+                peaks = np.einsum("gnp,np->gn", item.peaks, maximum)
                 peaks -= (q @ (q.swapaxes(1, 2) @ peaks[..., None]))[..., 0]
                 rise[j], size[j] = np.sum(peaks * left, axis=1), np.sum(peaks**2, axis=1)
                 across[j] = (peaks[:, None] @ waves)[:, 0]

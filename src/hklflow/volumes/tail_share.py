@@ -62,14 +62,13 @@ def weigh(
         Largest number of bytes for the spectrum.
     """
     if tails.found:
-        shares = _measured(target, tails, q_max, threads, progress, memory) or usual()
+        waves, others = _measured(target, tails, q_max, threads, progress, memory) or usual()
         if tails.undecided:
             # The size of the model is not that of the one beyond the rim.
-            shares = tuple(
-                expected._replace(evidence=share.evidence)
-                for expected, share in zip(usual(), shares, strict=True)
-            )
-        tails.weigh(*shares)
+            expected = usual()
+            waves = expected[0]._replace(evidence=waves.evidence)
+            others = expected[1]._replace(evidence=others.evidence)
+        tails.weigh(waves, others)
 
 
 def usual() -> tuple[Share, Share]:
