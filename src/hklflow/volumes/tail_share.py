@@ -48,7 +48,7 @@ def weigh(
 
     The rim cannot tell if kriging is kept, which cannot be asked for the rim: the probability of
     maxima is then that of their tails. If the data beyond the rim do not determine a model, that of
-    all data is asked.
+    all data is asked. A model whose size is open keeps it: the rim tells only how likely it is.
 
     Parameters
     ----------
