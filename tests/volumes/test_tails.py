@@ -12,6 +12,7 @@ from hklflow.volumes import fill
 from hklflow.volumes.spectrum import ROUNDS, SpectrumFill
 from hklflow.volumes.tail_data import around
 from hklflow.volumes.tail_fit import Fit, Problem
+from hklflow.volumes.tail_limits import Limits, limits
 from hklflow.volumes.tail_models import KINDS, Family, Kind, Voxels, products
 from hklflow.volumes.tail_share import usual, weigh
 from hklflow.volumes.tails import Share, Tails
@@ -85,7 +86,6 @@ def test_maxima_are_found_again(
 @pytest.mark.parametrize(
     ("kind", "cell", "norm"),
     [
-        ("short-range order", "cubic", 10.0),
         ("size effect", "cubic", 100.0),
         # Rods of diffuse scattering through the reflections, which do not grow with G².
         ("short-range order", "hexagonal", 30.0),
@@ -155,14 +155,19 @@ def test_products_of_the_derivatives_are_those_of_the_residuals(dips: bool) -> N
 
 
 @pytest.mark.parametrize(
-    ("cell", "seed", "least"),
-    # Not every model of the maxima has more evidence than none; A_G hardly tell that they grow.
-    [("triclinic", 1, 0.9), ("monoclinic", 6, 0.3)],
+    ("cell", "norm", "seed", "least"),
+    [
+        # Not every model of the maxima has more evidence than none; A_G hardly tell that they grow.
+        ("triclinic", 10.0, 1, 0.9),
+        ("monoclinic", 10.0, 6, 0.3),
+    ],
 )
 @pytest.mark.slow
-def test_maxima_that_are_hard_to_see_are_not_dismissed(cell: str, seed: int, least: float) -> None:
+def test_maxima_that_are_hard_to_see_are_not_dismissed(
+    cell: str, norm: float, seed: int, least: float
+) -> None:
     world = world_of("correlated displacements", cell)
-    target = target_of(world, 10.0, seed)
+    target = target_of(world, norm, seed)
     model = Tails(target, reflections(world), RADIUS, world.q_max)
     assert model.found
     assert least < model.likely
@@ -171,6 +176,81 @@ def test_maxima_that_are_hard_to_see_are_not_dismissed(cell: str, seed: int, lea
     assert model.likely == pytest.approx(before)
     assert model.share == pytest.approx(before)
     assert model._mean.sum() == pytest.approx(before)
+
+
+def maxima_of_known_size(world: hole_worlds.World, alpha: float, unit: float) -> np.ndarray:
+    """S is 5 and α Q² M, p = 2, with Γ = q²/3 and κ of 1.2 ``unit``: A_G is α G²."""
+    hkl = hole_worlds.hkl_of(world.grid)
+    b = world.lattice.reciprocal
+    near = np.sum(((hkl - np.rint(hkl)) @ b.T) ** 2, axis=-1)
+    kappa = (1.2 * unit) ** 2
+    shape = ((kappa + unit**2) / (kappa + near / 3)) ** 2
+    return 5 + alpha * np.sum((hkl @ b.T) ** 2, axis=-1) * shape
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.02])
+def test_the_size_of_maxima_has_errors_that_are_right(alpha: float) -> None:
+    world = world_of("short-range order", "cubic")
+    target = target_of(world, 100.0, 0)
+    target.errors[:] = 0.3
+    model = Tails(target, reflections(world), RADIUS, world.q_max)
+    family = model._family
+    truth = maxima_of_known_size(world, alpha, family.unit)
+    pulls, holes = [], ~np.isfinite(target.data)
+    for seed in range(30):
+        noise = np.random.default_rng(seed).normal(size=truth.shape)
+        # Equivalents are the same measurement.
+        noise = np.bincount(world.orbits.ravel(), noise.ravel())
+        noise = (noise / np.sqrt(np.bincount(world.orbits.ravel())))[world.orbits]
+        target.data[:] = np.where(holes, np.nan, truth + 0.3 * noise)
+        data = around(target, model._centres, RADIUS, model._outer)
+        problem = Problem(family, data, len(model._centres))
+        found = limits(problem.fitted(None), problem, family, model._squares, 1.0)
+        (own,) = [
+            i
+            for i, (kind, values) in enumerate(found.shapes)
+            if kind == Kind(2.0, False)
+            and found.decays[i] == 0
+            and np.isclose(np.exp(values[0]), 1.2 * family.unit)
+        ]
+        pulls.append((found.mean[own] - alpha) / found.error[own])
+    assert abs(np.mean(pulls)) < 4 / np.sqrt(30)
+    assert 0.7 < np.std(pulls) < 1.3
+
+
+def test_drawn_sizes_have_the_scatter_of_the_limits() -> None:
+    """With a size of −1 ± 1, the part above 0 has the mean 0.525, and the scatter 0.446."""
+    kind = Kind(1.0, False, elastic=True)
+    one, zero = np.ones(1), np.zeros(1)
+    found = Limits([(kind, np.zeros(2))], zero, one, -one, one, 0.0, 0.0)
+    drawn = found.drawn(True, 2000, np.full(3, 4.0), np.random.default_rng(0))
+    sizes = np.array([amplitude.mean() / 4 for _, _, amplitude in drawn])
+    assert sizes.mean() == pytest.approx(0.525, rel=0.03)
+    # A_G of three reflections scatter by 0.3 of the size.
+    assert sizes.std() == pytest.approx(0.456, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cell", "norm", "seed"),
+    [
+        # 20 free elastic constants cost more than the maxima are worth.
+        ("correlated displacements", "triclinic", 3.0, 103),
+        ("correlated displacements", "monoclinic", 3.0, 104),
+        ("short-range order", "cubic", 10.0, 3),
+    ],
+)
+@pytest.mark.slow
+def test_what_few_counts_leave_open_is_in_sigma(
+    kind: str, cell: str, norm: float, seed: int
+) -> None:
+    world = world_of(kind, cell)
+    target = target_of(world, norm, seed)
+    model = Tails(target, reflections(world), RADIUS, world.q_max)
+    assert model.undecided
+    assert not model.rises
+    assert 0.05 < model.likely < 0.95
+    error, sigma = errors_in_holes(world, model, target)
+    assert abs(error) < 3 * sigma
 
 
 def test_evidence_against_maxima_leaves_no_model() -> None:

@@ -16,6 +16,7 @@ from hklflow.volumes.tail_data import Data
 from hklflow.volumes.tail_models import Family, Kind
 
 Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 # κ, c in 1/Å, and whether Γ is elastic.
 _STARTS = ((0.05, 0.3, True), (0.15, 2.0, False), (0.4, 0.3, False))
@@ -120,6 +121,71 @@ class Problem:
             amplitude[own] = x[:, 0]
             error[own] = np.linalg.norm(np.linalg.inv(r)[:, 0], axis=1)
         return amplitude, error
+
+    def probed(
+        self, plain: Fit, shapes: list[tuple[Kind, Floats]]
+    ) -> tuple[Indices, float, Floats, Floats, Floats, Floats, Floats]:
+        """Return how χ² of a fit without maxima changes with maxima of given shapes.
+
+        Of χ²/2 as a parabola of A_G and b, without what B_G and C_G take up.
+
+        Parameters
+        ----------
+        plain : Fit
+        shapes : list of (Kind, array)
+            m kinds and parameters.
+
+        Returns
+        -------
+        (g,) int array
+            Numbers of the reflections.
+        float
+            Mean S.
+        (m, g) array, (m, g) array
+            Minus the derivatives by A_G, and the second derivatives.
+        (m, g, k) array
+            Second derivatives by A_G and b.
+        (k, k) array, (k,) array
+            Second derivatives by b, and minus the derivatives.
+        """
+        widths = self._family.widths(None)[-self._family.sizes[1] :]
+        curvature = np.diag(1 / widths**2)
+        slope = -self._family.of_waves(plain.values) / widths**2
+        parts, sums = [], np.zeros(2)
+        for i, item in enumerate(self._data):
+            design = self._design(None, plain.values, i)
+            q, r = np.linalg.qr(design)
+            right = _right(item)
+            seen = q.swapaxes(1, 2) @ right
+            left = (right - q @ seen)[..., 0]
+            waves = self._of_waves(np.linalg.solve(r, seen)[..., 0], i)
+            taken = q.swapaxes(1, 2) @ waves
+            waves = waves - q @ taken
+            curvature += np.einsum("gni,gnj->ij", waves, waves)
+            slope += np.einsum("gni,gn->i", waves, left)
+            rise, size = np.empty((2, len(shapes), len(left)))
+            across = np.empty((*rise.shape, waves.shape[2]))
+            for j, (kind, values) in enumerate(shapes):
+                maximum = self._family.maximum(values, kind, item.ring.q)
+                peaks = np.einsum("gnp,np->gn", item.peaks, maximum)
+                peaks -= (q @ (q.swapaxes(1, 2) @ peaks[..., None]))[..., 0]
+                rise[j], size[j] = np.sum(peaks * left, axis=1), np.sum(peaks**2, axis=1)
+                across[j] = (peaks[:, None] @ waves)[:, 0]
+            parts.append((item.ring.members, rise, size, across))
+            sums += np.sum(item.weights**2 * item.values), np.sum(item.weights**2)
+        members, rise, size, across = (
+            np.concatenate(x, axis=min(x[0].ndim - 1, 1)) for x in zip(*parts, strict=True)
+        )
+        return members, float(sums[0] / sums[1]), rise, size, across, curvature, slope
+
+    def _of_waves(self, x: Floats, i: int) -> Floats:
+        """Return the derivatives (g, n, k) by b of S over σ, for B_G and C_G (g, 4)."""
+        item = self._data[i]
+        scaled = np.broadcast_to(x[:, :1], item.weights.shape)
+        if self._family.dips:
+            scaled = scaled + x[:, 1:] @ item.ring.q.T
+        derivatives: Floats = (scaled * item.weights)[..., None] * self._waves[i]
+        return derivatives
 
     def _maximum(self, kind: Kind | None, values: Floats, i: int) -> Floats | None:
         """Return M (n, 6) of a kind."""

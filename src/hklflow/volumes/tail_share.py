@@ -48,7 +48,7 @@ def weigh(
 
     The rim cannot tell if kriging is kept, which cannot be asked for the rim: the probability of
     maxima is then that of their tails. If the data beyond the rim do not determine a model, that of
-    all data is asked.
+    all data is asked. A model whose size is open keeps it: the rim tells only how likely it is.
 
     Parameters
     ----------
@@ -62,8 +62,13 @@ def weigh(
         Largest number of bytes for the spectrum.
     """
     if tails.found:
-        shares = _measured(target, tails, q_max, threads, progress, memory)
-        tails.weigh(*(shares or usual()))
+        waves, others = _measured(target, tails, q_max, threads, progress, memory) or usual()
+        if tails.undecided:
+            # The size of the model is not that of the one beyond the rim.
+            expected = usual()
+            waves = expected[0]._replace(evidence=waves.evidence)
+            others = expected[1]._replace(evidence=others.evidence)
+        tails.weigh(waves, others)
 
 
 def usual() -> tuple[Share, Share]:
@@ -84,6 +89,9 @@ def _measured(
     if not wider.found:
         # Its A_G are fitted in the rim, too, which a true model and none differ in by far more.
         wider = tails
+    elif tails.undecided and not wider.undecided:
+        # There are more voxels beyond the rim, and fewer cosines describe other scattering there.
+        tails.likely = max(tails.likely, wider.likely)
     holes = find_holes(target, numbers_of(target.code, PUNCHED, PUNCHED))
     found = control.controls(target, holes, q_max)
     model = control.best_of(found, BEST)

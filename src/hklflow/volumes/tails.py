@@ -23,6 +23,7 @@ from hklflow.volumes.spectrum import SpectrumFill
 from hklflow.volumes.tail_data import Ring, around, inside, nearest, orbits, rings, strongest
 from hklflow.volumes.tail_fit import Fit, Problem
 from hklflow.volumes.tail_growth import Growth, expected
+from hklflow.volumes.tail_limits import Limits, limits
 from hklflow.volumes.tail_models import KINDS, Family, Kind, Voxels, products
 from hklflow.volumes.tapers import Taper
 
@@ -50,6 +51,7 @@ _UNLIKELY = 0.03  # probability of maxima below which none are modelled
 # Kinds that are unlike each other: if S has minima by all of them, no other has maxima. And the
 # change of χ², in its standard deviations by noise, that is no noise.
 _UNLIKE, _CERTAIN = (KINDS[0], KINDS[5], KINDS[7]), 5.0
+_CLEAR = 3.0  # size of maxima, in its σ, that all parameters are fitted for
 _SAMPLES = 12  # drawn models of elastic waves, and of others
 _IGNORED = 0.003  # weight of all models but elastic waves below which none of them are drawn
 _UNLIKELIEST = 600.0  # difference of χ² beyond which a weight is as good as 0
@@ -98,6 +100,8 @@ class Tails:
         True if the voxels around the holes may need maxima inside of them.
     likely : float
         Probability that they do.
+    undecided : bool
+        True if the data neither show nor exclude maxima: σ contains what there may be.
     rises : bool
         True if a model with maxima fits much better than one without, even if not well.
     chi2 : float
@@ -140,6 +144,7 @@ class Tails:
         self._squares = np.sum((self._centres @ self._b.T) ** 2, axis=1)
         self._random = np.random.default_rng(0)
         self.found, self.rises, self.chi2 = False, False, float("nan")
+        self.undecided = False
         self.likely, self.share, self.shares = 0.0, 1.0, dict[Kind, float]()
         self._samples: list[tuple[Kind, Floats, Floats]] = []
         self._known: dict[bytes, Floats] = {}
@@ -156,12 +161,14 @@ class Tails:
         for family in families:
             some = Problem(family, data, len(self._centres))
             tried.append((some.fitted(KINDS[0]), some, family))
-            if tried[0][0].chi2 < some.number + _CERTAIN * np.sqrt(2 * some.number):
+            if _described(tried[0][0], some):
                 break
         fit, some, self._family = min(tried, key=lambda item: item[0].cost)
         whole = Problem(self._family, everywhere, len(self._centres))
         found = self._fits(fit, some, whole)
-        if found is not None:
+        if isinstance(found, Limits):
+            self._draw_within(found)
+        elif found is not None:
             self._draw(*found, some, whole)
 
     def summary(self) -> dict[str, Any]:
@@ -174,6 +181,7 @@ class Tails:
             "found": True,
             "chi-squared per degree of freedom": self.chi2,
             "probability": self.likely,
+            "undecided": self.undecided,
             "share of the model": self.share,
             "powers": {
                 f"{p:g}": sum(share for kind, share in self.shares.items() if kind.power == p)
@@ -307,8 +315,12 @@ class Tails:
 
     # -------------------------------------------------------------------------- fit
 
-    def _fits(self, first: Fit, data: Problem, whole: Problem) -> tuple[list[Fit], Growth] | None:
-        """Return models, and the growth of their A_G; None if the data need no maxima.
+    def _fits(
+        self, first: Fit, data: Problem, whole: Problem
+    ) -> tuple[list[Fit], Growth] | Limits | None:
+        """Return models, and the growth of their A_G; or limits if the data leave maxima open.
+
+        None if there are no maxima.
 
         Parameters
         ----------
@@ -334,15 +346,39 @@ class Tails:
         growths = [self._growth(fit, data, whole) for fit in maxima]
         sure = np.array([growth.sure if growth else -np.inf for growth in growths])
         grow = keep + sure
-        self.likely = float(np.exp(logsumexp(grow) - logsumexp([0.0, *keep, *grow])))
+        self.likely = _odds(keep, grow)
         i = int(np.argmax(grow))
         best, growth = maxima[i], growths[i]
         self.chi2 = _per_degree(best, data)
         explained = (plain.chi2 - best.chi2) / max(plain.chi2 - data.number, 1.0)
         self.rises = self.likely > _UNLIKELY and explained > _SOME
-        if growth is None or not self.rises or (self.chi2 > _BAD and explained < _MOSTLY):
+        usable = growth is not None and self.rises
+        usable = usable and (self.chi2 <= _BAD or explained >= _MOSTLY)
+        limited = self._limits(plain, data)
+        if limited is not None and not (usable and self.likely > _odds(limited.keep, limited.grow)):
+            return limited
+        return (maxima, growth) if growth is not None and usable else None
+
+    def _limits(self, plain: Fit, data: Problem) -> Limits | None:
+        """Return how large maxima may be; None if the data show or exclude them."""
+        if not _described(plain, data):
             return None
-        return maxima, growth
+        found = limits(plain, data, self._family, self._squares, _per_degree(plain, data))
+        likely = _odds(found.keep, found.grow)
+        # What is clear is clearer with all parameters.
+        return found if found.pull < _CLEAR and likely > _UNLIKELY else None
+
+    def _draw_within(self, found: Limits) -> None:
+        """Draw models whose size the data do not determine."""
+        self.likely, self.rises = _odds(found.keep, found.grow), False
+        for (kind, _), share in zip(found.shapes, found.shares.tolist(), strict=True):
+            self.shares[kind] = self.shares.get(kind, 0.0) + share
+        self.classes = (True, False)
+        for elastic in self.classes:
+            self._samples += found.drawn(elastic, _SAMPLES, self._squares, self._random)
+        waves = sum(share for kind, share in self.shares.items() if kind.elastic)
+        self._give(np.where(self._are_elastic(), waves, 1 - waves))
+        self.found = self.undecided = True
 
     def _dips(self, plain: Fit, fit: Fit, data: Problem, whole: Problem) -> bool:
         """Return True if S has minima at the reflections, and certainly not for noise."""
@@ -535,6 +571,16 @@ class Tails:
             for centres, corners, sums in self._modelled(ring, weights[None]):
                 around = corners, ring.offsets, centres, ring.q, sums[:, 0]
                 tail_kernels.add(self._target.data, *around)
+
+
+def _odds(keep: Floats | float, grow: Floats | float) -> float:
+    """Return the probability of maxima that grow, from ln of the evidence against none."""
+    return float(np.exp(logsumexp(grow) - logsumexp(np.r_[0.0, keep, grow])))
+
+
+def _described(fit: Fit, data: Problem) -> bool:
+    """Return True if χ² of a fit may be noise."""
+    return bool(fit.chi2 < data.number + _CERTAIN * np.sqrt(2 * data.number))
 
 
 def _per_degree(fit: Fit, data: Problem) -> float:
