@@ -12,7 +12,7 @@ same shape. If a job needs more memory or time than requested, it is repeated wi
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,8 @@ from typing import Any
 from hklflow.base.errors import HklflowError
 from hklflow.experiment.config import Experiment, PowderImage, simulation_description
 from hklflow.experiment.constants import branch as constants_branch
-from hklflow.experiment.jobs import Key, job_counts
+from hklflow.experiment.jobs import Job, Key, job_counts, shape_key
+from hklflow.experiment.pace import DECODE_RATE, Pace
 from hklflow.geometry import grid as grids
 from hklflow.geometry import plausible
 
@@ -170,11 +171,17 @@ class Estimate:
     experiment : Experiment
     learn : bool
         True: use the times of finished jobs.
+    pace : Pace or None
+        Speed of this machine on frames of the experiment. None: the speed of the machine on which
+        the costs were measured.
     """
 
-    def __init__(self, experiment: Experiment, learn: bool = True) -> None:
+    def __init__(
+        self, experiment: Experiment, learn: bool = True, pace: Pace | None = None
+    ) -> None:
         self._experiment = experiment
         self._learn = learn
+        self._pace = pace or Pace(1.0)
         self._costs = {**COSTS, **(DIALS_COSTS if experiment.uses_dials else {})}
         self._frames: dict[tuple[str, str | None], tuple[int, int]] = {}
         self._grids: dict[tuple[str, str], tuple[int, int, int]] = {}
@@ -213,7 +220,8 @@ class Estimate:
     def megabytes(self, rule: str, shape: Shape) -> float:
         """Return the memory that a job uses, in MB."""
         cost, shape = self._costs[rule], self._of_job(rule, shape)
-        return cost.fixed + (cost.per_mpixel * shape.pixels + cost.per_mvoxel * shape.voxels) / 1e6
+        volumes = cost.per_mvoxel * shape.voxels / 1e6 / self._passes(rule, shape)
+        return cost.fixed + cost.per_mpixel * shape.pixels / 1e6 + volumes
 
     def seconds(self, rule: str, shape: Shape) -> float:
         """Return the expected time of a job in seconds, from finished jobs if there are any."""
@@ -223,6 +231,10 @@ class Estimate:
             return self.measured[rule] * (work if self._costs[rule].rate < math.inf else 1.0)
         return self._modelled(rule, shape)
 
+    def of_jobs(self, jobs: Sequence[Job]) -> list[float]:
+        """Return the expected time of each job in seconds."""
+        return [self.seconds(job.rule, self.shape(*shape_key(job))) for job in jobs]
+
     def _of_job(self, rule: str, shape: Shape) -> Shape:
         blocks = self._experiment.config.frame_blocks if rule == "transform" else 1
         binning = 1 if rule in _UNBINNED else self._experiment.config.binning
@@ -230,9 +242,27 @@ class Estimate:
         return replace(shape, frames=-(-shape.frames // blocks), pixels=pixels)
 
     def _modelled(self, rule: str, shape: Shape) -> float:
+        """Return the time of a job by the model.
+
+        Decoding takes its measured rate; the clock of the machine scales everything else.
+        """
         cost, shape = self._costs[rule], self._of_job(rule, shape)
-        work = shape.frames * shape.pixels / 1e6
-        return cost.seconds + work / cost.rate + shape.voxels / 1e6 / cost.voxel_rate
+        rest = cost.seconds + shape.voxels / 1e6 / cost.voxel_rate
+        if cost.rate == math.inf:
+            return self._pace.clock * rest
+        if rule == "find_peaks" and self._pace.search is not None:
+            return self._pace.clock * rest + shape.frames * shape.pixels / 1e6 / self._pace.search
+        work = self._passes(rule, shape) * shape.frames * shape.pixels / 1e6
+        rest += work * max(1 / cost.rate - 1 / DECODE_RATE, 0.0)
+        decode = self._pace.decode or DECODE_RATE / self._pace.clock
+        return self._pace.clock * rest + work / decode
+
+    def _passes(self, rule: str, shape: Shape) -> int:
+        """Return the number of passes over the frames that a job makes."""
+        if rule != "transform":
+            return 1
+        needed = self._costs[rule].per_mvoxel * shape.voxels / 1e6
+        return max(1, math.ceil(needed / self._experiment.config.transform.memory))
 
     def megabytes_on_disk(self, rule: str, shape: Shape) -> float:
         """Return the size of the products of a job, in MB."""
