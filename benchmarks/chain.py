@@ -13,7 +13,7 @@ checksums and pictures. --full takes 3600 frames and 501³ voxels, once.
 import argparse
 import json
 import statistics
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,27 +50,42 @@ BRAGG_AIM, VOLUME_AIM, VOLUME_SIDE = 10, 60.0, 501
 _WORLD = World(temperatures=2, bragg=True)
 
 
+@dataclass(frozen=True)
+class Size:
+    """Frames of a rotation, voxels along an axis, and rounds."""
+
+    frames: int
+    side: int
+    rounds: int
+
+
+BENCH, FULL = Size(1200, 301, 3), Size(3600, VOLUME_SIDE, 1)
+
+
 def measure(folder: Path, world: World, rounds: int) -> dict[str, Any]:
     """Return the medians of each rule of one kind of crystal.
 
-    The first run of all jobs makes the products, and may compile kernels; it is not counted.
+    The first round makes the products that are missing, too, and may compile kernels.
     """
-    made = folder / "made.json"
-    if not made.exists() or json.loads(made.read_text()) != _stated(world):
-        workflow.make(folder, world)
-        made.write_text(json.dumps(_stated(world)))
-    chosen = [command for command in workflow.jobs(folder) if _is_chosen(command)]
+    workflow.write(folder, world)
     raw = folder / "raw/0_r1.nxs"
     decodes: list[workflow.Run] = []
     turns: list[dict[str, list[workflow.Run]]] = []
-    for _ in range(rounds):
+    commands = workflow.jobs(folder)
+    for turn in range(rounds):
         turns.append({})
-        for command in chosen:
-            if command.rule in READS_FRAMES:
+        for command in commands:
+            chosen = _is_chosen(command)
+            if not chosen and (turn or not _is_needed(command)):
+                continue
+            if chosen and command.rule in READS_FRAMES:
                 decodes.append(workflow.decoder(raw))
-            turns[-1].setdefault(command.rule, []).append(workflow.run(command, folder))
+            ran = workflow.run(command, folder)
+            print(f"{command.name}: {ran.cpu:.2f} CPU s, {ran.mb:.0f} MB", flush=True)
+            if chosen:
+                turns[-1].setdefault(command.rule, []).append(ran)
     return {
-        "world": _stated(world),
+        "world": json.loads(json.dumps(asdict(world))),
         "pixels": world.frames * world.shape[0] * world.shape[1],
         "decode": statistics.median(run.cpu for run in decodes),
         "rules": {
@@ -84,16 +99,17 @@ def measure(folder: Path, world: World, rounds: int) -> dict[str, Any]:
     }
 
 
-def _stated(world: World) -> dict[str, Any]:
-    stated: dict[str, Any] = json.loads(json.dumps(asdict(world)))
-    return stated
-
-
 def _is_chosen(command: Command) -> bool:
     """Return True for a job of the first temperature, and for the difference of both."""
     if not any(command.rule in rules for rules in SUMS.values()):
         return False
     return command.rule == "difference" or " 300K" in command.name
+
+
+def _is_needed(command: Command) -> bool:
+    """Return True for a job of the other temperature whose products the difference needs."""
+    needed = ("simulate", "temperature_series", *SUMS[FRAMES], *SUMS[VOLUMES])
+    return command.rule in needed
 
 
 def document(results: list[dict[str, Any]]) -> str:
@@ -145,25 +161,26 @@ def _aim(name: str, cpu: float, decode: float, world: dict[str, Any]) -> str:
     return f"{name}: {cpu / decode:.1f} decodes (aim: at most {aim}).  "
 
 
-def both(folder: Path, frames: int, side: int, rounds: int) -> list[dict[str, Any]]:
-    """Measure both kinds; see `measure`."""
-    world = replace(_WORLD, frames=frames, side=side)
-    return [measure(folder / kind, replace(world, kind=kind), rounds) for kind in workflow.kinds()]
+def both(folder: Path, size: Size) -> list[dict[str, Any]]:
+    """Measure both kinds of crystal; see `measure`."""
+    world = replace(_WORLD, frames=size.frames, side=size.side)
+    return [
+        measure(folder / kind, replace(world, kind=kind), size.rounds) for kind in workflow.kinds()
+    ]
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--frames", type=int, default=_WORLD.frames)
-    parser.add_argument("--side", type=int, default=_WORLD.side)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--frames", type=int, default=BENCH.frames)
+    parser.add_argument("--side", type=int, default=BENCH.side)
+    parser.add_argument("--rounds", type=int, default=BENCH.rounds)
     parser.add_argument("--full", action="store_true")
     given = parser.parse_args()
-    if given.full:
-        given.frames, given.side, given.rounds = 3600, VOLUME_SIDE, 1
+    size = FULL if given.full else Size(given.frames, given.side, given.rounds)
     given.folder.mkdir(parents=True, exist_ok=True)
-    results = both(given.folder.resolve(), given.frames, given.side, given.rounds)
+    results = both(given.folder.resolve(), size)
     (given.folder / "chain.json").write_text(json.dumps(results, indent=1) + "\n")
     print(document(results))
 

@@ -2,6 +2,7 @@
 
     python -m benchmarks.planning                  # the table of docs/performance.md
     python -m benchmarks.planning --run FOLDER     # predictions against three experiments
+    python -m benchmarks.planning --beamtime FOLDER   # cores that keep pace with CHESS QM2
 
 The table comes from the cost model of `hklflow.experiment.cost`, as `hklflow check` does. --run
 simulates three experiments (not measured) that the model was not fitted to, measures the speed of
@@ -11,7 +12,7 @@ of all jobs with the model.
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -118,12 +119,64 @@ UNSEEN = {
 }  # fmt: skip
 
 
+# A beamtime at CHESS QM2, as its users describe it.
+QM2 = World(
+    "strong", modules=(12, 5), module_shape=(195, 487), gap=(17, 7), frames=3650,
+    rotations=ROTATIONS, temperatures=15, side=(1021, 1021, 911),
+    memory=3000.0,
+)  # fmt: skip
+ROTATION_SECONDS = 182.0
+
+
+def beamtime(folder: Path) -> None:
+    """Print the cores that keep pace with QM2, by the model with the speed of this machine.
+
+    FOLDER gets a wedge of 60 frames of its detector, which decoder and peak search are measured on.
+    """
+    wedge = replace(QM2, frames=60, rotations={"r1": 0.0}, temperatures=1)
+    workflow.write(folder, wedge)
+    for command in workflow.jobs(folder):
+        if command.rule == "simulate":
+            workflow.run(command, folder)
+    pace = measured(_experiment(folder))
+    print(pace)
+    available = ROTATION_SECONDS * len(QM2.rotations) * QM2.temperatures
+    for bragg in (False, True):
+        plan = folder / f"plan_{bragg}"
+        workflow.write(plan, replace(QM2, bragg=bragg))
+        experiment = _experiment(plan)
+        estimate = Estimate(experiment, False, pace)
+        counts = {k: v for k, v in job_counts(experiment).items() if k != "simulate"}
+        costs = {
+            rule: sum(estimate.seconds(rule, s) * n for s, n in _shapes(estimate, keys))
+            for rule, keys in counts.items()
+        }
+        memory = {
+            rule: max(estimate.megabytes(rule, s) for s, _ in _shapes(estimate, keys))
+            for rule, keys in counts.items()
+        }
+        total = sum(costs.values())
+        print(
+            f"{'with' if bragg else 'without'} Bragg: {total / 3600:.2f} core-hours, "
+            f"{total / available:.2f} cores keep pace with {available:.0f} s of measurement; "
+            f"largest job {max(memory.values()):.0f} MB"
+        )
+        for rule in sorted(costs, key=costs.__getitem__, reverse=True)[:12]:
+            print(
+                f"  {rule:20s} {costs[rule]:8.0f} core-s, {costs[rule] / available:6.3f} cores, "
+                f"{memory[rule]:7.0f} MB"
+            )
+
+
+def _experiment(folder: Path) -> config.Experiment:
+    return config.load(yaml.safe_load((folder / "config/config.yaml").read_text()), folder)
+
+
 def run(folder: Path, name: str) -> None:
     """Measure all jobs of an experiment in turn, and print them next to the predictions."""
     world = UNSEEN[name]
-    folder.mkdir(parents=True, exist_ok=True)
     workflow.write(folder, world)
-    experiment = config.load(yaml.safe_load((folder / "config/config.yaml").read_text()), folder)
+    experiment = _experiment(folder)
     commands = workflow.jobs(folder)
     for command in commands:
         if command.rule == "simulate":
@@ -168,9 +221,12 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, metavar="FOLDER")
+    parser.add_argument("--beamtime", type=Path, metavar="FOLDER")
     parser.add_argument("--only", choices=UNSEEN, help="one of the experiments of --run")
     given = parser.parse_args()
-    if given.run is None:
+    if given.beamtime is not None:
+        beamtime(given.beamtime.resolve())
+    elif given.run is None:
         table()
     else:
         for name in [given.only] if given.only else UNSEEN:

@@ -12,11 +12,12 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -100,12 +101,14 @@ class World:
     rotations : mapping of str to float
         Angle chi of each rotation in degrees.
     temperatures : int
-    side : int
+    side : int or tuple of int
         Voxels along h, k and l.
     bragg : bool
         True: make structure factors.
     more : mapping
         Further keys of the crystal.
+    memory : float or None
+        Limit in MB for the volumes of every stage that has one; None: its default.
     """
 
     kind: str = "strong"
@@ -117,9 +120,10 @@ class World:
     step: float = 0.1
     rotations: Mapping[str, float] = field(default_factory=lambda: {"r1": 0.0})
     temperatures: int = 1
-    side: int = 301
+    side: int | tuple[int, int, int] = 301
     bragg: bool = False
     more: Mapping[str, Any] = field(default_factory=dict)
+    memory: float | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -132,7 +136,18 @@ class World:
 
 
 def write(folder: Path, world: World) -> None:
-    """Write the configuration and the tables of a simulated experiment."""
+    """Write the configuration and the tables of a simulated experiment.
+
+    Products and frames of another experiment are removed; a folder that holds something else is
+    refused.
+    """
+    marker, stated = folder / "world.json", json.dumps(asdict(world))
+    if folder.exists() and any(folder.iterdir()) and not marker.exists():
+        sys.exit(f"{folder} holds something else; give an empty or a new folder")
+    if not marker.exists() or marker.read_text() != stated:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        marker.write_text(stated)
     data, kind = _demo(), kinds()[world.kind]
     del data["per_scan"], data["fill"], data["calibrations"], data["simulation"]["powder"]
     slow, fast = world.shape
@@ -158,9 +173,13 @@ def write(folder: Path, world: World) -> None:
         "background": dict(kind.background),
     }
     limits = list(kind.limits)
-    steps = [2 * limit / (world.side - 1) * (1 - 1e-9) for limit in limits]
+    sides = [world.side] * 3 if isinstance(world.side, int) else world.side
+    steps = [2 * x / (n - 1) * (1 - 1e-9) for x, n in zip(limits, sides, strict=True)]
     data["refine_parent"] = {"grid_limits": limits, "grid_step": steps}
     data |= {"accept": {"on_failure": "warn"}, "bragg": world.bragg}
+    if world.memory is not None:
+        stages = ("transform", "symmetrise", "fill", "pdf")
+        data |= dict.fromkeys(stages, {"memory": world.memory})
     (folder / "config").mkdir(parents=True, exist_ok=True)
     (folder / "config/config.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
     cell = list(world.more.get("cell", kind.crystal["cell"]))
@@ -223,7 +242,7 @@ def _commands(text: str) -> Iterator[Command]:
 
 
 def run(command: Command, folder: Path) -> Run:
-    """Run a job in the folder of its experiment, with one thread.
+    """Run a job in the folder of its experiment, with one thread; simulated frames are kept.
 
     Raises
     ------
@@ -231,6 +250,8 @@ def run(command: Command, folder: Path) -> Run:
         If the job fails, with the end of its log.
     """
     words = shlex.split(command.shell)
+    if command.rule == "simulate" and (folder / words[words.index("--raw") + 1]).exists():
+        return Run(0.0, 0.0, 0.0)
     for word in words:  # snakemake makes the folders of outputs
         if word.startswith("results/") and "{" not in word:
             (folder / word).parent.mkdir(parents=True, exist_ok=True)
@@ -246,18 +267,6 @@ def run(command: Command, folder: Path) -> Run:
         log = folder / words[words.index(">") + 1]
         sys.exit(f"{command.name} failed:\n{log.read_text()[-2000:]}")
     return Run(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss / 1024)
-
-
-def make(folder: Path, world: World) -> list[tuple[Command, Run]]:
-    """Run all jobs of an experiment once, in an empty folder; raw frames that exist are kept."""
-    write(folder, world)
-    runs = []
-    for command in jobs(folder):
-        raw = shlex.split(command.shell)[4] if command.rule == "simulate" else ""
-        if raw and (folder / raw).exists():
-            continue
-        runs.append((command, run(command, folder)))
-    return runs
 
 
 # ---------------------------------------------------------------------------- decoder

@@ -220,7 +220,7 @@ class Estimate:
     def megabytes(self, rule: str, shape: Shape) -> float:
         """Return the memory that a job uses, in MB."""
         cost, shape = self._costs[rule], self._of_job(rule, shape)
-        volumes = cost.per_mvoxel * shape.voxels / 1e6 / self._passes(rule, shape)
+        volumes = min(cost.per_mvoxel * shape.voxels / 1e6, self._limit(rule))
         return cost.fixed + cost.per_mpixel * shape.pixels / 1e6 + volumes
 
     def seconds(self, rule: str, shape: Shape) -> float:
@@ -262,7 +262,12 @@ class Estimate:
         if rule != "transform":
             return 1
         needed = self._costs[rule].per_mvoxel * shape.voxels / 1e6
-        return max(1, math.ceil(needed / self._experiment.config.transform.memory))
+        return max(1, math.ceil(needed / self._limit(rule)))
+
+    def _limit(self, rule: str) -> float:
+        """Return the limit of the memory for volumes in the settings of a stage, in MB."""
+        settings = getattr(self._experiment.config, rule, None)
+        return float(getattr(settings, "memory", math.inf))
 
     def megabytes_on_disk(self, rule: str, shape: Shape) -> float:
         """Return the size of the products of a job, in MB."""

@@ -101,11 +101,10 @@ def _decode_rate(frames: "Frames") -> float:
             pass
 
     read(min(2, n))
-    pixels, seconds = 0, 0.0
+    last, pixels, seconds = min(n, 100), 0, 0.0
     while seconds < _SHORTEST:
-        count = min(n, 100)
-        seconds += max(_seconds(lambda last=count: read(last)), 1e-3)
-        pixels += count * slow * fast
+        seconds += max(_seconds(lambda: read(last)), 1e-3)
+        pixels += last * slow * fast
     return pixels / 1e6 / seconds
 
 
