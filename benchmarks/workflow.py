@@ -54,6 +54,8 @@ def kinds() -> dict[str, Kind]:
     simulated = _demo()["simulation"]
     crystal = dict(simulated["samples"]["hexa"]["crystal"])
     del crystal["superlattice"]
+    # Reflections that are found among the maxima of the diffuse scattering, on few frames.
+    crystal |= {"scale": 1.5, "mosaic": 0.002}
     strong = Kind(
         "P 6/m m m", (5.0, 5.0, 7.5), 3.0, crystal, simulated["samples"]["hexa"]["diffuse"],
         simulated["scan"]["background"],
@@ -178,8 +180,8 @@ def write(folder: Path, world: World) -> None:
     data["refine_parent"] = {"grid_limits": limits, "grid_step": steps}
     data |= {"accept": {"on_failure": "warn"}, "bragg": world.bragg}
     if world.memory is not None:
-        stages = ("transform", "symmetrise", "fill", "pdf")
-        data |= dict.fromkeys(stages, {"memory": world.memory})
+        for stage in ("transform", "symmetrise", "fill", "pdf"):
+            data[stage] = {"memory": world.memory}
     (folder / "config").mkdir(parents=True, exist_ok=True)
     (folder / "config/config.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
     cell = list(world.more.get("cell", kind.crystal["cell"]))

@@ -263,8 +263,7 @@ Every step is the job that snakemake runs: with the start of Python, checksums a
 process of its own. A decode is the CPU time of our decoder for one pass over the frames of the
 rotation, in turn with the jobs. One scan of one rotation; the difference compares two temperatures.
 The start of jobs (0.4 to 2 s each) does not grow with the frames: a longer rotation takes fewer
-decodes. Other programs for single steps are in the sections above; `dials.integrate` is in
-[Bragg reflections](bragg.md).
+decodes. Other programs for single steps are in the sections above.
 
 {chain.document(results["chain"])}"""
 

@@ -43,6 +43,8 @@ class Cost:
         Memory in MB: constant part, per million pixels of a frame, per million voxels.
     seconds, rate, voxel_rate : float
         Constant time in seconds; million pixel-frames and million voxels per second (one core).
+    pixel_rate : float
+        Million pixels of a frame per second, for work that does not grow with the frames.
     disk : float
         Bytes written per pixel-frame.
     disk_pixel, disk_voxel : float
@@ -55,6 +57,7 @@ class Cost:
     seconds: float = 2.0
     rate: float = math.inf
     voxel_rate: float = math.inf
+    pixel_rate: float = math.inf
     disk: float = 0.0
     disk_pixel: float = 0.0
     disk_voxel: float = 0.0
@@ -68,18 +71,18 @@ COSTS: Mapping[str, Cost] = {
     "sum_scans": Cost(200, per_mpixel=150, rate=25, disk=0.5),
     # The rate is for pixels before binning; all other rules count the binned pixels.
     "bin_frames": Cost(250, per_mpixel=150, rate=100, disk=0.1),
-    "import_scan": Cost(420, per_mpixel=150, seconds=5),
-    "pixel_mask": Cost(280, per_mpixel=250, seconds=4, disk_pixel=4),
+    "import_scan": Cost(250, per_mpixel=150),
+    "pixel_mask": Cost(280, per_mpixel=250, seconds=1.7, pixel_rate=0.3, disk_pixel=4),
     # Counts and monitor of 16 groups of frames, and their medians.
     "artificial_normalization": Cost(300, per_mpixel=700, rate=25, disk_pixel=6),
-    "frame_scale": Cost(250, per_mpixel=100),
+    "frame_scale": Cost(250, per_mpixel=100, seconds=1.7),
     "background": Cost(300, per_mpixel=250, seconds=4, disk_pixel=10),
     "find_peaks": Cost(300, per_mpixel=360, seconds=3, rate=55, disk_pixel=40),
-    "mask_3d": Cost(280, per_mpixel=190, rate=500, disk=0.005),
-    "refine_parent": Cost(260, seconds=4),
-    "refine": Cost(260, seconds=4),
+    "mask_3d": Cost(280, per_mpixel=190, seconds=1.8, rate=500, disk=0.005),
+    "refine_parent": Cost(260, seconds=2.3),
+    "refine": Cost(260, seconds=2.3),
     "absorption": Cost(400, seconds=30),
-    "accept": Cost(60, seconds=0.5),
+    "accept": Cost(60, seconds=0.4),
     "unmeasured_background": Cost(2500, per_mpixel=500, seconds=90, rate=60),
     "refine_scale": Cost(2500, per_mpixel=300, seconds=60, rate=100),
     "transform": Cost(
@@ -94,7 +97,7 @@ COSTS: Mapping[str, Cost] = {
     "difference": Cost(400, per_mvoxel=2, voxel_rate=1.9, disk_voxel=12),
     "planes": Cost(300, seconds=5, voxel_rate=30),
     "scan_file": Cost(),
-    "temperature_series": Cost(260, seconds=5),
+    "temperature_series": Cost(260, seconds=1.5),
     "order_parameters": Cost(500, seconds=90),
     # Each feature takes seconds per scan; twenty scans of three features are assumed.
     "features": Cost(400, seconds=400),
@@ -105,11 +108,11 @@ COSTS: Mapping[str, Cost] = {
     "overview": Cost(200, seconds=4),
     # `integrate: memory` limits the memory of the reflections during their integration.
     # All rotations of a scan (three are assumed), each at 240.
-    "converge": Cost(1500, per_mpixel=350, seconds=30, rate=80),
+    "converge": Cost(1500, per_mpixel=350, rate=160),
     # From some 70 with crowded reflections (a cell of 20 Å) to 400.
-    "integrate": Cost(1500, per_mpixel=350, seconds=5, rate=200),
-    "scale_reflections": Cost(500, seconds=10),
-    "merge_reflections": Cost(500, seconds=15),
+    "integrate": Cost(1500, per_mpixel=350, rate=300),
+    "scale_reflections": Cost(500, seconds=1.7),
+    "merge_reflections": Cost(500),
     "merge_crystals": Cost(800, seconds=60),
     "absolute_scale": Cost(600, per_mvoxel=1, seconds=15, voxel_rate=5),
     "bragg_series": Cost(400, seconds=10),
@@ -248,6 +251,7 @@ class Estimate:
         """
         cost, shape = self._costs[rule], self._of_job(rule, shape)
         rest = cost.seconds + shape.voxels / 1e6 / cost.voxel_rate
+        rest += shape.pixels / 1e6 / cost.pixel_rate
         if cost.rate == math.inf:
             return self._pace.clock * rest
         if rule == "find_peaks" and self._pace.search is not None:
