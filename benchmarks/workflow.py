@@ -15,7 +15,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -28,6 +27,17 @@ _ROOT = Path(__file__).parents[1]
 _DEMO = _ROOT / "demo/config/config.yaml"
 _JOB = re.compile(r"Job \d+: (.*)")
 _STAGE = re.compile(r"python -m hklflow\.stages\.(\w+)")
+# A small process starts the job: Linux counts the memory of the parent as memory of a new program.
+_MEASURE = """
+import json, os, sys, time
+start = time.perf_counter()
+pid = os.fork()
+if pid == 0:
+    os.execvp("bash", ["bash", "-c", sys.argv[1]])
+_, status, used = os.wait4(pid, 0)
+wall = time.perf_counter() - start
+print(json.dumps([status, used.ru_utime + used.ru_stime, wall, used.ru_maxrss / 1024]))
+"""
 _ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
 
 
@@ -260,15 +270,15 @@ def run(command: Command, folder: Path) -> Run:
     (folder / "raw").mkdir(exist_ok=True)
     shell = command.shell.replace("python", shlex.quote(sys.executable), 1)
     environment = os.environ | _ONE_THREAD | {"PYTHONPATH": f"{_ROOT / 'src'}{os.pathsep}{_ROOT}"}
-    start = time.perf_counter()
-    process = subprocess.Popen(["bash", "-c", f"exec {shell}"], cwd=folder, env=environment)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    wall = time.perf_counter() - start
+    measured = subprocess.run(
+        [sys.executable, "-S", "-c", _MEASURE, f"exec {shell}"],
+        cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    status, cpu, wall, mb = json.loads(measured.stdout.splitlines()[-1])
     if status:
         log = folder / words[words.index(">") + 1]
         sys.exit(f"{command.name} failed:\n{log.read_text()[-2000:]}")
-    return Run(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss / 1024)
+    return Run(cpu, wall, mb)
 
 
 # ---------------------------------------------------------------------------- decoder
