@@ -111,7 +111,7 @@ UNSEEN = {
         more={"cell": [10.4, 11.2, 15.8, 90, 90, 90], "scale": 0.01},
     ),
     "2 Mpixel": World(
-        "strong", modules=(8, 3), module_shape=(195, 487), gap=(17, 7), frames=120, step=0.3,
+        "few", modules=(8, 3), module_shape=(195, 487), gap=(17, 7), frames=120, step=0.3,
         side=251,
     ),
     "two rotations": World(
@@ -188,7 +188,9 @@ def run(folder: Path, name: str) -> None:
     runs: dict[str, list[workflow.Run]] = {}
     for command in commands:
         if command.rule != "simulate":
-            runs.setdefault(command.rule, []).append(workflow.run(command, folder))
+            ran = workflow.run(command, folder)
+            print(f"{command.name}: {ran.cpu:.2f} CPU s, {ran.mb:.0f} MB", flush=True)
+            runs.setdefault(command.rule, []).append(ran)
     print(f"{name}: {pace}")
     print(f"{'rule':20s} jobs  CPU s: plain  calibrated  measured  ratio    MB: asked  measured")
     totals = [0.0, 0.0, 0.0]
