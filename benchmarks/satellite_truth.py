@@ -1,10 +1,11 @@
 """Positions of simulated satellites against temperature: pulls, moves, lock-in, false claims.
 
-python -m benchmarks.satellite_truth [develop|held] [SERIES OF EACH KIND] [KIND ...]
+python -m benchmarks.satellite_truth [develop|held] [SERIES OF EACH KIND [SEED]] [KIND ...]
 
-`develop` has seeds with which the fit was chosen (from 0), `held` others, run once at the end. A
-move counts as determined by the data if the positions of the Fisher bound of the true counts
-differ from a constant by a χ² of 50 (seven standard deviations), also without any one scan.
+`develop` has seeds with which the fit was chosen (from 0), `held` others, run once at the end; SEED
+is another first one. A move counts as determined by the data if the positions of the Fisher bound
+of the true counts differ from a constant by a χ² of 50 (seven standard deviations), also without
+any one scan.
 """
 
 import sys
@@ -69,8 +70,9 @@ def judge_arms(
 
 def main() -> None:
     """Print the figures of all kinds."""
-    part = HELD if "held" in sys.argv else 0
-    number = next((int(x) for x in sys.argv[1:] if x.isdigit()), 20)
+    numbers = [int(x) for x in sys.argv[1:] if x.isdigit()]
+    number = numbers[0] if numbers else 20
+    part = numbers[1] if len(numbers) > 1 else HELD if "held" in sys.argv else 0
     kinds = [x for x in KINDS if x in sys.argv] or list(KINDS)
     start = time.process_time()
     pulls: dict[str, list[float]] = {}

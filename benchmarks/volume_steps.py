@@ -32,6 +32,7 @@ import numpy as np
 STEPS = ("merge", "symmetrise", "pdf", "difference", "stack_pdf", "stack")
 CELL = np.array([5.0, 5.0, 5.0, 90.0, 90.0, 90.0])
 SMALL = 17
+_SERIES = "scan\tscale\tscale_sigma\tdebye_waller\na\t1\t0.01\t0\nb\t1\t0.01\t0\n"
 _ROOT = Path(__file__).parents[1]
 
 
@@ -40,6 +41,7 @@ def make(folder: Path, side: int, group: str) -> None:
     from tests.truth.orientations import write_orientation
 
     folder.mkdir(parents=True)
+    (folder / "series.tsv").write_text(_SERIES)
     write_orientation(folder / "orientation.json", group=group)
     for number, scan in enumerate("ab"):
         for rotation in range(3):
@@ -130,6 +132,8 @@ def words(step: str, folder: Path, out: Path, scan: str = "a") -> list[str]:
         "stack_pdf": [
             "--volumes", folder / "pdf_a.nxs", folder / "pdf_b.nxs", *both,
             "--stack", out / "stack_pdf.nxs", "--table", out / "stack_pdf.tsv", *picture,
+            "--series", folder / "series.tsv", "--parent", "b", "--changes", out / "changes.tsv",
+            "--changes-picture", out / "changes.png", "--results", out / "results.json",
         ],
         "stack": [
             "--volumes", folder / "merged_a.nxs", folder / "merged_b.nxs", *both,

@@ -14,6 +14,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.experiment import config
 from hklflow.geometry import lattice, symmetry
 from hklflow.images.scan import RotationScan
+from hklflow.page.gates import table
 from hklflow.peaks.search import find_peaks
 from hklflow.simulation.frames import (
     Background,
@@ -353,3 +354,26 @@ def test_figures_must_be_there(
             outputs=accept.Outputs(accepted=tmp_path / "accepted.json"),
             params=accept.Params(),
         )
+
+
+def test_along_another_axis_the_value_is_named_and_the_size_has_no_limit(experiment: Path) -> None:
+    """The cell of 150K differs from its parent by more than expansion over 0 K."""
+    along = stage.Along(name="field", symbol="B", unit="T", values={"300K": 0.0, "150K": 7.0})
+    strict = {
+        "on_failure": "warn",
+        "max_expansion": 0,
+        "min_jump": 0,
+        "min_z": 1e-6,
+        "min_strain": 0,
+    }
+    of_temperature = verdict(experiment, "150K", **strict)
+    record = verdict(experiment, "150K", along=along, **strict)
+    assert any("more than thermal expansion" in text for text in of_temperature["sentences"])
+    assert not any("expansion" in text for text in record["sentences"])
+    assert (record["value"], record["parent_value"]) == (7.0, 0.0)
+    assert record["axis"] == {"name": "field", "symbol": "B", "unit": "T"}
+    assert any("150K at 7 T: " in text for text in record["sentences"])
+    assert "also of the scans above 7 T" in record["sentences"][-1]
+    shown = [gate for gate in table(record) if gate.name == "Change of the cell"]
+    assert [gate.figure for gate in shown] == ["not tested"]
+    assert shown[0].limit == "not along field"

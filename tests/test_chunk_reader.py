@@ -43,6 +43,29 @@ def test_parts_are_what_h5py_reads(tmp_path: Path, dtype: str, region: Any) -> N
         assert np.array_equal(_slab(stored, region), part)
 
 
+def test_a_dataset_without_chunks_is_its_fill_value(tmp_path: Path) -> None:
+    options = {"chunks": CHUNKS, "shuffle": True, "compression": "gzip", "fillvalue": np.nan}
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        stored = file.create_dataset("a", SHAPE, "<f4", **options)
+        assert np.isnan(chunk_reader.reader(stored)[REGIONS[1]]).all()
+        assert np.isnan(_slab(stored, REGIONS[1])).all()
+
+
+def test_slabs_in_the_same_memory(tmp_path: Path) -> None:
+    """Also where the last slab is shorter, and where a chunk does not exist."""
+    values = np.random.default_rng(1).normal(size=SHAPE).astype("<f4")
+    options = {"chunks": CHUNKS, "shuffle": True, "compression": "gzip", "fillvalue": np.nan}
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        stored = file.create_dataset("a", SHAPE, "<f4", **options)
+        stored[:16], stored[32:, :64] = values[:16], values[32:, :64]
+        reader, memory = SlabReader(stored), set()
+        for first in range(0, SHAPE[0], 16):
+            slab = reader.read_again(first, first + 16)
+            memory.add(slab.ctypes.data)
+            np.testing.assert_array_equal(slab, stored[first : first + 16])
+        assert len(memory) == 1
+
+
 @pytest.mark.parametrize("skipped", [0, 1, 2, 3])
 def test_chunks_may_leave_out_filters(tmp_path: Path, skipped: int) -> None:
     """A writer may store a chunk without a filter where this does not help."""

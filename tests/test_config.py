@@ -1160,3 +1160,137 @@ def test_a_crystal_of_something_else_is_refused(base: Path, of: str) -> None:
     (base / "config/samples.tsv").write_text(text)
     problems = _problems(CONFIG, base)
     assert any(f"hexa-b is a crystal of '{of}', which is not a sample" in p for p in problems)
+
+
+# ------------------------------------------------------------------- axis of the series
+
+FIELD = {"series": {"axis": {"column": "field", "unit": "T"}}}
+FIELD_COLUMNS = SCAN_COLUMNS.rstrip("\n") + "\tframes\trun\tdate\tfield\tfield_error\n"
+
+
+def _along_field(base: Path, *values: str, temperatures: tuple[str, ...] = ()) -> None:
+    rows = []
+    for i, value in enumerate(values):
+        kelvin = temperatures[i] if temperatures else "5"
+        name = f"s{i}"
+        raw = ("a1.nxs", "a2.nxs", "b_####.cbf")[i]
+        place = f"hexa\t{name}\t{kelvin}\ts0\tr1\traw/{raw}\tchi=0 phi=0:0.1\tpowder"
+        rows.append(f"{place}\t\t\t\t{value}\n")
+    (base / "config/scans.tsv").write_text(FIELD_COLUMNS + "".join(rows))
+
+
+def test_scans_have_a_value_along_another_axis(base: Path) -> None:
+    _along_field(base, "6\t0.1", "0\t", "3\t0.05")
+    experiment = config.load(CONFIG | FIELD, base)
+    axis = experiment.axis("hexa")
+    assert (axis.name, axis.symbol, axis.unit, axis.onset_key) == ("field", "B", "T", "B_c (T)")
+    assert experiment.scans_of("hexa") == ["s1", "s2", "s0"]
+    scan = experiment.scans["hexa", "s0"]
+    assert (scan.temperature, scan.value, scan.error) == (5.0, 6.0, 0.1)
+    # The other sample has no scans, and without settings the axis is the temperature.
+    assert config.load(CONFIG | {"per_sample": {"hexa": FIELD}}, base).axis("cube").unit == "K"
+
+
+def test_ranges_of_parents_are_along_the_axis(base: Path) -> None:
+    _along_field(base, "0\t", "3\t", "6\t")
+    scans = base / "config/scans.tsv"
+    (base / "config/samples.tsv").write_text(
+        "sample\tspace_group\tparents\nhexa\tP 6/m m m\ts0=-1:5 s2=5:10\n"
+    )
+    scans.write_text(scans.read_text().replace("\ts0\tr1", "\t\tr1"))
+    experiment = config.load(CONFIG | FIELD, base)
+    assert [scan.parent for scan in experiment.scans.values()] == ["s0", "s0", "s2"]
+
+
+def test_errors_of_temperatures_are_read(base: Path) -> None:
+    head = SCAN_COLUMNS.rstrip("\n") + "\tframes\trun\tdate\ttemperature_error\n"
+    row = "hexa\t1\t80\t\tr1\traw/a1.nxs\tchi=3 phi=0:0.1\tpowder\t\t\t\t0.3\n"
+    (base / "config/scans.tsv").write_text(head + row)
+    (scan,) = config.load(CONFIG, base).scans.values()
+    assert (scan.value, scan.error) == (80.0, 0.3)
+    (base / "config/scans.tsv").write_text(head + row.replace("0.3", "-0.3"))
+    (problem,) = _problems(CONFIG, base)
+    assert problem.endswith("temperature_error -0.3 is negative; it is a standard deviation")
+
+
+def test_a_column_of_an_axis_needs_the_setting(base: Path) -> None:
+    _along_field(base, "0\t", "3\t")
+    (problem,) = _problems(CONFIG, base)
+    assert "unknown column 'field', unknown column 'field_error'" in problem
+    assert problem.endswith("to compare scans along field, set `series: axis`")
+
+
+@pytest.mark.parametrize(
+    ("axis", "said"),
+    [
+        ({"column": "field"}, "the axis field has no unit"),
+        ({"column": "raw", "unit": "T"}, "the column raw of the table of scans is not an axis"),
+        ({"column": "Field", "unit": "T"}, "is not a name of small letters"),
+        ({"column": "volume", "unit": "T"}, "the results have a quantity volume"),
+        ({"unit": "C"}, "temperatures are in K"),
+        ({"column": "field", "unit": "k Oe"}, "has blanks"),
+    ],
+)
+def test_settings_of_an_axis_that_are_wrong(base: Path, axis: dict[str, str], said: str) -> None:
+    problems = _problems(CONFIG | {"series": {"axis": axis}}, base)
+    assert any(said in problem for problem in problems)
+
+
+def test_missing_values_and_two_axes_are_refused(base: Path) -> None:
+    _along_field(base, "0\t", "\t", "6\t")
+    (problem,) = _problems(CONFIG | FIELD, base)
+    assert "hexa s1: no value in the column 'field'" in problem
+    _along_field(base, "0\t", "0\t", "6\t", temperatures=("5", "50", "5"))
+    (problem,) = _problems(CONFIG | FIELD, base)
+    assert "at 0 T have temperatures from 5 to 50 K, so that temperature and field vary" in problem
+    # The column of another sample's axis varies along temperature.
+    of_cube = {"per_sample": {"cube": FIELD}}
+    _along_field(base, "0\t", "3\t", temperatures=("5", "50"))
+    (problem,) = _problems(CONFIG | of_cube, base)
+    assert "temperature is the axis of the series, but field varies too" in problem
+    _along_field(base, "x\t", "3\t")
+    assert any("field 'x' is not a number" in x for x in _problems(CONFIG | FIELD, base))
+
+
+def test_a_temperature_that_varies_along_a_field_is_a_doubt(base: Path) -> None:
+    from hklflow.experiment.axis_problems import doubts
+
+    _along_field(base, "0\t", "3\t", temperatures=("5", "9"))
+    (doubt,) = doubts(config.load(CONFIG | FIELD, base))
+    assert "the temperature varies from 5 to 9 K along the field (parent s0)" in doubt
+    _along_field(base, "0\t", "3\t", temperatures=("5", "5.3"))
+    assert list(doubts(config.load(CONFIG | FIELD, base))) == []
+
+
+def test_jobs_along_a_field_get_the_values_on_their_command_lines(base: Path) -> None:
+    """The flags of a job make the same parameters again."""
+    from hklflow.stages import order_parameters, overview
+
+    _along_field(base, "6\t0.1", "0\t", "3\t0.05")
+    experiment = config.load(CONFIG | FIELD, base)
+    given = params_of(experiment, "order_parameters", "hexa")
+    assert given.along.values == {"s0": 6.0, "s1": 0.0, "s2": 3.0}
+    assert given.along.errors == {"s0": 0.1, "s2": 0.05}
+    (stacked,) = [
+        job.params
+        for job in Plan(experiment).jobs
+        if job.rule == "stack" and job.at["kind"] == "transform"
+    ]
+    assert stacked.temperatures == [0.0, 3.0, 6.0]
+    assert stacked.along.axis.label == "field (T)"
+    assert stacked.title.startswith("S(Q) of hexa against field")
+    words = shlex.split(config.flags(given))
+    again = json.loads(words[words.index("--along") + 1])
+    assert order_parameters.Params(along=again) == given
+    of_all = params_of(experiment, "overview")
+    words = shlex.split(config.flags(of_all))
+    assert overview.Params(along=json.loads(words[words.index("--along") + 1])) == of_all
+    # Without settings nothing is on the command lines.
+    (base / "config/scans.tsv").write_text(SCANS)
+    plain = config.load(CONFIG, base)
+    for rule, key in (
+        ("order_parameters", ["hexa"]),
+        ("overview", []),
+        ("accept", ["hexa", "100K"]),
+    ):
+        assert "--along" not in config.flags(params_of(plain, rule, *key))

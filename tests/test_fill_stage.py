@@ -248,6 +248,18 @@ def test_much_that_was_not_measured_is_warned_of(
     assert not [text for text in metrics["warnings"] if "ΔPDF" in text or "shell" in text]
 
 
+def test_the_volume_names_the_doubts_that_its_errors_lack(
+    tmp_path: Path, inputs: tuple[fill.Inputs, np.ndarray]
+) -> None:
+    """Spheres of 0.45 1/Å, more than a third of the distance of reflections, up to a gap."""
+    metrics, _ = run(inputs[0], tmp_path / "a", radius=0.45, q_max=2.4, spectrum=False)
+    (narrow,) = (text for text in metrics["warnings"] if "more than a third" in text)
+    assert len(metrics["warnings"]) > 2
+    with nexus.open_volume(tmp_path / "a/filled.nxs") as volume:
+        assert volume.not_in_sigma == [narrow]
+        assert volume.doubts == metrics["warnings"]
+
+
 def test_too_little_to_learn_from_is_filled_by_kriging_and_said(
     tmp_path: Path, inputs: tuple[fill.Inputs, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +279,17 @@ def test_too_little_to_learn_from_is_filled_by_kriging_and_said(
     new = fill.Inputs(symmetrised=part, orientation=given.orientation)
     metrics, now = run(new, tmp_path / "a", radius=0.2, q_max=1.7)
     (said,) = (text for text in metrics["warnings"] if "kriging alone" in text)
+    # The pair distribution, and what is made of it, say so.
+    out = pdf.Outputs(**{x: tmp_path / x for x in ("pdf", "picture", "metrics")})
+    pdf.main(
+        inputs=pdf.Inputs(filled=tmp_path / "a/filled.nxs"),
+        outputs=out,
+        params=pdf.Params(allowed_unmeasured=1.0, allowed_missing=1.0),
+    )
+    assert said in json.loads(out.metrics.read_text())["warnings"]
+    with nexus.open_volume(out.pdf, "pdf") as volume:
+        assert volume.doubts == metrics["warnings"]
+        assert volume.not_in_sigma == [said]
     assert said.startswith(f"{100 * metrics['fraction not measured within q_max']:.1f} % of the")
     assert metrics["interpolant"].startswith("kriging")
     assert (now["punched"] == 2).sum() > 0.6 * (now["punched"] != 3).sum()

@@ -111,7 +111,6 @@ def run(made: dict[str, Any], folder: Path, **params: Any) -> order_parameters.O
         table=folder / "order.tsv",
         picture=folder / "order.png",
         orders=folder / "order.json",
-        statement=folder / "findings.md",
     )
     stage.run(
         order_parameters.main,
@@ -145,11 +144,6 @@ def test_the_transition_of_the_satellite_is_found_and_the_static_one_is_not_one(
     exponent = appearing["exponent of the intensity"]
     assert abs(exponent["value"] - 1) < 3 * exponent["sigma"] < 0.5
     assert appearing["order"] == "continuous"
-    text = outputs.statement.read_text()
-    assert text.startswith("# Findings of s\n")
-    for row in told["findings"]:
-        assert row["sentence"] in text
-        assert f"`{row['command']}`" in text
     texts = [row["sentence"] for row in told["findings"]]
     assert texts[-1] == "a jumps"
     assert "the cell expands" in texts
@@ -160,7 +154,8 @@ def test_the_transition_of_the_satellite_is_found_and_the_static_one_is_not_one(
     assert "vector: [0.5, 0.0, 0.0]" in capsys.readouterr().out
     assert "reflections at (1/2, 0, 0) appear on cooling; continuous" in told["sentences"][1]
     assert "reflections at (1/2, 1/2, 0) show no transition" in told["sentences"][0]
-    assert "reflections at (1/2, 0, 0): symmetry fixes q" in told["sentences"]
+    # Symmetry fixes q: nothing is measured of its position, so that no sentence is on it.
+    assert not [text for text in told["sentences"] if "fixes" in text or "q is" in text]
     assert appearing["position"]["moves"] is False
     assert appearing["position"]["limit of the displacement (95 %)"] == 0
     assert appearing["arms"]["equal"] is True
@@ -205,7 +200,7 @@ def test_boxes_follow_a_vector_that_moves_and_locks_in(tmp_path: Path) -> None:
             assert abs(float(row["q_h"]) - place(t)) < 4 * float(row["q_h_sigma"])
             assert float(row["q_k_sigma"]) == float(row["q_k"]) == 0.0
     assert seen >= 10
-    text = told.statement.read_text()
+    text = told.orders.read_text()
     assert "it locks in at (1/3, 0, 0) below" in text
     assert "their intensities differ" in text
 
@@ -240,3 +235,105 @@ def test_one_volume_for_each_orientation(made: dict[str, Any], tmp_path: Path) -
     with pytest.raises(HklflowError, match="13 volumes and 14 orientations"):
         run(made | {"volumes": made["volumes"][:-1]}, tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+FIELDS = np.arange(13) * 0.75  # T
+B_C = 4.1
+
+
+@pytest.fixture(scope="module")
+def along_field(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The same satellite, that appears above a field; all scans are at 5 K."""
+    folder = tmp_path_factory.mktemp("field")
+    rng = np.random.default_rng(8)
+    volumes, orientations, rows = [], [], []
+    for field in FIELDS:
+        name = f"{field:g}T"
+        norm = np.full(GRID.array_shape, 20.0)
+        # Its intensity at the largest field is that of 40 K.
+        like = T_C - (T_C - 40) * max(0.0, (field - B_C) / (FIELDS[-1] - B_C))
+        counts = rng.poisson(norm * scattering(like)).astype(float)
+        volume = nexus.Volume(GRID, CELL, counts, norm, *estimator.intensity(counts, norm), {})
+        nexus.write_volume(folder / f"{name}.nxs", volume, "S(Q)")
+        volumes.append(folder / f"{name}.nxs")
+        orientations.append(
+            write_orientation(
+                folder / f"{name}.json", None, np.diag(2 * np.pi / CELL[:3]), "P 4/m m m", GRID,
+                scan=name, parent="0T", temperature=5.0, figures={},
+            )
+        )  # fmt: skip
+        rows.append((name, 1.0, 0.005, 0.0))
+    with (folder / "series.tsv").open("w", newline="") as file:
+        csv.writer(file, delimiter="\t").writerows([COLUMNS, *rows])
+    cell = {"parent": "0T", "sentences": ["the cell changes"], "B_c (T)": None}
+    (folder / "findings.json").write_text(json.dumps({"sentences": [], "expansions": [cell]}))
+    return {
+        "volumes": volumes,
+        "orientations": orientations,
+        "series": folder / "series.tsv",
+        "findings": folder / "findings.json",
+    }
+
+
+def field_axis(errors: float = 0.0) -> stage.Along:
+    names = {f"{field:g}T": float(field) for field in FIELDS}
+    sigma = dict.fromkeys(names, errors) if errors else {}
+    return stage.Along(name="field", symbol="B", unit="T", values=names, errors=sigma)
+
+
+def test_along_a_field_everything_names_the_field(
+    along_field: dict[str, Any], tmp_path: Path
+) -> None:
+    vectors = [(0.5, 0.0, 0.0)]
+    done = run(along_field, tmp_path, vectors=vectors, along=field_axis())
+    record = json.loads(done.orders.read_text())
+    (fit,) = record["vectors"]
+    found = fit["B_c (T)"]
+    assert abs(found["value"] - B_C) < 3 * found["sigma"]
+    assert found["sigma"] < 0.3
+    assert fit["appears"] == "above"
+    assert fit["mean intensity above B_c"][0] > 5 * fit["mean intensity below B_c"][0]
+    assert fit["fitted between (T)"] == [0.0, 9.0]
+    text = done.statement.read_text()
+    assert "at B_c = 4." in text
+    assert "T reflections at (1/2, 0, 0) appear with increasing field" in text
+    assert "I ∝ (B − B_c)^n" in text
+    for word in (" K", "cooling", "temperature", "T_c"):
+        assert word not in text.replace("temperature_series", "")
+        assert word not in json.dumps([fit, record["sentences"]], ensure_ascii=False)
+    with done.table.open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert [float(row["field"]) for row in rows] == pytest.approx(FIELDS.tolist())
+    assert "temperature" not in rows[0]
+
+
+def test_errors_of_the_field_widen_its_interval(
+    along_field: dict[str, Any], tmp_path: Path
+) -> None:
+    widths = []
+    for errors in (0.0, 0.6):
+        along = field_axis(errors)
+        folder = tmp_path / f"{errors}"
+        folder.mkdir()
+        done = run(along_field, folder, vectors=[(0.5, 0.0, 0.0)], along=along)
+        (fit,) = json.loads(done.orders.read_text())["vectors"]
+        widths.append(fit["B_c (T)"]["sigma"])
+    assert widths[1] > 1.5 * widths[0]
+
+
+def test_a_scan_without_a_field_is_refused(along_field: dict[str, Any], tmp_path: Path) -> None:
+    along = field_axis().model_copy(update={"values": {"0T": 0.0}})
+    with pytest.raises(HklflowError, match=r"scan 0\.75T has no value along field"):
+        run(along_field, tmp_path, along=along)
+
+
+def test_a_temperature_with_its_own_error_uses_it(made: dict[str, Any], tmp_path: Path) -> None:
+    along = stage.Along(errors={f"{t:g}K": 8.0 for t in TEMPERATURES if t is not None})
+    widths = []
+    for name, given in (("all", along), ("none", stage.Along())):
+        folder = tmp_path / name
+        folder.mkdir()
+        done = run(made, folder, along=given)
+        fit = json.loads(done.orders.read_text())["vectors"][0]
+        widths.append(fit["T_c (K)"]["sigma"])
+    assert widths[0] > 1.5 * widths[1]

@@ -12,7 +12,7 @@ from hklflow import plots
 from hklflow.geometry import Beam, Detector
 from hklflow.geometry.grid import Grid
 from hklflow.images.masks import MaskBit
-from hklflow.plots.common import WIDEST, figure_of, save
+from hklflow.plots.common import WIDEST, figure_of, log_range, save
 from hklflow.plots.detector import draw_detector
 from hklflow.plots.volumes import Sections
 
@@ -118,3 +118,13 @@ def test_a_few_masked_pixels_are_visible_next_to_thousands() -> None:
     bars = plots.pixel_mask(np.ones(bits.shape), bits, "mask").axes[1]
     assert bars.get_xscale() == "log"
     assert sorted(bar.get_width() for bar in bars.patches) == [1, 6000]
+
+
+def test_zero_one_and_two_photons_differ_in_a_sparse_frame() -> None:
+    """In frames of 0.1 counts per pixel, colours once ran from 1 to 2 and 0 was drawn as 1."""
+    frame = np.random.default_rng(0).poisson(0.1, (200, 200))
+    frame[50, 60] = 200
+    colours = log_range(frame)
+    shown = np.asarray(colours(np.array([float(colours.vmin or 0), 1, 2, 4])))
+    assert np.all(np.diff(shown) > 0.2)
+    assert shown.max() <= 1

@@ -126,7 +126,9 @@ def _page(top: Path, given: dict[str, list[Path]], **more: Any) -> str:
     params |= {"scans": ["100K", "300K"], "temperatures": [100.0, float("nan")]} | more
     sample_page.main(
         inputs=sample_page.Inputs(**given),
-        outputs=sample_page.Outputs(page=top / "page.html", small=top / "small.html"),
+        outputs=sample_page.Outputs(
+            page=top / "page.html", small=top / "small.html", statement=top / "findings.md"
+        ),
         params=sample_page.Params(**params),
     )
     return (top / "page.html").read_text()
@@ -286,6 +288,30 @@ def test_many_vectors_leave_the_change_of_the_pdf_on_the_first_screen(tmp_path: 
         "order 2",
         "pairs 0",
     ]
+
+
+def test_the_statement_has_the_findings_of_all_stages_with_their_commands(tmp_path: Path) -> None:
+    top = tmp_path / "results"
+    order, pairs = (
+        [{"sentence": f"{words} {i}", "command": f"hklflow show {words}/{i}"} for i in range(2)]
+        for words in ("order", "pairs")
+    )
+    given = [
+        _figures(top / "hexa/300K/accepted.json", _accepted("300K")),
+        _figures(top / "hexa/stack_300K/pdf_series_transform.json", {"findings": pairs}),
+        _figures(
+            top / "hexa/temperature_series/order.json",
+            {"findings": order, "sentences": ["order 0"]},
+        ),
+    ]
+    _page(top, {"pictures": [], "figures": given})
+    lines = (top / "findings.md").read_text().splitlines()
+    assert lines[0] == "# Findings of hexa"
+    assert lines[2] == "Gates: 300K passed (`hklflow status`)."
+    expected = [x for row in (*order, *pairs) for x in (row["sentence"], row["command"])]
+    assert [line.strip("* `") for line in lines[4:]] == expected
+    _page(top, {"pictures": [], "figures": given[:1]})
+    assert (top / "findings.md").read_text().splitlines()[-1].startswith("None: the cell follows")
 
 
 def test_the_first_screen_says_what_to_do(page: str, tmp_path: Path) -> None:

@@ -9,8 +9,11 @@ import h5py
 import numpy as np
 import pytest
 
+import hklflow
 from hklflow import nexus, stage
 from hklflow.base.errors import HklflowError
+from hklflow.export.series import write_temperatures, write_xtec
+from hklflow.export.source import open_stack
 from hklflow.geometry.grid import Grid
 from hklflow.stages import stack
 from hklflow.transform import estimator
@@ -389,3 +392,33 @@ def test_a_correction_of_only_some_scans_is_reported(
     assert "solid angle" not in told
     with h5py.File(found.stack) as opened:
         assert sentence in opened["entry/notes/notes"].asstr()[()]
+
+
+def test_a_stack_along_a_field_names_the_field(
+    volumes: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    along = stage.Along(name="field", symbol="B", unit="T")
+    fields = [6.0, 0.0, 3.0, 9.0]
+    done = run(volumes, tmp_path / "a/b", temperatures=fields, along=along)
+    assert "4 volumes from 0 T to 9 T" in capsys.readouterr().out
+    table = rows(done.table)
+    assert sorted({float(row["field"]) for row in table}) == sorted(fields)
+    with h5py.File(done.stack) as file:
+        data = file["entry/transform"]
+        assert list(data.attrs["axes"]) == ["field", "Ql", "Qk", "Qh"]
+        assert data.attrs["field_indices"] == 0
+        assert data["field"].attrs["units"] == "T"
+        assert data["field"][()].tolist() == sorted(fields)
+        assert "temperature" not in data
+        assert list(file["entry/reflections"].attrs["axes"]) == ["reflection", "field"]
+    opened = hklflow.open(done.stack)
+    assert repr(opened).startswith("<stack of 4 volumes at 0, 3, 6, 9 T: ")
+    assert opened.box(h=(0, 1), k=(0, 1), l=(0, 1)).sizes["field"] == 4
+    with open_stack(done.stack, [], np.nan) as source:
+        assert source.axis.label == "field (T)"
+        assert source.volumes[0].facts["field in T"] == 0.0
+        with pytest.raises(HklflowError, match="a stack along field, and nxs_analysis_tools reads"):
+            write_temperatures(source, tmp_path / "out")
+        write_xtec(source, tmp_path / "x.nxs")
+    with h5py.File(tmp_path / "x.nxs") as file:
+        assert file["entry/data/Te"].attrs["long_name"] == "field (T)"

@@ -529,6 +529,28 @@ def test_doubtful_scans_are_not_compared_and_the_reason_is_given(tmp_path: Path)
     assert all(verdict == "not tested" for scan, verdict in verdicts if scan in "abc")
 
 
+def test_changes_are_not_claimed_where_sigma_lacks_a_doubt_of_the_fill(tmp_path: Path) -> None:
+    """A warning of the fill that σ contains is listed; the scan is compared."""
+    rises = "S(Q) rises as no model does (chi-squared 4.7 per degree of freedom); use a smaller one"
+    others = rises.replace("4.7", "3.1")
+    notes = {
+        "a": {"doubts": [rises], "not in sigma": [rises], "covariance": False},
+        "b": {"doubts": [others], "not in sigma": [others]},
+        "c": {"doubts": ["radius: 0.2 1/Å is used instead"], "not in sigma": []},
+    }
+    outputs = run_series(tmp_path, write_series(tmp_path, notes=notes))
+    results = json.loads(outputs.results.read_text())
+    assert results["compared scans"] == ["c", "d", "warm"]
+    (reason,) = [x for x in results["sentences"] if "not compared" in x]
+    assert reason == f"3D-ΔPDF: a, b not compared with other scans: {rises}"
+    # (1 0 0) changes between b and c.
+    assert [1, 0, 0] not in [x["vector"] for x in results["changes"]]
+    verdicts = {(row["scan"], row["changes"]) for row in rows(outputs.changes)}
+    assert all(verdict == "not tested" for scan, verdict in verdicts if scan in "ab")
+    told = [f"a: {rises}", f"b: {others}", "c: radius: 0.2 1/Å is used instead"]
+    assert results["doubts"] == told
+
+
 def test_one_scan_is_not_compared(tmp_path: Path) -> None:
     made = write_series(tmp_path)
     outputs = run_series(tmp_path, {"warm": made["warm"]})

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import hklflow
 from hklflow import geometry, nexus, plots, stage
 from hklflow.base.errors import HklflowError
 from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan, lattice, prediction
 from hklflow.images.frame_scale import FrameScale, Transmission
+from hklflow.nexus.entry import open_entry
 from hklflow.peaks.table import PeakTable
 from hklflow.stages import temperature_series
 from tests.truth.orientations import write_orientation
@@ -163,7 +165,9 @@ def write_sample(folder: Path, scans: dict[str, Truth]) -> temperature_series.In
     return temperature_series.Inputs(orientations=orientations, peaks=peaks, scales=scales)
 
 
-def run(inputs: temperature_series.Inputs, folder: Path) -> temperature_series.Outputs:
+def run(
+    inputs: temperature_series.Inputs, folder: Path, along: stage.Along | None = None
+) -> temperature_series.Outputs:
     folder.mkdir(exist_ok=True)
     outputs = temperature_series.Outputs(
         table=folder / "series.tsv",
@@ -175,7 +179,9 @@ def run(inputs: temperature_series.Inputs, folder: Path) -> temperature_series.O
         temperature_series.main,
         inputs=inputs,
         outputs=outputs,
-        params=temperature_series.Params(),
+        params=temperature_series.Params()
+        if along is None
+        else temperature_series.Params(along=along),
         threads=1,
     )
     return outputs
@@ -469,3 +475,60 @@ def test_expansion_of_the_parent_with_five_temperatures(findings: dict[str, Any]
     assert mean[0] == pytest.approx(truth, abs=4 * np.sqrt(errors[0, 0]))
     assert mean[0] == pytest.approx(truth, rel=0.1)
     assert found["sentences"][0].startswith("the cell of parent s300 expands by ")
+
+
+@dataclass(frozen=True)
+class Pressed(Truth):
+    """Scan at room temperature under pressure; the linear moduli of a and c are 330 and 210 GPa."""
+
+    pressure: float = 0.0
+
+    @property
+    def cell(self) -> np.ndarray:
+        a = 5.1 * (1 + 9 * self.pressure / 330) ** (-1 / 9)
+        return np.array([a, a, 7.3 * (1 + 7 * self.pressure / 210) ** (-1 / 7), 90, 90, 90])
+
+
+def test_under_pressure_a_cell_shrinks_and_no_transition_is_claimed(tmp_path: Path) -> None:
+    pressures = [0.0, 1.2, 2.5, 3.6, 5.1, 6.3, 7.4, 8.5]
+    scans = {f"{p:g}GPa": Pressed(295.0, "0GPa", pressure=p) for p in pressures}
+    along = stage.Along(
+        name="pressure", symbol="p", unit="GPa", values={f"{p:g}GPa": p for p in pressures}
+    )
+    done = run(write_sample(tmp_path / "in", scans), tmp_path / "out", along)
+    data = json.loads(done.findings.read_text())
+    (found,) = data["expansions"]
+    assert data["transitions"] == []
+    assert found["p_c (GPa)"] is None
+    assert found["pressure (GPa)"] == pressures
+    assert not any("spontaneous" in key for key in found)
+    first, last = (scans[f"{p:g}GPa"].cell for p in (0.0, 8.5))
+    truth = 0.5 * ((last / first) ** 2 - 1)[[0, 2]] / 8.5
+    mean, sigma = (np.array(found["mean expansion (1/GPa)"]),
+                   np.sqrt(np.diag(found["covariance of the mean expansion"])))  # fmt: skip
+    assert mean[[0, 2]] == pytest.approx(truth, abs=4 * sigma[2])
+    text = " ".join([*found["sentences"], *data["sentences"]])
+    assert "the linear compressibility of parent 0GPa is " in text
+    assert "no transition is claimed" in text
+    for word in (" K", "temperature", "cooling", "expan", "T_c"):
+        assert word not in text
+    with done.table.open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert [float(row["pressure"]) for row in rows] == pressures
+    assert "temperature" not in rows[0]
+    with open_entry(done.series) as entry:
+        assert list(entry["cell"].attrs["axes"]) == ["pressure"]
+        assert entry["cell/pressure"].attrs["units"] == "GPa"
+    assert hklflow.open(done.series)["a"].dims == ("pressure",)
+
+
+def test_too_few_pressures_are_said(tmp_path: Path) -> None:
+    scans = {f"{p}GPa": Pressed(295.0, "0GPa", pressure=p) for p in (0, 2, 4)}
+    values = {f"{p}GPa": float(p) for p in (0, 2, 4)}
+    along = stage.Along(name="pressure", symbol="p", unit="GPa", values=values)
+    done = run(write_sample(tmp_path / "in", scans), tmp_path / "out", along)
+    (first, *_) = json.loads(done.findings.read_text())["sentences"]
+    assert first == (
+        "the cell of parent 0GPa is not tested for a transition along pressure: this needs 5 "
+        "values of pressure with a refined cell, and there are 3 in all"
+    )

@@ -93,6 +93,7 @@ OTHERS = {
     "peaks/": HAND,
     "quality/": PRODUCT,
     "simulation/": LOAD,
+    "stage/along.py": LOAD,
     "stage/background_factors.py:Factors.require_positive": PIXELS,
     "stage/background_factors.py:text_transmission": TWIN,
     "stage/background_factors.py:transmission": PIXELS,

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from .cases import Case, Spoil, edited, removed, renamed, several, written
-from .experiment import CHECK, SAMPLES, SCANS
+from .experiment import CHECK, CONFIG, SAMPLES, SCANS
 from .raw_files import pipe
 
 SAMPLES_TSV, SCANS_TSV = "config/samples.tsv", "config/scans.tsv"
@@ -71,7 +71,7 @@ CASES = [
         "  …/config/scans.tsv: no column 'sample', no column 'scan', no column 'temperature',"
         " no column 'parent', no column 'rotation', no column 'raw'; columns are sample, "
         "scan, temperature, parent, rotation, raw, goniometer, calibration, frames, run, "
-        "date (by tabs)",
+        "date, temperature_error (by tabs)",
         written(SCANS_TSV, ""),
     ),
     Case(
@@ -89,7 +89,7 @@ CASES = [
         "'sample,scan,temperature,parent,rotation,raw,goniometer,calibration,frames', no "
         "column 'sample', no column 'scan', no column 'temperature', no column 'parent', no "
         "column 'rotation', no column 'raw'; columns are sample, scan, temperature, parent, "
-        "rotation, raw, goniometer, calibration, frames, run, date (by tabs)",
+        "rotation, raw, goniometer, calibration, frames, run, date, temperature_error (by tabs)",
         written(SCANS_TSV, SCANS.replace("\t", ",")),
     ),
     Case(
@@ -100,7 +100,7 @@ CASES = [
         "raw  goniometer  calibration  frames', no column 'sample', no column 'scan', no "
         "column 'temperature', no column 'parent', no column 'rotation', no column 'raw'; "
         "columns are sample, scan, temperature, parent, rotation, raw, goniometer, "
-        "calibration, frames, run, date (by tabs)",
+        "calibration, frames, run, date, temperature_error (by tabs)",
         written(SCANS_TSV, SCANS.replace("\t", "  ")),
     ),
     Case(
@@ -137,7 +137,7 @@ CASES = [
         "1 problem in the experiment:\n"
         "  …/config/scans.tsv: unknown column 'temperatur', no column 'temperature'; columns "
         "are sample, scan, temperature, parent, rotation, raw, goniometer, calibration, "
-        "frames, run, date (by tabs)",
+        "frames, run, date, temperature_error (by tabs)",
         scans(("temperature", "temperatur")),
     ),
     Case(
@@ -145,7 +145,8 @@ CASES = [
         CHECK,
         "1 problem in the experiment:\n"
         "  …/config/scans.tsv: column 'raw' occurs twice; columns are sample, scan, "
-        "temperature, parent, rotation, raw, goniometer, calibration, frames, run, date (by tabs)",
+        "temperature, parent, rotation, raw, goniometer, calibration, frames, run, "
+        "date, temperature_error (by tabs)",
         scans(("goniometer", "raw")),
     ),
     Case(
@@ -303,6 +304,31 @@ CASES = [
         "outside the plausible range 0.001 to 5000 K (entered in °C?): set it in K in the "
         "scan table",
         scans(("100K\t100", "100K\t1e9")),
+    ),
+    Case(
+        "axis of a series that is no column of the table",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config/scans.tsv: quartz 300K, 100K, 200K: no value in the column 'field', along which "
+        "the scans of quartz are compared (`series: axis`)",
+        written("config/config.yaml", CONFIG + "series: {axis: {column: field, unit: T}}\n"),
+    ),
+    Case(
+        "axis of a series without a unit",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: series.axis: Value error, the axis field has no unit: give `unit`, such as T or "
+        "GPa (1 for numbers without a unit)",
+        written("config/config.yaml", CONFIG + "series: {axis: {column: field}}\n"),
+    ),
+    Case(
+        "column of an axis that is not set",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  …/config/scans.tsv: unknown column 'field'; columns are sample, scan, temperature, "
+        "parent, rotation, raw, goniometer, calibration, frames, run, date, temperature_error "
+        "(by tabs); to compare scans along field, set `series: axis`",
+        scans(("frames\n", "field\n")),
     ),
     Case(
         "parent that is no scan",

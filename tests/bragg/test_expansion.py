@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from hklflow.base.axis import Axis
 from hklflow.bragg import expansion
 from hklflow.bragg.order_parameter import Interval
 from hklflow.geometry import lattice
@@ -145,3 +146,60 @@ def test_sentences() -> None:
     assert agree.endswith(" agree")
     differ = expansion_words.agreement(interval(168, 2.0), "(1/2, 0, 0)", interval(190, 1.0))
     assert "differ by 9.8 σ" in differ
+
+
+PRESSURE = Axis("pressure", "p", "GPa")
+
+
+def compressed(seed: int, onset: float | None = None, above: bool = True) -> tuple[np.ndarray, ...]:
+    """Pressures and cells of Murnaghan's law with noise, and the linear compressibility of a.
+
+    c has an additional strain of 0.2 % (root of the distance) on one side of ``onset``.
+    """
+    rng = np.random.default_rng([9, seed])
+    p = np.linspace(0.0, 8.0, 15)
+    strains = []
+    for _ in range(2):
+        modulus, slope = rng.uniform(150, 500), rng.uniform(6, 20)
+        strains.append(-np.log(1 + slope * p / modulus) / slope)
+    if onset is not None:
+        distance = np.clip(p - onset if above else onset - p, 0, None)
+        strains[1] = strains[1] + 2e-3 * np.sqrt(distance)
+    cells = np.tile(TETRAGONAL, (len(p), 1))
+    cells[:, :2] *= np.exp(strains[0] + rng.normal(0, SIGMA, len(p)))[:, None]
+    cells[:, 2] *= np.exp(strains[1] + rng.normal(0, SIGMA, len(p)))
+    covariance = np.zeros((6, 6))
+    covariance[:2, :2] = (SIGMA * TETRAGONAL[0]) ** 2
+    covariance[2, 2] = (SIGMA * TETRAGONAL[2]) ** 2
+    mean = 0.5 * (np.exp(2 * strains[0][-1]) - np.exp(2 * strains[0][0])) / (p[-1] - p[0])
+    return p, cells, np.tile(covariance, (len(p), 1, 1)), mean
+
+
+def test_under_pressure_a_cell_is_compressed_and_no_transition_is_claimed() -> None:
+    for seed in range(4):
+        p, cells, covariances, mean = compressed(seed)
+        found = expansion.fit(p, cells, covariances, cells[0], PRESSURE)
+        assert found is not None
+        assert found.t_c is None
+        assert found.mean[0] == pytest.approx(mean, abs=4 * np.sqrt(found.mean_covariance[0, 0]))
+        lines = expansion_words.sentences("0GPa", found, TETRAGONAL, PRESSURE)
+        text = " ".join(lines)
+        assert lines[0].startswith("the linear compressibility of parent 0GPa is ")
+        assert "10⁻³/GPa, mean between 0 and 8 GPa" in lines[0]
+        assert "no transition is claimed" in text
+        assert "expan" not in text
+        assert "K" not in text
+
+
+@pytest.mark.parametrize("above", [True, False])
+def test_a_strain_on_either_side_of_a_pressure_is_found(above: bool) -> None:
+    p, cells, covariances, _ = compressed(3, 4.3, above)
+    found = expansion.fit(p, cells, covariances, cells[0], PRESSURE)
+    assert found is not None
+    assert found.t_c is not None
+    assert abs(found.t_c.value - 4.3) < 4 * found.t_c.sigma
+    assert found.t_c.sigma < 0.3
+    assert np.isnan(found.strain).all()
+    text = expansion_words.sentences("0GPa", found, TETRAGONAL, PRESSURE)[1]
+    assert text.startswith("at p_c = 4.")
+    assert text.endswith("GPa the cell departs from a smooth change")

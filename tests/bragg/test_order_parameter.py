@@ -168,9 +168,20 @@ def test_the_sentence_says_what_the_data_carry() -> None:
     assert "look at" not in words
 
 
+def test_a_wrong_background_is_not_blamed_on_a_scan() -> None:
+    """Boxes above T_c that count less than their shells say, seen with curved backgrounds."""
+    t = np.linspace(20, 300, 16)
+    n = np.rint(300 * np.clip(1 - t / 170, 0, None) + 70)
+    order = order_parameter.fit(order_counts.from_boxes(t, 0.0, n, 1.0, 400.0, 4.0, 0.01))
+    words = sentence("q", order, NAMES)
+    assert "look at" not in words
+    assert "cannot be negative" in words
+    assert "`order_parameters: box`" in words
+
+
 def test_a_bad_scan_is_named_and_does_not_change_the_answer() -> None:
     t = np.linspace(20, 300, 16)
-    n = np.rint(300 * np.clip(1 - t / 170, 0, None))
+    n = np.rint(300 * np.clip(1 - t / 170, 0, None) + 1)
     n[4] = 20  # 177 expected
     order = order_parameter.fit(order_counts.from_boxes(t, 0.0, n, 1.0, 5.0, 5.0, 0.01))
     assert order.bad == (4,)

@@ -127,7 +127,9 @@ def test_shares_that_depend_on_temperature(last: float) -> None:
     size = np.array([strength[abs(x * y), x * x + y * y] for x, y, _ in points])
     mean = size[:, None] * np.where(first[:, None], share, 1 - share) + 5.0
     flat = np.ones(mean.shape)
-    counted = star_boxes.Counted(rng.poisson(mean) * 1.0, 5 * flat, 0.5 * flat, flat, 0 * flat)
+    counted = star_boxes.Counted(
+        rng.poisson(mean) * 1.0, 5 * flat, 0.5 * flat, 5 * flat, 2.5 * flat, flat, 0 * flat
+    )
     found = star_arms.compared(
         star, star.vector, operations, places, counted, flat, (0.2, 0.2, 0.2),
         np.ones(10, np.bool_), 0.01, every,
@@ -219,6 +221,28 @@ def test_a_line_does_not_lock_in() -> None:
     found = said(free)
     assert found.moves
     assert found.locked is None
+
+
+@pytest.mark.parametrize("lock", np.linspace(77.5, 81.5, 6))
+def test_the_interval_of_lock_in_is_not_shifted(lock: float) -> None:
+    """Positions without noise, with errors of 0.3 K; a jump would lead back."""
+    t = np.linspace(20, 200, 12)
+    found = said(4e-4 * np.maximum(t - lock, 0), sigma=1e-9).locked
+    assert found is not None
+    assert found.outer[0] <= lock <= found.outer[1]
+    assert np.ptp(found.outer) < 5
+    assert found.value == pytest.approx(lock, abs=1)
+
+
+def test_the_interval_has_what_two_scans_below_allow() -> None:
+    """Lock-in between the second and third of eight scans; a claim has three below it."""
+    t, rng = np.linspace(20, 200, 8), np.random.default_rng(6)
+    found = [
+        said(5e-5 * np.maximum(t - 58, 0) + 5e-4 * rng.standard_normal(8)).locked for _ in range(60)
+    ]
+    claimed = [x for x in found if x is not None]
+    assert len(claimed) >= 10
+    assert np.mean([x.outer[0] <= 58 <= x.outer[1] for x in claimed]) > 0.6
 
 
 def test_noise_is_no_move() -> None:

@@ -97,7 +97,7 @@ OF_SAMPLE = """
 temperature_series temperature_series/series.tsv temperature_series/series.nxs \
     temperature_series/series.png temperature_series/findings.json
 order_parameters temperature_series/order.tsv temperature_series/order.png \
-    temperature_series/order.json findings.md
+    temperature_series/order.json
 stack stack_300K/transform.nxs stack_300K/transform.tsv stack_300K/transform.png
 stack stack_300K/masked_transform.nxs stack_300K/masked_transform.tsv \
     stack_300K/masked_transform.png
@@ -106,7 +106,7 @@ stack stack_300K/symm_masked_transform.nxs stack_300K/symm_masked_transform.tsv 
 stack_pdf stack_300K/delta_pdf_masked_transform.nxs stack_300K/delta_pdf_masked_transform.tsv \
     stack_300K/delta_pdf_masked_transform.png stack_300K/pdf_series_masked_transform.tsv \
     stack_300K/pdf_series_masked_transform.png stack_300K/pdf_series_masked_transform.json
-sample_page hexa.html in_report_hexa.html
+sample_page hexa.html in_report_hexa.html findings.md
 """
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hklflow.base.axis import Axis
 from hklflow.quality.feature_words import Course, length, sentences
 from hklflow.series.feature_fit import Fit, Interval
 
@@ -71,3 +72,14 @@ def test_what_is_not_seen_or_measured_is_said(seen: bool) -> None:
         ]
         texts = sentences(course(fit(interval(12, 1)), gone))
         assert texts[-1] == "rods are not seen at 300 K"
+
+
+def test_along_a_field_the_order_of_the_scans_is_ascending() -> None:
+    """The first scan has 20 Å, the last 60 Å; the intensity grows from 1 to 2."""
+    axis = Axis("field", "B", "T")
+    fits = (fit(interval(20.0, 1.0)), fit(interval(60.0, 2.0)))
+    found = sentences(course(*fits, intensity=(1.0, 2.0)), axis)
+    assert found[0].startswith("rods sharpen with increasing field: ξ along c* from 20")
+    assert found[0].endswith("between 100 and 300 T")
+    assert "grows with increasing field, from 1.00 ± 0.05 to 2.00 ± 0.05" in found[1]
+    assert not any("cooling" in text or " K" in text for text in found)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hklflow.base.axis import Axis
 from hklflow.quality.pdf_words import Course, sentences, way
 from hklflow.volumes.pdf_changes import Changes
 
@@ -106,3 +107,13 @@ def test_without_a_comparison_only_the_reasons_are_given() -> None:
     assert sentences(replace(course(np.ones((5, 1)), [False]), changes=None)) == [
         "3D-ΔPDF: 90K not compared"
     ]
+
+
+def test_along_a_field_directions_are_with_increasing_field() -> None:
+    departure = np.array([[3.0, 1, 1], [3, 2, 1], [3, 3, 1], [1, 2, 1], [1, 1, 1]])
+    lines = sentences(course(departure, [True, True, False]), Axis("field", "B", "T"))
+    assert "change between 100 and 300 T beyond" in lines[0]
+    assert lines[1] == (
+        "(1 0 0) at 4.00 Å falls with increasing field from 3.00 ± 0.10 at 100 T to 1.00 ± 0.10 at "
+        "300 T, in a step between 200 and 250 T"
+    )

@@ -33,7 +33,7 @@ def measured(world: World) -> tuple[Course, star_arms.Arms | None]:
         return lambda region: (scan[0][region], scan[1][region], scan[0][region])
 
     reads = [reader(scan) for scan in scans]
-    counted = star_boxes.table([[box] * len(reads) for _, box in boxes], reads, MEASURED)
+    counted = star_boxes.table([[box] * len(reads) for _, box in boxes], reads, MEASURED).settled()
     placed = satellite_voxels.places_of(star, [point for point, _ in boxes], BOX, every)
     rows = [row for row, _ in placed if not np.isnan(counted.counts[row]).any()]
     places = [place for row, place in placed if row in rows]
@@ -49,7 +49,7 @@ def measured(world: World) -> tuple[Course, star_arms.Arms | None]:
             ]
             for place in places
         ]
-        counted = star_boxes.table(moved, reads, MEASURED)
+        counted = star_boxes.table(moved, reads, MEASURED).settled()
     arms = star_arms.compared(
         star,
         course.mean,

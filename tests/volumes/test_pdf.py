@@ -14,6 +14,7 @@ from hklflow.geometry.grid import Grid
 from hklflow.geometry.symmetry import space_group
 from hklflow.volumes import pdf
 from hklflow.volumes.pdf_plan import Plan, plan
+from hklflow.volumes.tapers import Taper
 
 OBLIQUE = np.array([4.0, 5.0, 6.0, 80.0, 110.0, 97.0])
 CUBIC = np.array([4.0, 4.0, 4.0, 90.0, 90.0, 90.0])
@@ -99,6 +100,23 @@ def test_taper_knows_the_metric() -> None:
 
 
 # ---------------------------------------------------------------------- sizes
+
+
+@pytest.mark.parametrize("kind", ["tukey", "hann", "lorch", "gaussian", "none"])
+@pytest.mark.parametrize("cell", [CUBIC, MONOCLINIC, OBLIQUE])
+@pytest.mark.parametrize("flat", [0.0, 0.5, 0.97, 1.0])
+def test_weights_of_planes_are_the_taper(kind: Any, cell: np.ndarray, flat: float) -> None:
+    """Also outside of q_max, and exactly 1 in the flat part."""
+    grid = Grid.symmetric([1.2, 1.5, 1.8], 0.1)
+    made = plan(grid, cell, Taper(kind, 2.0, flat), [np.eye(3)])
+    reciprocal = np.linalg.inv(lattice.metric(cell))
+    k, h = (np.arange(low, made.reach[i] + 1) for i, low in ((1, -made.reach[1]), (0, 0)))
+    for l in range(-int(made.reach[2]), int(made.reach[2]) + 1):  # noqa: E741
+        hkl = 0.1 * np.stack(np.broadcast_arrays(h, k[:, None], l), axis=-1)
+        q = 2 * np.pi * np.sqrt(np.einsum("...i,ij,...j->...", hkl, reciprocal, hkl))
+        np.testing.assert_allclose(made.weights(l), made.taper(q), atol=1e-14)
+        if kind == "tukey":
+            assert (made.weights(l)[q < 2.0 * flat - 1e-9] == 1).all()
 
 
 @pytest.mark.parametrize("step", [0.1, 0.05, 0.125, 0.02])
@@ -281,23 +299,43 @@ def test_the_unit_of_the_monitor_changes_no_digit(unit: float) -> None:
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(1, 25), st.sampled_from(["P m m m", "P 1 2/m 1"]), st.integers(1, 3))
-def test_blocks_are_as_the_whole(planes: int, symbol: str, threads: int) -> None:
+@given(
+    st.integers(1, 25),
+    st.sampled_from(["P m m m", "P 1 2/m 1", "P m -3 m"]),
+    st.integers(1, 3),
+    st.sampled_from([(18, 18, 18), (19, 19, 19)]),
+)
+def test_blocks_are_as_the_whole(
+    planes: int, symbol: str, threads: int, sizes: tuple[int, int, int]
+) -> None:
     grid = Grid.symmetric(2, 0.25)
     rng = np.random.default_rng(5)
-    s = rng.normal(0, 1, grid.array_shape).astype(np.float32)
     operations = space_group(symbol).laue_operations
-    made = plan(grid, CUBIC, made_taper("tukey", 3.0), operations)
+    orbit = orbits(grid, operations).reshape(grid.array_shape)
+    s = rng.normal(0, 1, grid.array_shape).astype(np.float32).ravel()[orbit]
+    made = plan(grid, CUBIC, made_taper("tukey", 3.0), operations, sizes)
     whole, errors, _ = pdf.transform_volume(made, s, np.abs(s))
     forward = pdf.Transform(made, pdf.Store(made.half_shape, np.complex64), 2e3, threads)
     layers = list(pdf.slabs(made, lambda a, b: np.abs(s[a:b]), 4))
     forward.load(layers, variance=True)
     sigma = pdf.Errors(made, pdf.Store(made.kept_shape, np.float32), forward, threads)
     forward.load(pdf.slabs(made, lambda a, b: s[a:b], 4))
-    found = pdf.Found(0.0, [])
+    found, seen = pdf.Found(0.0, []), np.zeros(len(whole), int)
+    made_of = np.empty((2, *whole.shape), np.float32)
     for first, part, error in pdf.blocks(made, forward, sigma, planes, 0.01, found):
+        seen[first : first + planes] += 1
+        made_of[:, first : first + planes] = part, error
+        assert first % planes == 0
+        assert len(part) == min(planes, len(whole) - first)
         np.testing.assert_allclose(part, whole[first : first + planes], atol=1e-6)
         np.testing.assert_allclose(error, errors[first : first + planes], rtol=1e-4)
+    assert (seen == 1).all()
+    # The PDF of x is that of -x to the last bit; the first voxels of an even size are their mates.
+    n = len(whole)
+    mates = np.ix_(*[(2 * (n // 2) - np.arange(n)) % n] * 3)
+    upper = slice(n // 2 + 1, None)
+    for array in made_of:
+        np.testing.assert_array_equal(array[upper], array[mates][upper])
     assert found.squares == pytest.approx((whole.astype(float) ** 2).sum(), rel=1e-5)
 
 

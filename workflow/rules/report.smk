@@ -50,7 +50,7 @@ rule order_parameters:
             "features",
         ),
     output:
-        **writes("order_parameters", "table", "picture", "orders", "statement"),
+        **writes("order_parameters", "table", "picture", "orders"),
     log:
         table.log("order_parameters"),
     conda:
@@ -60,7 +60,7 @@ rule order_parameters:
     params:
         **params_of("order_parameters"),
     message:
-        "order parameters and findings of {wildcards.sample}"
+        "order parameters of {wildcards.sample}"
     shell:
         table.command("order_parameters")
 
@@ -89,7 +89,7 @@ rule sample_page:
     input:
         **reads("sample_page", "pictures", "figures"),
     output:
-        **writes("sample_page", "page", "small"),
+        **writes("sample_page", "page", "small", "statement"),
     log:
         table.log("sample_page"),
     conda:
@@ -100,6 +100,6 @@ rule sample_page:
     params:
         **params_of("sample_page"),
     message:
-        "page of {wildcards.sample}"
+        "page and findings of {wildcards.sample}"
     shell:
         table.command("sample_page")

@@ -18,11 +18,15 @@ parameter (linear-quadratic coupling; Salje, Phase transitions in ferroelastic a
 crystals, 1990), which may jump. Without a transition, one scan may be bad. All parameters that are
 linear have Gaussian priors and are integrated; the others are averaged over a grid with their
 likelihoods.
+
+Along another axis than temperature (field, pressure, strain, time) none of these laws holds. The
+smooth functions are then powers of the distance from the first scan, and the strain g may begin on
+either side of the transition, without saturation.
 """
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
 
@@ -30,6 +34,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 
+from hklflow.base.axis import TEMPERATURE, Axis
 from hklflow.bragg.order_parameter import Interval
 from hklflow.geometry import lattice
 
@@ -43,7 +48,8 @@ CLAIM = float(np.log(1000.0))
 
 _DEBYE = (40.0, 75.0, 140.0, 260.0, 480.0, 900.0)  # θ, K
 _MIDDLE = 3  # number of θ_0
-_TERMS = len(_DEBYE) + 3  # constant, energies, square, strain
+_POWERS = 5  # largest power of a smooth function along another axis
+_RANGE = 100.0  # length of the series in the fit along another axis
 # Jump j, exponent m, and temperature of saturation over T_c; a step is without the last two.
 _SHAPES = (
     *itertools.product((0.0, 0.3, 0.6), (0.5, 0.65, 0.8, 1.0), (0.0, 0.3)),
@@ -73,6 +79,8 @@ _VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 class Expansion:
     """Result of `fit`; tensors have the components xx, yy, zz, yz, xz, xy.
 
+    Along another axis than temperature its values are in the place of temperatures.
+
     Attributes
     ----------
     temperature : (n,) array
@@ -87,6 +95,7 @@ class Expansion:
         Temperature of the transition, K; None if none is claimed.
     strain, strain_covariance : (6,), (6, 6) array
         Spontaneous strain at the lowest temperature, relative to the cell without a transition.
+        NaN along another axis, where the side of the strain is not known.
     factor : float
         Mean factor by which the errors of the cells were enlarged.
     """
@@ -104,33 +113,68 @@ class Expansion:
 
 
 def fit(
-    temperature: ArrayLike, cells: ArrayLike, covariances: ArrayLike, reference: ArrayLike
+    temperature: ArrayLike,
+    cells: ArrayLike,
+    covariances: ArrayLike,
+    reference: ArrayLike,
+    axis: Axis = TEMPERATURE,
 ) -> Expansion | None:
-    """Fit cells against temperature.
+    """Fit cells against temperature, or along another axis.
 
     Parameters
     ----------
     temperature : (n,) array
-        K, in any order.
+        K, or values along the axis, in any order.
     cells : (n, 6) array
         Å and degrees.
     covariances : (n, 6, 6) array
         Covariances of the cells, without errors that all cells share.
     reference : (6,) array
         Cell to which the strains are relative.
+    axis : Axis
+        Axis of the series.
 
     Returns
     -------
     Expansion or None
         None with fewer than `FEWEST` temperatures, or if nothing of the cell is free.
     """
-    t = np.asarray(temperature, dtype=np.float64)
+    values = np.asarray(temperature, dtype=np.float64)
+    if axis.is_temperature:
+        return _fit(values, cells, covariances, reference, _Law(thermal=True))
+    step = max(float(np.ptp(values)) / _RANGE, 1e-300)
+    start = float(values.min())
+    found = _fit((values - start) / step, cells, covariances, reference, _Law(thermal=False))
+    if found is None:
+        return None
+    unknown = np.full_like(found.strain_covariance, np.nan)
+    return replace(
+        found,
+        temperature=np.unique(values),
+        alpha=found.alpha / step,
+        alpha_sigma=found.alpha_sigma / step,
+        mean=found.mean / step,
+        mean_covariance=found.mean_covariance / step**2,
+        t_c=found.t_c and _scaled(found.t_c, start, step),
+        strain=unknown[0],
+        strain_covariance=unknown,
+    )
+
+
+def _scaled(x: Interval, start: float, step: float) -> Interval:
+    inner, outer = ((start + step * low, start + step * high) for low, high in (x.inner, x.outer))
+    return Interval(start + step * x.value, step * x.sigma, inner, outer)
+
+
+def _fit(
+    t: Floats, cells: ArrayLike, covariances: ArrayLike, reference: ArrayLike, law: "_Law"
+) -> Expansion | None:
     levels = np.unique(t)
     strains, covariance = _strains(cells, covariances, reference)
     free = _free(covariance)
     if len(levels) < FEWEST or not free.shape[1]:
         return None
-    data = _Data.of(t, strains @ free, np.einsum("ai,nab,bj->nij", free, covariance, free))
+    data = _Data.of(t, strains @ free, np.einsum("ai,nab,bj->nij", free, covariance, free), law)
     # One bad scan must not look like a transition, least of all the coldest one.
     every = [data, *(data.doubting(i) for i in range(len(t)))]
     nones = [x.weighed([None]) for x in every]
@@ -138,7 +182,7 @@ def fit(
     chances += [float(x.by_place[0]) for x in nones]
     best = int(np.argmax(chances))
     # Beyond the second temperatures from the ends, nothing distinguishes a transition from none.
-    cells = _cells(levels[1:-1])
+    cells = law.cells(levels[1:-1])
     some = data.weighed(_middles(cells))
     for least in _UNLIKELY:
         kept = cells[some.by_place > some.by_place.max() - least]
@@ -156,20 +200,10 @@ def fit(
         np.sqrt(np.maximum(np.diagonal(covariances, axis1=1, axis2=2), 0.0)),
         *_tensor(mean, free),
         ratio,
-        _interval(cells, some.by_place) if claimed else None,
+        _interval(cells, some.by_place, law) if claimed else None,
         *_tensor(strain, free),
         float(np.exp(logsumexp(chosen.log, axis=(1, 2)) - logsumexp(chosen.log)) @ _FACTORS),
     )
-
-
-def _cells(levels: Floats) -> Floats:
-    """Return cells (m, 2) between temperatures; they are narrow just above each of these.
-
-    There, a law such as √(T_c − T) of the scan below changes fastest with T_c.
-    """
-    part = np.linspace(0, 1, _COARSE + 1) ** 2
-    edges = np.append((levels[:-1, None] + np.diff(levels)[:, None] * part[:-1]), levels[-1])
-    return np.stack([edges[:-1], edges[1:]], axis=1)
 
 
 def _divided(cells: Floats, number: int) -> Floats:
@@ -224,35 +258,89 @@ def debye(temperature: ArrayLike, theta: float) -> Floats:
     return energy
 
 
+Form = tuple[float, float, float, bool]
+"""Jump, exponent, temperature of saturation over T_c, and if the strain is above the transition."""
+
+
 class _Term(NamedTuple):
-    """A transition at T_c (None: none): jump, exponent, and temperature of saturation over T_c."""
+    """A transition at T_c (None: none) with its form."""
 
     t_c: float | None
-    shape: tuple[float, float, float]
+    shape: Form
 
     def onset(self, temperature: Floats) -> Floats:
         """Return g (n,)."""
         if self.t_c is None:
             return np.zeros_like(temperature)
-        jump, power, saturation = self.shape
-        reduced = temperature / self.t_c
+        jump, power, saturation, above = self.shape
+        t, t_c = (_RANGE - x if above else x for x in (temperature, self.t_c))
+        reduced = t / t_c
         if saturation:
             reduced = np.tanh(saturation) / np.tanh(saturation / np.maximum(reduced, 1e-3))
         below = np.clip(1 - reduced, 0.0, None)
-        return np.where(temperature < self.t_c, jump + (1 - jump) * below**power, 0.0)
+        return np.where(t < t_c, jump + (1 - jump) * below**power, 0.0)
 
 
-def _smooth(temperature: Floats) -> Floats:
-    """Return the functions of temperature without a transition, (n, terms - 1)."""
-    energies = [debye(temperature, theta) for theta in _DEBYE]
-    return np.stack([np.ones_like(temperature), *energies, energies[_MIDDLE] ** 2], axis=1)
+@dataclass(frozen=True)
+class _Law:
+    """Functions of the axis: those of temperature, or powers between 0 and `_RANGE`."""
 
+    thermal: bool
 
-def _bases(terms: Sequence[_Term], temperature: Floats) -> Floats:
-    """Return all functions of temperature, (m, n, terms)."""
-    onsets = np.array([term.onset(temperature) for term in terms])
-    smooth = np.broadcast_to(_smooth(temperature), (len(terms), len(temperature), _TERMS - 1))
-    return np.concatenate([smooth, onsets[:, :, None]], axis=2)
+    @property
+    def shapes(self) -> list[Form]:
+        """Forms of a transition."""
+        if self.thermal:
+            return [(*shape, False) for shape in _SHAPES]
+        plain = [shape for shape in _SHAPES if shape[2] == 0]
+        return [(*shape, above) for shape in plain for above in (False, True)]
+
+    @property
+    def terms(self) -> int:
+        """Number of functions: constant, smooth functions, and the strain below a transition."""
+        return 2 + (len(_DEBYE) + 1 if self.thermal else _POWERS)
+
+    def smooth(self, t: Floats) -> Floats:
+        """Return the functions without a transition, (n, terms - 1)."""
+        if not self.thermal:
+            return np.vander(t / _RANGE, _POWERS + 1, increasing=True)
+        energies = [debye(t, theta) for theta in _DEBYE]
+        return np.stack([np.ones_like(t), *energies, energies[_MIDDLE] ** 2], axis=1)
+
+    def bases(self, terms: Sequence[_Term], t: Floats) -> Floats:
+        """Return all functions, (m, n, terms)."""
+        onsets = np.array([term.onset(t) for term in terms])
+        smooth = np.broadcast_to(self.smooth(t), (len(terms), len(t), self.terms - 1))
+        return np.concatenate([smooth, onsets[:, :, None]], axis=2)
+
+    def widths(self, spread: float, size: float) -> list[float]:
+        """Return the standard deviations of the amplitudes before the data.
+
+        Parameters
+        ----------
+        spread : float
+            Standard deviation of an expansion coefficient.
+        size : float
+            Standard deviation of the strain below a transition.
+        """
+        if not self.thermal:
+            return [_OFFSET, *[spread * _RANGE] * _POWERS, size]
+        return [_OFFSET, *[spread] * len(_DEBYE), _ANHARMONIC, size]
+
+    def cells(self, levels: Floats) -> Floats:
+        """Return cells (m, 2) between temperatures; they are narrow just above each of these.
+
+        There, a law such as √(T_c − T) of the scan below changes fastest with T_c. Along another
+        axis this holds on both sides.
+        """
+        part = np.linspace(0, 1, _COARSE + 1)
+        part = part**2 if self.thermal else (1 - np.cos(np.pi * part)) / 2
+        edges = np.append((levels[:-1, None] + np.diff(levels)[:, None] * part[:-1]), levels[-1])
+        return np.stack([edges[:-1], edges[1:]], axis=1)
+
+    def between(self, t_c: float) -> float:
+        """Return by how much laws between those of the fit move T_c."""
+        return _BETWEEN * (t_c if self.thermal else _RANGE)
 
 
 class _Weighed(NamedTuple):
@@ -273,6 +361,7 @@ class _Data(NamedTuple):
     weight: Floats
     spread: float
     """Standard deviation of an expansion coefficient before the data, 1/K."""
+    law: _Law
 
     def doubting(self, number: int) -> "_Data":
         """Return the same with a large error of one scan."""
@@ -282,17 +371,16 @@ class _Data(NamedTuple):
         return self._replace(weight=weight)
 
     @classmethod
-    def of(cls, temperature: Floats, y: Floats, variance: Floats) -> "_Data":
+    def of(cls, temperature: Floats, y: Floats, variance: Floats, law: _Law) -> "_Data":
         """Prepare strains with their covariances (n, k, k)."""
         variance = np.asarray(variance + _FLOOR**2 * np.eye(y.shape[1]), dtype=np.float64)
         spread = max(2 * float(np.ptp(y, axis=0).max() / np.ptp(temperature)), _LEAST)
         weight = np.asarray(np.linalg.inv(variance), dtype=np.float64)
-        return cls(temperature, y, weight, spread)
+        return cls(temperature, y, weight, spread, law)
 
     def _prior(self, size: float) -> Floats:
         """Return the standard deviations of the linear parameters before the data."""
-        one = [_OFFSET, *[self.spread] * len(_DEBYE), _ANHARMONIC, size]
-        return np.repeat(one, self.y.shape[1])
+        return np.repeat(self.law.widths(self.spread, size), self.y.shape[1])
 
     def _sums(self, basis: Floats) -> tuple[Floats, Floats]:
         """Return normal matrices (m, q k, q k) and right-hand sides (m, q k); bases (m, n, q)."""
@@ -305,10 +393,10 @@ class _Data(NamedTuple):
 
     def weighed(self, places: Sequence[float | None]) -> _Weighed:
         """Return the weights of all hypotheses with these T_c; None: without a transition."""
-        shapes = _SHAPES if places[0] is not None else _SHAPES[:1]
+        shapes = self.law.shapes if places[0] is not None else self.law.shapes[:1]
         sizes = _STRAINS if places[0] is not None else _STRAINS[:1]
         terms = [_Term(place, shape) for place in places for shape in shapes]
-        matrix, right = self._sums(_bases(terms, self.temperature))
+        matrix, right = self._sums(self.law.bases(terms, self.temperature))
         volume = float(np.linalg.slogdet(self.weight)[1].sum())
         square = np.einsum("ni,nij,nj->", self.y, self.weight, self.y)
         log = np.empty((len(_FACTORS), len(sizes), len(terms)))
@@ -338,7 +426,7 @@ class _Data(NamedTuple):
 
         Each is a pair of arrays (..., k) and (..., k, k), averaged over the hypotheses.
         """
-        k = self.y.shape[1]
+        k, q = self.y.shape[1], self.law.terms
         share = np.exp(weighed.log - logsumexp(weighed.log))
         low, high = levels[[0, -1]]
         n = len(levels)
@@ -347,22 +435,20 @@ class _Data(NamedTuple):
         first, second = np.zeros((n + 2, k)), np.zeros((n + 2, k, k))
         for i, j, m in np.argwhere(share > 1e-3 * share.max()):
             term, part = weighed.terms[m], share[i, j, m]
-            at = _bases([term], places)[0]
-            rows = np.zeros((n + 2, _TERMS))
+            at = self.law.bases([term], places)[0]
+            rows = np.zeros((n + 2, q))
             rows[:n] = (at[:n] - at[n : 2 * n]) / (2 * _STEP)
             rows[n] = (at[-2] - at[-1]) / (high - low)
             rows[n + 1, -1] = at[-1, -1]
-            matrix, right = self._sums(_bases([term], self.temperature))
+            matrix, right = self._sums(self.law.bases([term], self.temperature))
             factor2 = _FACTORS[i] ** 2
             prior = self._prior(_STRAINS[j])
             covariance = np.linalg.inv(
                 matrix[0] * np.outer(prior, prior) / factor2 + np.eye(len(prior))
             ) * np.outer(prior, prior)
-            value = (covariance @ right[0] / factor2).reshape(_TERMS, k)
+            value = (covariance @ right[0] / factor2).reshape(q, k)
             mean = rows @ value
-            spread = np.einsum(
-                "ra,aibj,rb->rij", rows, covariance.reshape(_TERMS, k, _TERMS, k), rows
-            )
+            spread = np.einsum("ra,aibj,rb->rij", rows, covariance.reshape(q, k, q, k), rows)
             first += part * mean
             second += part * (spread + mean[:, :, None] * mean[:, None, :])
         total = share[share > 1e-3 * share.max()].sum()
@@ -381,7 +467,7 @@ def _tensor(moments: tuple[Floats, Floats], free: Floats) -> tuple[Floats, Float
     return value @ free.T, free @ covariance @ free.T
 
 
-def _interval(cells: Floats, log: Floats) -> Interval:
+def _interval(cells: Floats, log: Floats, law: _Law) -> Interval:
     """Return the distribution over ascending cells as mean, σ and intervals."""
     width = np.diff(cells)[:, 0]
     share = np.exp(log + np.log(width) - logsumexp(log, b=width))
@@ -392,11 +478,11 @@ def _interval(cells: Floats, log: Floats) -> Interval:
 
     def at(level: float, sigmas: float) -> float:
         own = float(np.interp(level, rise, cells.ravel())) - mean
-        return mean + float(np.sign(sigmas) * np.hypot(own, sigmas * _BETWEEN * mean))
+        return mean + float(np.sign(sigmas) * np.hypot(own, sigmas * law.between(mean)))
 
     return Interval(
         mean,
-        float(np.hypot(sigma, _BETWEEN * mean)),
+        float(np.hypot(sigma, law.between(mean))),
         (at(0.16, -1), at(0.84, 1)),
         (at(0.025, -2), at(0.975, 2)),
     )

@@ -27,7 +27,7 @@ class Counts:
     Attributes
     ----------
     temperature, temperature_sigma : array
-        K.
+        K; the values along another axis of the series, if there is one.
     counts : array
         Counts in the box.
     factor : array
@@ -61,7 +61,7 @@ class Counts:
         var = np.maximum(self.counts, 1) + self.background_var + relative**2
         return np.sqrt(var) / self.factor
 
-    def select(self, rows: NDArray[np.bool_]) -> "Counts":
+    def select(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> "Counts":
         """Return some of the scans."""
         return Counts(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 

@@ -55,14 +55,22 @@ _PLAIN: tuple[tuple[dict[str, Any], float], ...] = (
 _JUMPS = (0.2, 0.35, 0.5, 0.7, 0.85)
 
 
-def _shapes() -> dict[Shape, float]:
-    """Return the shapes with their probabilities; both kinds of transitions have the same."""
+def shapes(saturated: Sequence[tuple[Shape, float]] = _SATURATED) -> dict[Shape, float]:
+    """Return the shapes with their probabilities; both kinds of transitions have the same.
+
+    Parameters
+    ----------
+    saturated : sequence of (Shape, float)
+        Continuous shapes far from the transition, with their probabilities; the first is a power
+        law, the second also belongs to jumps.
+    """
     continuous = {
-        replace(shape, **more): 0.5 * p * q for shape, p in _SATURATED for more, q in _PLAIN
+        replace(shape, **more): 0.5 * p * q for shape, p in saturated for more, q in _PLAIN
     }
+    second = saturated[1][0]
     step = [
         *(Shape(jump=j) for j in _JUMPS),
-        *(Shape(jump=j, saturation=0.6) for j in _JUMPS[1::2]),
+        *(replace(second, jump=j) for j in _JUMPS[1::2]),
         Shape(jump=1.0),
         Shape(jump=1.0, smearing=0.01),
         Shape(slope=True, jump=0.5),
@@ -124,6 +132,9 @@ class Order:
         The most likely shape.
     curve : (m, 2) array
         Temperatures and intensities of the most likely curve.
+    above : bool
+        True if the reflections appear above T_c, which `order_along.fit` tries for other axes than
+        temperature. All words above then hold for the other direction.
     """
 
     answer: Answer
@@ -140,6 +151,7 @@ class Order:
     bad: tuple[int, ...]
     shape: Shape
     curve: Floats
+    above: bool = False
 
 
 @dataclass(frozen=True)
@@ -233,14 +245,21 @@ def _between(axis: Floats, use: NDArray[np.bool_]) -> tuple[float, float]:
     return float(axis[max(hit[0] - 1, 0)]), float(axis[min(hit[-1] + 1, len(axis) - 1)])
 
 
-def fit(data: Counts) -> Order:
-    """Return what the counts of one vector say; scans from cold to warm."""
+def fit(data: Counts, tried: Mapping[Shape, float] | None = None) -> Order:
+    """Return what the counts of one vector say; scans from cold to warm.
+
+    Parameters
+    ----------
+    tried : mapping, optional
+        Probability of each shape of the curve before the data; default: `shapes`.
+    """
     coldest, hottest = float(data.temperature[0]), float(data.temperature[-1])
     smooth = max(_smooth(data, degree) for degree in _STATIC)
     t_c = np.linspace(coldest, hottest + _ABOVE * _span(data), 2 * len(data) + 1)[1:]
     exponent = np.geomspace(*_EXPONENTS, 7)
     first, *sharper = stages = _blurred(data)
-    patches = [_patch(first, shape, prior, t_c, exponent) for shape, prior in _shapes().items()]
+    tried = shapes() if tried is None else tried
+    patches = [_patch(first, shape, prior, t_c, exponent) for shape, prior in tried.items()]
     highest = _evidence(data, [replace(patch, value=_reach(patch)) for patch in patches])
     if sharper or highest - smooth > _CLAIM:
         for counts in stages:

@@ -26,11 +26,12 @@ FEWEST = 3
 _FLOOR = 1e-4  # error of a position beyond counts, r.l.u.
 _CLAIM = 7.0  # ln of the likelihood ratio of a move; more by ln of the number of scans
 _LOCKED = 3.5  # ln of the likelihood ratio of lock-in over a line
-_FLAT = 3  # scans below the temperature of lock-in
+_FLAT = 3  # scans below the temperature of a lock-in that is claimed
+_FEWEST_FLAT = 2  # scans below the lowest temperature of its interval
 _RECENTRE = 0.25  # displacement over the half-width of the box above which the box is moved
 _LARGEST = 6  # largest denominator of a vector that is called commensurate
 _NEAR = 0.003  # largest error of a vector that is called commensurate, r.l.u.
-_GRID = 60  # temperatures of lock-in that are tried
+_GRID, _FINE = 60, 300  # temperatures of lock-in that are tried for a claim, for its interval
 
 
 @dataclass(frozen=True)
@@ -231,17 +232,20 @@ def _shape(t: Floats, at: Floats, start: float | None, jump: bool) -> Floats:
     return np.stack([line, (t > start).astype(float)], axis=1) if jump else line[:, None]
 
 
-def _shapes(at: Floats) -> list[tuple[Kind, Floats]]:
-    """Return a line, and lock-in at temperatures between the scans, with and without a jump."""
+def _shapes(at: Floats, flat: int = _FLAT, cells: int = _GRID) -> list[tuple[Kind, Floats]]:
+    """Return a line, and lock-in above ``flat`` scans, with and without a jump.
+
+    Without a jump it is in the middle of each of some equal cells.
+    """
     kinds: list[Kind] = [(None, False)]
     places = np.unique(at)
-    if len(places) >= _FLAT + 2:
-        grid = np.linspace(places[_FLAT - 1], places[-2], _GRID, endpoint=False)
-        kinds += [(float(x), False) for x in grid]
+    if len(places) >= flat + 2:
+        edges = np.linspace(places[flat - 1], places[-2], cells + 1)
+        kinds += [(float(x), False) for x in (edges[1:] + edges[:-1]) / 2]
     # Two scans above a jump.
     kinds += [
         (float((a + b) / 2), True)
-        for a, b in zip(places[_FLAT - 1 : -2], places[_FLAT:-1], strict=True)
+        for a, b in zip(places[flat - 1 : -2], places[flat:-1], strict=True)
     ]
     return [(kind, _shape(at, at, *kind)) for kind in kinds]
 
@@ -301,38 +305,26 @@ def _lock_in(
     lines: Sequence[_Line],
     enlarged: float,
 ) -> tuple[int, Interval | None]:
-    """Return the number of the most likely course, and the temperature of lock-in if claimed.
-
-    A jump that leads away from the direction in which the vector moves is no lock-in.
-    """
-    f, n = free.shape[1], len(at)
-    scores = np.array(
-        [
-            -0.5 * line.chi2 / enlarged - 0.5 * (f * (1 + jump) + (start is not None)) * np.log(n)
-            for line, ((start, jump), _) in zip(lines, shapes, strict=True)
-        ]
-    )
-    back = [
-        jump and float(line.values[1] @ line.values[2]) < 0
-        for line, ((_, jump), _) in zip(lines, shapes, strict=True)
-    ]
-    scores[back] = -np.inf
+    """Return the number of the most likely course, and the temperature of lock-in if claimed."""
+    scores = _scores(lines, shapes, enlarged, len(at))
     best = int(np.argmax(scores))
     if best == 0 or scores[best] - scores[0] < _LOCKED:
         return (best if best and scores[best] > scores[0] else 0), None
-    # The posterior of the temperature: each kind has equal cells between its places.
+    # The posterior of the temperature, also where fewer scans are below it than a claim needs.
+    wider = _shapes(at, _FEWEST_FLAT, _FINE)
+    scores = _scores([_fitted(free, weight, x) for _, x in wider], wider, enlarged, len(at))
     pieces: list[tuple[float, float, float]] = []  # low, high, ln mass
     edges = np.unique(at)
-    width = float(edges[-2] - edges[_FLAT - 1]) / _GRID
-    for k, ((start, jump), _) in enumerate(shapes):
+    half = float(edges[-2] - edges[_FEWEST_FLAT - 1]) / _FINE / 2
+    for ((start, jump), _), score in zip(wider, scores, strict=True):
         if start is None:
             continue
         if jump:
             j = int(np.searchsorted(edges, start))
             low, high = float(edges[j - 1]), float(edges[j])
         else:
-            low, high = start, start + width
-        pieces.append((low, high, float(scores[k]) + np.log(max(high - low, 1e-9))))
+            low, high = start - half, start + half
+        pieces.append((low, high, float(score) + np.log(max(high - low, 1e-9))))
     mass = np.exp(np.array([x[2] for x in pieces]) - max(x[2] for x in pieces))
     mass /= mass.sum()
     first, last = (np.array([x[i] for x in pieces]) for i in (0, 1))
@@ -344,6 +336,22 @@ def _lock_in(
     below = np.clip((x[:, None] - first) / wide, 0, 1) @ mass
     ends = [float(y) for y in np.interp([0.1587, 0.8413, 0.025, 0.975], below, x)]
     return best, Interval(mean, sigma, (ends[0], ends[1]), (ends[2], ends[3]))
+
+
+def _scores(
+    lines: Sequence[_Line], shapes: Sequence[tuple[Kind, Floats]], enlarged: float, n: int
+) -> Floats:
+    """Return ln of the likelihood of each course of n positions, less the cost of its parameters.
+
+    A jump that leads away from the direction in which the vector moves is no lock-in.
+    """
+    scores = np.empty(len(shapes))
+    for k, (line, ((start, jump), _)) in enumerate(zip(lines, shapes, strict=True)):
+        cost = line.values.shape[1] * (1 + jump) + (start is not None)
+        scores[k] = -0.5 * line.chi2 / enlarged - 0.5 * cost * np.log(n)
+        if jump and float(line.values[1] @ line.values[2]) < 0:
+            scores[k] = -np.inf
+    return scores
 
 
 def _fractions(vector: Floats, sigma: Floats) -> Floats | None:

@@ -92,9 +92,10 @@ COSTS: Mapping[str, Cost] = {
     "merge": Cost(400, per_mvoxel=1.4, voxel_rate=19, disk_voxel=7),
     "symmetrise": Cost(450, per_mvoxel=20, voxel_rate=5, disk_voxel=12),
     # Wide gaps take longer; `memory` limits what is kept of large volumes.
-    "fill": Cost(450, per_mvoxel=24, seconds=3, voxel_rate=2, disk_voxel=7),
-    "pdf": Cost(400, per_mvoxel=16, voxel_rate=8, disk_voxel=7),
-    "difference": Cost(400, per_mvoxel=2, voxel_rate=1.9, disk_voxel=12),
+    "fill": Cost(450, per_mvoxel=24, seconds=20, voxel_rate=2, disk_voxel=7),
+    # 10 without the covariance of lattice vectors.
+    "pdf": Cost(400, per_mvoxel=17, voxel_rate=8, disk_voxel=7),
+    "difference": Cost(400, per_mvoxel=2, voxel_rate=7, disk_voxel=12),
     "planes": Cost(300, seconds=1.4, voxel_rate=30),
     "scan_file": Cost(seconds=1.1),
     "temperature_series": Cost(260, seconds=1.6),
@@ -103,7 +104,8 @@ COSTS: Mapping[str, Cost] = {
     "features": Cost(400, seconds=400),
     "stack": Cost(300, seconds=2.3),
     "cluster": Cost(600, per_mvoxel=25, seconds=30, voxel_rate=0.5),
-    "stack_pdf": Cost(400, per_mvoxel=2, seconds=2, voxel_rate=1.9),
+    # The rate is for twenty scans.
+    "stack_pdf": Cost(400, per_mvoxel=2, seconds=2, voxel_rate=9),
     "sample_page": Cost(400, seconds=5),
     "overview": Cost(200, seconds=1),
     # `integrate: memory` limits the memory of the reflections during their integration.

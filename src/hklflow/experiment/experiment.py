@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hklflow.base.axis import Axis
 from hklflow.base.errors import HklflowError
 from hklflow.base.names import ANALYSIS, analysis, measured
 from hklflow.calibration.kinds import KINDS
@@ -81,11 +82,20 @@ class Experiment:
         }
         tables = {"sample": asdict(sample_row), "scan": asdict(scan_row)}
         del tables["sample"]["parents"]  # the row of the scan contains the name of its parent
+        del tables["scan"]["others"]
+        if self.axis(sample).is_temperature:
+            del tables["scan"]["value"]
+        if scan_row.error == 0:
+            del tables["scan"]["error"]
         if self.config.binning > 1:
             sections["binning"] = self.config.binning
         for row in tables["scan"]["rotations"].values():
             del row["where"]  # the row number changes if another row is added above
         return json.dumps({**tables, "calibrations": calibrations, **sections})
+
+    def axis(self, sample: str) -> Axis:
+        """Return the quantity along which the scans of a sample are compared."""
+        return self.settings(sample).series.axis.axis
 
     def rotations(self, sample: str, scan: str) -> list[str]:
         """Return the names of the rotations of a scan."""
@@ -362,10 +372,10 @@ class Experiment:
     def scans_of(self, sample: str, parent: str | None = None) -> list[str]:
         """Return the scans of a sample, or a parent with its children, from cold to warm.
 
-        Scans without a temperature come first.
+        Scans without a temperature come first. Along another axis they are in ascending order.
         """
         mine = [
-            (-1.0 if scan.temperature is None else scan.temperature, name)
+            (-1.0 if scan.value is None else scan.value, name)
             for (owner, name), scan in self.scans.items()
             if owner == sample and parent in (None, scan.parent)
         ]
@@ -416,10 +426,12 @@ class Experiment:
     def stacked(self, sample: str, parent: str) -> list[str]:
         """Return the scans with a temperature in the stack of a parent, from cold to warm.
 
+        Along another axis they are in ascending order.
+
         The stack of an analysis contains the analyses with its name.
         """
         scans = [s for s in self.scans_of(sample, parent) if analysis(s) == analysis(parent)]
-        return [scan for scan in scans if self.scans[sample, scan].temperature is not None]
+        return [scan for scan in scans if self.scans[sample, scan].value is not None]
 
     def stacks(self) -> list[tuple[str, str]]:
         """Return (sample, parent) of every stack; a stack has at least two scans."""

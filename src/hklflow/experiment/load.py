@@ -10,6 +10,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.base.system import no_file
 from hklflow.calibration.kinds import KINDS
 from hklflow.experiment import (
+    axis_problems,
     backgrounds,
     constants,
     crystals,
@@ -23,7 +24,8 @@ from hklflow.experiment.flags import files
 from hklflow.experiment.layers import merged, require_small, require_unicode
 from hklflow.experiment.models import Config, PoniFile, StoredGeometry
 from hklflow.experiment.paths import RESERVED, Paths
-from hklflow.experiment.resolve import PER_SCAN, layers_of_experiment, resolved, validated
+from hklflow.experiment.resolve import PER_SCAN, layers_of_experiment, resolved, validated, with_own
+from hklflow.experiment.series_axis import column_of
 from hklflow.experiment.shared_frames import copied_frames, shared_frames
 from hklflow.experiment.simulated import simulation_problems
 from hklflow.experiment.tables import (
@@ -72,7 +74,11 @@ def load(
         f"{base / config.samples}: a sample cannot be called {name!r}: results/{name} is taken"
         for name in sorted(RESERVED.intersection(samples))
     ]
-    scans = read_scans(base / config.scans, samples, problems)
+    columns = {
+        name: column_of(merged(x.data for x in with_own(layers, config, samples, name)))
+        for name in samples
+    }
+    scans = read_scans(base / config.scans, samples, problems, columns)
     frame_files: dict[str, FrameFiles] = {}
     for scan in scans.values():
         for row in scan.rotations.values():
@@ -134,6 +140,7 @@ def load(
         problems += _rotation_problems(experiment)
         problems += backgrounds.problems(experiment)
         problems += shapes.problems(experiment)
+        problems += axis_problems.problems(experiment)
         problems += _grid_problems(experiment)
         problems += _reference_problems(experiment)
         problems += _scale_problems(experiment)

@@ -66,6 +66,7 @@ from hklflow.constants.gate_limits import NormalizationGates
 from hklflow.dials.settings import DialsPrograms, OrientationEngine
 from hklflow.experiment.constants import DetectorConstants, Stored, UsedConstants
 from hklflow.experiment.locate import RunFiles
+from hklflow.experiment.series_axis import Series
 from hklflow.experiment.stills import StillSample
 
 
@@ -275,7 +276,7 @@ class Config(_Section):
     """Indexing and refinement of parents, and the hkl grid."""
     refine: stages.refine.Settings = stages.refine.Settings()
     """Refinement of every scan, which starts from the orientation of its parent."""
-    accept: stages.accept.Params = stages.accept.Params()
+    accept: stages.accept.Settings = stages.accept.Settings()
     """Limits that the refinement of a scan must meet before its frames are transformed."""
     absorption: stages.absorption.Settings = stages.absorption.Settings()
     """Absorption by the crystal, from its shape."""
@@ -309,6 +310,8 @@ class Config(_Section):
     """Factor that makes S(Q) electron units per cell; needs `bragg: true` and a CIF file or a
     reference scan.
     """
+    series: Series = Series()
+    """Axis of the series of a sample: the temperature, or another column of the table of scans."""
     temperature_series: stages.temperature_series.Settings = stages.temperature_series.Settings()
     """Plots of quantities against temperature."""
     order_parameters: stages.order_parameters.Settings = stages.order_parameters.Settings()

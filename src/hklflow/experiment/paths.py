@@ -99,8 +99,6 @@ class Paths:
 
     def series(self, name: str) -> str:
         """Return the path of a product of all scans of a sample, such as ``series.tsv``."""
-        if name == "findings.md":  # what users read stands next to the page
-            return self._at("{sample}", name)
         return self._at("{sample}", "temperature_series", name)
 
     def stack(self, name: str) -> str:
@@ -111,9 +109,9 @@ class Paths:
         """Return the path of a product of a set of scans, such as ``structure_factors.nxs``."""
         return self._at("{sample}", "crystals_{crystals}", name)
 
-    def page(self, prefix: str = "") -> str:
-        """Return the path of the page of a sample."""
-        return self._at("{sample}", prefix + "{sample}.html")
+    def page(self, name: str = "") -> str:
+        """Return the path of the page of a sample, with a prefix; or of its ``findings.md``."""
+        return self._at("{sample}", name if name == "findings.md" else name + "{sample}.html")
 
     def overview(self, name: str) -> str:
         """Return the path of a product of the whole experiment."""

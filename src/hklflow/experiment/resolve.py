@@ -48,6 +48,7 @@ PER_SCAN = (
 )
 PER_SAMPLE = (
     *PER_SCAN,
+    "series",
     "temperature_series",
     "order_parameters",
     "features",
@@ -97,6 +98,13 @@ def below_command_line(layers: Iterable[Layer], own: list[Layer]) -> list[Layer]
     layers = list(layers)
     at = len(layers) - (1 if layers and layers[-1].name == _COMMAND_LINE else 0)
     return [*layers[:at], *own, *layers[at:]]
+
+
+def with_own(
+    layers: Iterable[Layer], config: Config, samples: Mapping[str, Sample], sample: str
+) -> list[Layer]:
+    """Return all layers of a sample, lowest first."""
+    return below_command_line(layers, layers_of_scan(config, samples, {}, sample, None))
 
 
 def layers_of_scan(

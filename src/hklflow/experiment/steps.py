@@ -150,7 +150,7 @@ def _clusters(plan: Jobs, at: Wildcards) -> Iterable[Wildcards]:
     """Yield the kinds of volume of a stack that are clustered."""
     experiment, sample = plan.experiment, at["sample"]
     scans = experiment.stacked(sample, at["parent"])
-    different = {experiment.scans[sample, scan].temperature for scan in scans}
+    different = {experiment.scans[sample, scan].value for scan in scans}
     wished = experiment.settings(sample, None).cluster.run and len(different) >= FEWEST
     return _pdf_kinds(plan, at) if wished else ()
 
@@ -495,7 +495,7 @@ _ORIENTATIONS = (
         "accept",
         reads={"orientation": of_scan("orientation.json"), "parent": of_parent("parent.json")},
         writes={"accepted": figures("accepted.json")},
-        params=section("accept"),
+        params=volumes.accept,
     ),
     Step(
         "absorption",
@@ -816,18 +816,18 @@ _REFLECTIONS = (
             "table": picture(
                 "intensities.tsv",
                 _OVERVIEW,
-                "{sample}: Bragg intensities against temperature (table)",
+                "{sample}: Bragg intensities of the series (table)",
                 "intensities",
             ),
             "series": Output("intensities.nxs"),
             "picture": picture(
                 "intensities.png",
                 _OVERVIEW,
-                "{sample}: Bragg intensities against temperature",
+                "{sample}: Bragg intensities of the series",
                 "intensities",
             ),
         },
-        params=section("bragg_series"),
+        params=volumes.bragg_series,
         in_all=_structure_factors,
     ),
 )
@@ -894,16 +894,14 @@ _TOGETHER = (
             "table": picture(
                 "series.tsv",
                 _OVERVIEW,
-                "{sample}: against temperature (table)",
+                "{sample}: series (table)",
                 "temperature_series",
             ),
             "series": Output("series.nxs"),
-            "picture": picture(
-                "series.png", _OVERVIEW, "{sample}: against temperature", "temperature_series"
-            ),
+            "picture": picture("series.png", _OVERVIEW, "{sample}: series", "temperature_series"),
             "findings": figures("findings.json"),
         },
-        params=section("temperature_series"),
+        params=volumes.temperature_series,
     ),
     Step(
         "features",
@@ -921,7 +919,7 @@ _TOGETHER = (
             "picture": picture("features.png", _OVERVIEW, "{sample}: diffuse features", "features"),
             "results": figures("features.json"),
         },
-        params=section("features"),
+        params=volumes.features,
         runs=_features,
     ),
     Step(
@@ -946,9 +944,8 @@ _TOGETHER = (
                 "order.png", _OVERVIEW, "{sample}: order parameters", "order_parameters"
             ),
             "orders": figures("order.json"),
-            "statement": Output("findings.md"),
         },
-        params=section("order_parameters"),
+        params=volumes.order_parameters,
     ),
     Step(
         "stack",
@@ -1044,6 +1041,7 @@ _TOGETHER = (
         writes={
             "page": Output(""),
             "small": picture("in_report_", _OVERVIEW, "{sample}: all on one page", "sample_page"),
+            "statement": Output("findings.md"),
         },
         params=volumes.sample_page,
         threads=True,
@@ -1061,7 +1059,7 @@ _TOGETHER = (
         writes={
             "table": picture("summary.tsv", _OVERVIEW, "table of all scans", "summary"),
             "page": Output("overview.html"),
-            "series": picture("series.png", _OVERVIEW, "cell against temperature", "series"),
+            "series": picture("series.png", _OVERVIEW, "cell of all scans", "series"),
         },
         params=volumes.overview,
     ),

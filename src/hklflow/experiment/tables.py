@@ -15,6 +15,7 @@ from datetime import date
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+from hklflow.base.axis import SYMBOLS
 from hklflow.base.errors import HklflowError
 from hklflow.base.system import no_file
 from hklflow.base.values import CELL_NAMES
@@ -50,6 +51,7 @@ SCAN_COLUMNS = (
     "frames",
     "run",
     "date",
+    "temperature_error",
 )
 
 Row = dict[str, str]
@@ -64,7 +66,9 @@ class Sample:
     cell: tuple[float, ...] | None
     formula: str
     parents: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Temperature range [low, high) in K of the children of each parent scan."""
+    """Range [low, high) of the children of each parent scan: temperatures in K, or values along the
+    axis of the series.
+    """
     crystal_of: str = ""
     """Sample of which this is another crystal; its settings apply, too. Empty: none."""
 
@@ -112,13 +116,19 @@ def is_series(raw: str) -> bool:
 
 @dataclass(frozen=True)
 class Scan:
-    """All rotations of one sample at one temperature."""
+    """All rotations of one sample at one temperature, or at one value along another axis."""
 
     sample: str
     name: str
     temperature: float | None
     parent: str
     rotations: dict[str, Rotation] = field(default_factory=dict)
+    value: float | None = None
+    """Value along the axis of the sample's series, which is the temperature if no other is set."""
+    error: float = 0.0
+    """Standard deviation of the value; 0 if it is not given."""
+    others: dict[str, float] = field(default_factory=dict)
+    """Values along the axes of other samples' series."""
 
 
 def read_samples(path: Path, problems: list[str]) -> dict[str, Sample]:
@@ -179,12 +189,29 @@ def _with_sample(row: Row, by_name: Mapping[str, Row], where: str, problems: lis
     return filled
 
 
+def error_column(column: str) -> str:
+    """Return the name of the column with the standard deviations of another column."""
+    return f"{column}_error"
+
+
 def read_scans(
-    path: Path, samples: Mapping[str, Sample], problems: list[str]
+    path: Path,
+    samples: Mapping[str, Sample],
+    problems: list[str],
+    axes: Mapping[str, str] | None = None,
 ) -> dict[tuple[str, str], Scan]:
-    """Return the scans by (sample, scan); add the problems of the scan table to ``problems``."""
+    """Return the scans by (sample, scan); add the problems of the scan table to ``problems``.
+
+    Parameters
+    ----------
+    axes : mapping, optional
+        Column with the values along the axis of the series of each sample; default: temperature.
+    """
     scans: dict[tuple[str, str], Scan] = {}
-    for row in _read_table(path, SCAN_COLUMNS, 6, problems):
+    axes = {} if axes is None else axes
+    more = [name for name in dict.fromkeys(axes.values()) if name not in SCAN_COLUMNS]
+    columns = (*SCAN_COLUMNS, *(x for name in more for x in (name, error_column(name))))
+    for row in _read_table(path, columns, 6, problems):
         where = f"{path}, row {row['#']}"
         for column in ("sample", "scan", "rotation"):
             check_name(row[column], column, where, problems)
@@ -198,6 +225,11 @@ def read_scans(
                 problems.append(f"{where}: temperature {temperature:g} K is below absolute zero")
             elif temperature is not None and (told := plausible.temperature_problem(temperature)):
                 problems.append(f"{where}: {told}")
+        numbers = {name: _number(row[name], name, where, problems) for name in more if row[name]}
+        known = {name: x for name, x in numbers.items() if x is not None}
+        axis = axes.get(row["sample"], "temperature")
+        value = temperature if axis == "temperature" else known.pop(axis, None)
+        error = _error(row[error_column(axis)], error_column(axis), where, problems)
         rotation = Rotation(
             row["rotation"],
             row["raw"],
@@ -215,12 +247,17 @@ def read_scans(
                 problems.append(f"{where}: raw {told}")
         key = (row["sample"], row["scan"])
         parent = row["parent"] or _parent_by_range(
-            sample, row["scan"], temperature, where, problems
+            sample, row["scan"], value, axis, where, problems
         )
-        scan = scans.setdefault(key, Scan(row["sample"], row["scan"], temperature, parent))
+        new = Scan(row["sample"], row["scan"], temperature, parent, {}, value, error, known)
+        scan = scans.setdefault(key, new)
         if (scan.temperature, scan.parent) != (temperature, parent):
             problems.append(
                 f"{where}: the rotations of {row['scan']} differ in temperature or parent"
+            )
+        elif (scan.value, scan.error, scan.others) != (value, error, known):
+            problems.append(
+                f"{where}: the rotations of {row['scan']} differ in {axis} or its error"
             )
         if row["rotation"] in scan.rotations:
             problems.append(f"{where}: rotation {row['rotation']} of {row['scan']} occurs twice")
@@ -237,23 +274,29 @@ def brace_problem(path: str) -> str | None:
 
 
 def _parent_by_range(
-    sample: Sample | None, scan: str, temperature: float | None, where: str, problems: list[str]
+    sample: Sample | None,
+    scan: str,
+    value: float | None,
+    axis: str,
+    where: str,
+    problems: list[str],
 ) -> str:
-    """Return the parent of a scan from the temperature ranges; without ranges, the scan itself."""
+    """Return the parent of a scan from the ranges along the axis; without ranges, the scan."""
     if sample is None or not sample.parents or scan in sample.parents:
         return scan
-    if temperature is None:
+    if value is None:
         problems.append(
-            f"{where}: no parent and no temperature; the ranges of {sample.name}'s parents need one"
+            f"{where}: no parent and no {axis}; the ranges of {sample.name}'s parents need one"
         )
         return scan
-    fitting = [name for name, (low, high) in sample.parents.items() if low <= temperature < high]
+    fitting = [name for name, (low, high) in sample.parents.items() if low <= value < high]
     if len(fitting) == 1:
         return fitting[0]
     ranges = ", ".join(f"{name}={low:g}:{high:g}" for name, (low, high) in sample.parents.items())
+    shown, symbol = (f"{value:g} K", "T") if axis == "temperature" else (f"{axis} {value:g}", axis)
     problems.append(
-        f"{where}: {temperature:g} K is in {len(fitting)} of the ranges of {sample.name}'s parents "
-        f"({ranges}; low <= T < high); it must be in one"
+        f"{where}: {shown} is in {len(fitting)} of the ranges of {sample.name}'s parents "
+        f"({ranges}; low <= {symbol} < high); it must be in one"
     )
     return scan
 
@@ -449,7 +492,11 @@ def _read_table(
         what = [f"unknown column {name!r}" for name in unknown]
         what += [f"no column {name!r}" for name in missing]
         what += [f"column {name!r} occurs twice" for name in twice]
-        problems.append(f"{path}: {', '.join(what)}; columns are {', '.join(columns)} (by tabs)")
+        axis = [name for name in unknown if name in SYMBOLS] if "scan" in columns else []
+        hint = f"; to compare scans along {axis[0]}, set `series: axis`" if axis else ""
+        problems.append(
+            f"{path}: {', '.join(what)}; columns are {', '.join(columns)} (by tabs){hint}"
+        )
         return []
     rows = []
     for number, row in enumerate(given, start=1):
@@ -499,6 +546,14 @@ def _number(text: str, what: str, where: str, problems: list[str]) -> float | No
         return value
     problems.append(f"{where}: {what} {text!r} is not a number")
     return None
+
+
+def _error(text: str, what: str, where: str, problems: list[str]) -> float:
+    """Return a standard deviation; 0 if the text is empty or wrong."""
+    value = _number(text, what, where, problems) if text else None
+    if value is not None and value < 0:
+        problems.append(f"{where}: {what} {value:g} is negative; it is a standard deviation")
+    return max(value or 0.0, 0.0)
 
 
 def _whole(text: str, what: str, least: int, where: str, problems: list[str]) -> int | None:

@@ -28,6 +28,11 @@ def write_temperatures(stack: Stack, folder: Path) -> list[str]:
     HklflowError
         If two volumes have the same temperature, or one is negative.
     """
+    if not stack.axis.is_temperature:
+        raise HklflowError(
+            f"{stack.path} is a stack along {stack.axis.name}, and nxs_analysis_tools reads "
+            "temperatures only; use the format xtec"
+        )
     names = [f"{kelvin:.10g}" for kelvin in stack.temperatures]
     for name in names:
         if names.count(name) > 1:
@@ -90,7 +95,7 @@ def write_xtec(stack: Stack, path: Path) -> list[str]:
         for number, volume in enumerate(stack.volumes):
             for slab in volume.slabs():
                 data[number, slab.first : slab.last] = slab.data
-        add_array(group, "Te", stack.temperatures, "K", long_name="temperature (K)")
+        add_array(group, "Te", stack.temperatures, stack.axis.units, long_name=stack.axis.label)
         lengths = reciprocal(first.cell)[:3]
         for i, name in enumerate(("Qh", "Qk", "Ql")):
             group.attrs[f"{name}_indices"] = 3 - i
@@ -105,7 +110,7 @@ def write_xtec(stack: Stack, path: Path) -> list[str]:
         sample = add_group(entry, "sample", "NXsample")
         cells = np.array([volume.cell for volume in stack.volumes])
         add_array(sample, "unit_cell", cells, "angstrom, degree")
-        add_array(sample, "temperature", stack.temperatures, "K")
+        add_array(sample, stack.axis.name, stack.temperatures, stack.axis.units)
         entry.attrs["hklflow"] = as_json(first.facts)
     return [
         f"voxels without a value are {first.unmeasured:g}",

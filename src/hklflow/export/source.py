@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow import __version__
+from hklflow.base.axis import Axis
 from hklflow.base.errors import HklflowError
 from hklflow.base.history import WORD
 from hklflow.geometry import lattice
@@ -20,7 +21,7 @@ from hklflow.geometry.grid import Grid
 from hklflow.nexus.grid_writer import PLANES
 from hklflow.nexus.plottable import Plottable, open_plottable
 from hklflow.nexus.provenance import read_provenance
-from hklflow.nexus.stack import volumes_of
+from hklflow.nexus.stack import axis_of, volumes_of
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -143,11 +144,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Stack:
-    """Open stack of volumes; ``temperatures`` (K) and ``volumes`` are in ascending order."""
+    """Open stack of volumes; ``temperatures`` (K) and ``volumes`` are in ascending order.
+
+    Along another axis its values are in the place of temperatures.
+    """
 
     path: Path
     temperatures: Floats
     volumes: list[Source]
+    axis: Axis
 
     @property
     def diagnosis(self) -> str:
@@ -236,7 +241,8 @@ def open_stack(path: Path, inside: Sequence[str], unmeasured: float) -> Iterator
             kind = "no stack" if plottable is None else _kind(plottable)
             raise HklflowError(f"{path} has {kind}, and this format holds a series; give {what}")
         _require_members(path, plottable.signal)
-        temperatures = np.asarray(plottable.group["temperature"][()], dtype=np.float64)
+        axis = axis_of(plottable.group)
+        temperatures = np.asarray(plottable.group[axis.name][()], dtype=np.float64)
         cells = np.atleast_2d(plottable.group.parent["sample/unit_cell"][()])
         # A copied stack has its own values, and does not know the notes of its volumes.
         volumes: list[Source] = []
@@ -245,10 +251,11 @@ def open_stack(path: Path, inside: Sequence[str], unmeasured: float) -> Iterator
             notes = [notes_of(*volume) for volume in volumes_of(plottable.signal, path)]
         for number, (kelvin, cell) in enumerate(zip(temperatures, cells, strict=True)):
             facts = facts_of(path, plottable, notes[number], unmeasured)
-            facts |= {"temperature in K": float(kelvin), "cell": cell.tolist()}
+            place = f"{axis.name} in {axis.unit}"
+            facts |= {place: float(kelvin), "cell": cell.tolist()}
             grid = plottable.grid()
             volumes.append(Source(path, plottable, grid, cell, facts, unmeasured, number=number))
-        yield Stack(path, temperatures, volumes)
+        yield Stack(path, temperatures, volumes, axis)
 
 
 def _kind(plottable: Plottable) -> str:

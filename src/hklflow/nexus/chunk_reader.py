@@ -55,6 +55,8 @@ class ChunkReader:
         """Return the bytes (rank, l, k, h) of the chunk that begins at an index."""
         from isal import isal_zlib
 
+        if self._empty:
+            return self._fill
         size = self.dtype.itemsize
         try:
             skipped, packed = self._dataset.id.read_direct_chunk(origin)
@@ -80,6 +82,11 @@ class ChunkReader:
             f"{dataset.file.filename}: the block of {dataset.name} that begins at {origin} is "
             "damaged; copy the file again, or create it again"
         )
+
+    @cached_property
+    def _empty(self) -> bool:
+        """True if no chunk was written; HDF5 then fails in several ways if asked for a chunk."""
+        return bool(self._dataset.id.get_storage_size() == 0)
 
     @cached_property
     def _fill(self) -> NDArray[np.uint8]:

@@ -121,6 +121,13 @@ def place_ranks(ranks, out, at):  # type: ignore[no-untyped-def]
         for k in range(max(0, -at[1]), min(ranks.shape[2], n_k - at[1])):
             row = out[at[0] + l, at[1] + k, at[2] + left : at[2] + right]
             part = ranks[0, l, k, left:right]
+            if ranks.shape[0] == 4:
+                b, c = ranks[1, l, k, left:right], ranks[2, l, k, left:right]
+                d = ranks[3, l, k, left:right]
+                for h in range(part.size):
+                    low = word(part[h]) | word(b[h]) << word(8)
+                    row[h] = low | word(c[h]) << word(16) | word(d[h]) << word(24)
+                continue
             for h in range(part.size):
                 row[h] = part[h]
             for rank in range(1, ranks.shape[0]):

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.axis import TEMPERATURE, Axis
 from hklflow.geometry.grid import Grid
 from hklflow.nexus.entry import add_array, add_group
 from hklflow.nexus.grid_writer import PLANES, GridWriter
@@ -24,6 +25,7 @@ def write_clusters(
     temperatures: Floats,
     curves: Mapping[str, Floats],
     notes: Mapping[str, Any],
+    axis: Axis = TEMPERATURE,
 ) -> None:
     """Write labels (l, k, h) in the layout of a volume, and curves (K, T) by their names.
 
@@ -32,13 +34,13 @@ def write_clusters(
 
     def trajectories(entry: h5py.Group) -> None:
         group = add_group(
-            entry, "trajectories", "NXdata", signal="mean", axes=["cluster", "temperature"]
+            entry, "trajectories", "NXdata", signal="mean", axes=["cluster", axis.name]
         )
-        group["title"] = "mean S(Q) of the clusters against temperature"
+        group["title"] = f"mean S(Q) of the clusters against {axis.name}"
         for name, values in curves.items():
             add_array(group, name, values, interpretation="spectrum")
         add_array(group, "cluster", np.arange(1, len(curves["mean"]) + 1))
-        add_array(group, "temperature", temperatures, "K", long_name="temperature (K)")
+        add_array(group, axis.name, temperatures, axis.units, long_name=axis.label)
 
     with GridWriter(path, grid, cell, title, {"data": np.uint8}) as writer:
         dataset = writer.datasets["data"]

@@ -160,8 +160,7 @@ class GridWriter:
         ValueError
             If the planes do not begin and end with whole chunks.
         """
-        for rows in self.strips:
-            self.write_rows(first, rows, **arrays)
+        self.write_block((first, 0), **arrays)
 
     @property
     def strips(self) -> list[slice]:

@@ -34,6 +34,8 @@ class Scratch(Store):
         Folder of the output, which has space for results.
     """
 
+    in_memory = False
+
     def __init__(self, shape: tuple[int, ...], dtype: Any, folder: Path) -> None:
         self._map = mapped(folder, int(np.prod(shape)) * np.dtype(dtype).itemsize)
         self.array = np.frombuffer(self._map, dtype).reshape(shape)

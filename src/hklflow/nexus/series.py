@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hklflow.base.axis import TEMPERATURE, Axis
 from hklflow.nexus.entry import add_array, add_group, create
 
 
@@ -21,7 +22,11 @@ class Quantity:
 
 
 def write_series(
-    path: Path, title: str, rows: Sequence[Mapping[str, Any]], quantities: Mapping[str, Quantity]
+    path: Path,
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    quantities: Mapping[str, Quantity],
+    axis: Axis = TEMPERATURE,
 ) -> None:
     """Write the results of all scans of one sample as functions of temperature.
 
@@ -32,35 +37,39 @@ def write_series(
     Parameters
     ----------
     rows : sequence of mappings
-        One mapping for each scan: "scan", "parent", "temperature" (K or None), and for each
-        quantity its value and ``<quantity>_sigma``.
+        One mapping for each scan: "scan", "parent", "temperature" (K or None; the value along
+        ``axis``), and for each quantity its value and ``<quantity>_sigma``.
     quantities : mapping
         Label and units of each name; must contain a, b and c.
+    axis : Axis
+        Axis of the series, which names the dataset of its values.
     """
     with_temperature = sorted(
         (row for row in rows if row["temperature"] is not None), key=lambda r: r["temperature"]
     )
     temperatures = np.array([row["temperature"] for row in with_temperature], dtype=np.float64)
     with create(path, title, "cell") as entry:
-        cell = _data(entry, "cell", "a", temperatures, title)
+        cell = _data(entry, "cell", "a", temperatures, title, axis)
         cell.attrs["auxiliary_signals"] = ["b", "c"]
         for name in ("a", "b", "c"):
             _quantity(cell, name, with_temperature, quantities[name])
         for name, quantity in quantities.items():
-            group = _data(entry, name, name, temperatures, title)
+            group = _data(entry, name, name, temperatures, title, axis)
             _quantity(group, name, with_temperature, quantity)
         scans = add_group(entry, "scans", "NXcollection")
         text = h5py.string_dtype()
         for name in ("scan", "parent"):
             scans.create_dataset(name, data=[str(row[name]) for row in rows], dtype=text)
         known = [np.nan if row["temperature"] is None else row["temperature"] for row in rows]
-        add_array(scans, "temperature", np.array(known, dtype=np.float64), "K")
+        add_array(scans, axis.name, np.array(known, dtype=np.float64), axis.units)
 
 
-def _data(entry: h5py.Group, name: str, signal: str, at: ArrayLike, title: str) -> h5py.Group:
-    group = add_group(entry, name, "NXdata", signal=signal, axes=["temperature"])
+def _data(
+    entry: h5py.Group, name: str, signal: str, at: ArrayLike, title: str, axis: Axis
+) -> h5py.Group:
+    group = add_group(entry, name, "NXdata", signal=signal, axes=[axis.name])
     group["title"] = title
-    add_array(group, "temperature", at, "K", long_name="temperature (K)")
+    add_array(group, axis.name, at, axis.units, long_name=axis.label)
     return group
 
 

@@ -1,4 +1,4 @@
-"""Stack of volumes along temperature: one virtual four-dimensional NXdata."""
+"""Stack of volumes along temperature or another axis: one virtual four-dimensional NXdata."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.axis import TEMPERATURE, Axis
 from hklflow.base.errors import HklflowError
 from hklflow.geometry.lattice import reciprocal
 from hklflow.nexus.default_view import PLANE, PLANE_OF, plane_of, set_view
@@ -24,7 +25,10 @@ _ARRAYS = ("data", "data_errors", "counts", "norm")
 
 @dataclass(frozen=True)
 class Member:
-    """One volume of a stack: its file, the name of its scan, and its temperature in K."""
+    """One volume of a stack: its file, the name of its scan, and its temperature in K.
+
+    Along another axis than temperature its value is in the place of the temperature.
+    """
 
     path: Path
     scan: str
@@ -123,6 +127,7 @@ def write_stack(
     members: Sequence[Member],
     volumes: Sequence[OpenVolume],
     reflections: Intensities,
+    axis: Axis = TEMPERATURE,
 ) -> None:
     """Write the stack: links to the arrays of the members, and intensities of reflections.
 
@@ -138,8 +143,8 @@ def write_stack(
         The members, opened by `open_members`.
     """
     with create(path, title, "transform") as entry:
-        add_stack(entry, path.parent, title, members, volumes)
-        _write_reflections(entry, reflections, entry["transform/temperature"][()])
+        add_stack(entry, path.parent, title, members, volumes, along=axis)
+        _write_reflections(entry, reflections, entry[f"transform/{axis.name}"][()], axis)
 
 
 def add_stack(
@@ -152,6 +157,7 @@ def add_stack(
     name: str = "transform",
     arrays: Sequence[str] = _ARRAYS,
     direct: bool = False,
+    along: Axis = TEMPERATURE,
 ) -> None:
     """Add the arrays of the members as one NXdata along temperature, and a list of the members.
 
@@ -165,6 +171,8 @@ def add_stack(
         Arrays in the NXdata of the members.
     direct : bool
         True if the arrays are on axes of direct space.
+    along : Axis
+        Axis of the stack.
     """
     grid, cell = volumes[0].grid, volumes[0].cell
     lengths, angles = np.split(np.asarray(cell) if direct else reciprocal(cell), 2)
@@ -175,15 +183,14 @@ def add_stack(
         name,
         "NXdata",
         signal=arrays[0],
-        axes=["temperature", *axes[::-1]],
-        temperature_indices=0,
+        axes=[along.name, *axes[::-1]],
         angles=angles[::-1].copy(),
-        **{f"{axis}_indices": 3 - i for i, axis in enumerate(axes)},
+        **{f"{axis}_indices": i for i, axis in enumerate((along.name, *axes[::-1]))},
     )
     sources = _Sources(folder, name, members, volumes)
     for array in arrays:
         sources.add(group, array)
-    add_array(group, "temperature", at, "K", long_name="temperature (K)")
+    add_array(group, along.name, at, along.units, long_name=along.label)
     for i, axis in enumerate(axes):
         add_array(
             group,
@@ -200,7 +207,7 @@ def add_stack(
     sample = add_group(entry, "sample", "NXsample")
     cells = np.array([volume.cell for volume in volumes])
     add_array(sample, "unit_cell", cells, "angstrom, degree")
-    add_array(sample, "temperature", at, "K")
+    add_array(sample, along.name, at, along.units)
     names = [member.scan for member in members]
     sample.create_dataset("scan", data=names, dtype=h5py.string_dtype())
     notes = add_group(entry, "notes", "NXcollection")
@@ -258,21 +265,28 @@ def doubts_of(members: Sequence[Member], volumes: Sequence[OpenVolume]) -> list[
     return unlike_corrections([member.scan for member in members], volumes) + of_members
 
 
-def _write_reflections(entry: h5py.Group, reflections: Intensities, at: Floats) -> None:
+def _write_reflections(entry: h5py.Group, reflections: Intensities, at: Floats, axis: Axis) -> None:
     group = add_group(
         entry,
         "reflections",
         "NXdata",
         signal="intensity",
-        axes=["reflection", "temperature"],
+        axes=["reflection", axis.name],
     )
     group["title"] = "integrated intensities"
     units = "S * r.l.u.^3"
     add_array(group, "intensity", reflections.intensity, units, interpretation="spectrum")
     add_array(group, "intensity_errors", reflections.sigma, units)
     add_array(group, "reflection", np.arange(len(reflections.hkl)))
-    add_array(group, "temperature", at, "K", long_name="temperature (K)")
+    add_array(group, axis.name, at, axis.units, long_name=axis.label)
     add_array(group, "hkl", reflections.hkl, "r.l.u.")
+
+
+def axis_of(group: h5py.Group) -> Axis:
+    """Return the axis of a stack from its NXdata; its symbol is not in the file."""
+    name = str(group.attrs["axes"][0])
+    units = str(group[name].attrs.get("units", ""))
+    return TEMPERATURE if name == TEMPERATURE.name else Axis(name, name, units or "1")
 
 
 def volumes_of(signal: h5py.Dataset, path: Path) -> list[tuple[Path, list[str]]]:

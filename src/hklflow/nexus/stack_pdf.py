@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.axis import TEMPERATURE, Axis
 from hklflow.nexus.entry import add_array, add_group, create
 from hklflow.nexus.stack import Member, add_stack
 from hklflow.nexus.volume import OpenVolume
@@ -43,6 +44,7 @@ def write_stack_pdf(
     members: Sequence[Member],
     volumes: Sequence[OpenVolume],
     vectors: Vectors,
+    axis: Axis = TEMPERATURE,
 ) -> None:
     """Write the stack: links to ``pdf`` of the members, and values at ``vectors`` by temperature.
 
@@ -55,16 +57,22 @@ def write_stack_pdf(
     """
     with create(path, title, "pdf") as entry:
         add_stack(
-            entry, path.parent, title, members, volumes, name="pdf", arrays=ARRAYS, direct=True
+            entry,
+            path.parent,
+            title,
+            members,
+            volumes,
+            name="pdf",
+            arrays=ARRAYS,
+            direct=True,
+            along=axis,
         )
-        group = add_group(
-            entry, "vectors", "NXdata", signal="value", axes=["vector", "temperature"]
-        )
+        group = add_group(entry, "vectors", "NXdata", signal="value", axes=["vector", axis.name])
         group["title"] = "3D-ΔPDF at chosen vectors"
         add_array(group, "value", vectors.value, interpretation="spectrum")
         add_array(group, "value_errors", vectors.sigma)
         add_array(group, "vector", np.arange(len(vectors.xyz)))
-        at = entry["pdf/temperature"][()]
-        add_array(group, "temperature", at, "K", long_name="temperature (K)")
+        at = entry[f"pdf/{axis.name}"][()]
+        add_array(group, axis.name, at, axis.units, long_name=axis.label)
         add_array(group, "xyz", vectors.xyz, long_name="fractions of a, b, c")
         add_array(group, "length", vectors.length, "angstrom")

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.axis import TEMPERATURE, Axis
 from hklflow.bragg.reflections import ReflectionFlag
 from hklflow.bragg.structure_factors import (
     Crystal,
@@ -159,7 +160,7 @@ def write_table(path: Path, factors: StructureFactors) -> None:
     _write_columns(path, columns)
 
 
-def write_intensity_table(path: Path, series: IntensitySeries) -> None:
+def write_intensity_table(path: Path, series: IntensitySeries, axis: Axis = TEMPERATURE) -> None:
     """Write I(hkl, T) as tab-separated text: one row for each reflection of each scan."""
     row, scan = np.nonzero(np.isfinite(series.intensity))
     columns: dict[str, Any] = {"setting": np.array(series.settings)[row]}
@@ -167,7 +168,7 @@ def write_intensity_table(path: Path, series: IntensitySeries) -> None:
     columns |= {
         "d": series.d[row],
         "scan": np.array(series.scans)[scan],
-        "temperature": series.temperature[scan],
+        axis.name: series.temperature[scan],
         "I": series.intensity[row, scan],
         "sigma_I": series.sigma[row, scan],
         "n": series.n[row, scan],
@@ -180,7 +181,9 @@ def write_intensity_table(path: Path, series: IntensitySeries) -> None:
     _write_columns(path, columns)
 
 
-def write_intensities(path: Path, series: IntensitySeries, title: str) -> None:
+def write_intensities(
+    path: Path, series: IntensitySeries, title: str, axis: Axis = TEMPERATURE
+) -> None:
     """Write I(hkl, T) as an image: reflections and temperature are the axes.
 
     Scans without a temperature are only in the group ``scans`` and in the table.
@@ -189,13 +192,13 @@ def write_intensities(path: Path, series: IntensitySeries, title: str) -> None:
     with_t = with_t[np.argsort(series.temperature[with_t], kind="stable")]
     with create(path, title, "intensity") as entry:
         data = add_group(
-            entry, "intensity", "NXdata", signal="intensity", axes=["reflection", "temperature"]
+            entry, "intensity", "NXdata", signal="intensity", axes=["reflection", axis.name]
         )
         data["title"] = title
         add_array(data, "intensity", series.intensity[:, with_t], _INTENSITY)
         add_array(data, "intensity_errors", series.sigma[:, with_t], _INTENSITY)
         add_array(data, "reflection", np.arange(len(series.hkl)), long_name="row of reflections")
-        add_array(data, "temperature", series.temperature[with_t], "K")
+        add_array(data, axis.name, series.temperature[with_t], axis.units)
         table = add_group(entry, "reflections", "NXreflections")
         _write_hkl(table, series.hkl)
         add_array(table, "d", series.d, "angstrom")
@@ -204,7 +207,7 @@ def write_intensities(path: Path, series: IntensitySeries, title: str) -> None:
         scans = add_group(entry, "scans", "NXcollection")
         scans.create_dataset("scan", data=list(series.scans), dtype=string)
         scans.create_dataset("parent", data=list(series.parents), dtype=string)
-        add_array(scans, "temperature", series.temperature, "K")
+        add_array(scans, axis.name, series.temperature, axis.units)
         add_array(scans, "intensity", series.intensity, _INTENSITY)
         add_array(scans, "intensity_errors", series.sigma, _INTENSITY)
         add_array(scans, "multiplicity", series.n)

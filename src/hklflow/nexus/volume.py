@@ -173,6 +173,12 @@ class OpenVolume:
         )
 
     @property
+    def not_in_sigma(self) -> list[str]:
+        """Doubts about the fill that σ of this volume does not contain."""
+        found: list[str] = self.notes.get("not in sigma", [])
+        return found
+
+    @property
     def corrections(self) -> list[str] | None:
         """Corrections that the norm of any frame contains; None: the file does not say."""
         if "notes/notes" not in self.group.parent:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from hklflow.base.axis import TEMPERATURE, Axis
 from hklflow.orientation.product import Orientation
 from hklflow.page.pictures import Picture
 from hklflow.page.place import Place
@@ -18,13 +19,15 @@ class Page:
     Attributes
     ----------
     scans : mapping of str to float
-        Temperature of each scan in K, NaN if not known; sorted from cold to warm.
+        Temperature of each scan in K, or its value along the axis, NaN if not known; ascending.
     pictures : sequence of (Place, Picture)
         Pictures, in their order within a step.
     figures : sequence of (Place, mapping)
         Contents of the JSON files with metrics.
     remark : str
         Text below the title.
+    axis : Axis
+        Axis of the series of the sample.
     """
 
     sample: str
@@ -33,6 +36,7 @@ class Page:
     pictures: Sequence[tuple[Place, Picture]]
     figures: Sequence[tuple[Place, Mapping[str, Any]]]
     remark: str = ""
+    axis: Axis = TEMPERATURE
 
     def found(self, scan: str, product: str) -> list[tuple[str, Mapping[str, Any]]]:
         """Return rotation and metrics of each product of a scan with a name (without suffix)."""

@@ -19,7 +19,8 @@ def render(rows: Sequence[Mapping[str, Any]]) -> str:
     ----------
     rows : sequence of mapping
         ``sample``, ``scan``, ``temperature`` (K, or None), ``verdict`` and ``reasons`` (a list) of
-        each scan; scans of a sample in the order of its page.
+        each scan; scans of a sample in the order of its page. If a sample has another axis, rows
+        have ``value`` and ``axis`` (its label) too.
     """
     samples: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -30,10 +31,10 @@ def render(rows: Sequence[Mapping[str, Any]]) -> str:
         for word, found in (("sample", samples), ("scan", rows))
     )
     lead = " · ".join((*counts, verdict.counted(levels)))
-    head = tag(
-        "tr",
-        [tag("th", x, scope="col") for x in ("Sample", "Scans: temperature in K", "Most serious")],
-    )
+    # Samples along another axis have it in the rows; without any, all are temperatures.
+    other = any("axis" in row for row in rows)
+    title = "Scans: value along the axis" if other else "Scans: temperature in K"
+    head = tag("tr", [tag("th", x, scope="col") for x in ("Sample", title, "Most serious")])
     body = [_sample(name, scans) for name, scans in samples.items()]
     return document(
         "All samples",
@@ -52,6 +53,8 @@ def render(rows: Sequence[Mapping[str, Any]]) -> str:
 def _sample(name: str, scans: Sequence[Mapping[str, Any]]) -> Html:
     page = f"../{name}/{name}.html"
     cells = [_scan(row, f"{page}#scan-{i}") for i, row in enumerate(scans)]
+    if "axis" in scans[0]:
+        cells = [tag("span", f"{scans[0]['axis']}:", class_="note"), *cells]
     worst = max(scans, key=lambda row: verdict.LEVELS.index(row["verdict"]))
     said = f"{worst['scan']}: {_reason(name, worst)}" if worst["reasons"] else ""
     brief = "brief" if len(scans) > _FEW else "brief long"
@@ -72,8 +75,8 @@ def _reason(sample: str, row: Mapping[str, Any]) -> str:
 
 def _scan(row: Mapping[str, Any], link: str) -> Html:
     sign, colour = SIGNS[row["verdict"]]
-    temperature = row["temperature"]
-    known = temperature is not None and math.isfinite(temperature)
-    words = f"{sign} {f'{temperature:g}' if known else row['scan']}"
+    value = row.get("value", row["temperature"])
+    known = value is not None and math.isfinite(value)
+    words = f"{sign} {f'{value:g}' if known else row['scan']}"
     title = "\n".join((f"{row['scan']}: {row['verdict']}", *row["reasons"]))
     return tag("a", words, href=link, title=title, class_=f"badge {colour}")

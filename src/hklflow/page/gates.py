@@ -7,6 +7,7 @@ from typing import Any
 
 from hklflow.base.values import CELL_NAMES
 from hklflow.orientation.limits import Limits
+from hklflow.quality import remedies
 from hklflow.quality.gates import failures, untested
 
 _UNTESTED = "not tested"
@@ -115,6 +116,9 @@ def _share_unindexed(figures: Mapping[str, Any]) -> str:
 def _size(accepted: Mapping[str, Any], limits: Limits, passed: bool) -> Gate:
     figures, parent = accepted["figures"], accepted["parent_figures"]
     name = "Change of the cell"
+    along = remedies.along(accepted)[0]
+    if not along.is_temperature:
+        return Gate(name, _UNTESTED, f"not along {along.name}", passed)
     temperatures = (accepted["temperature"], accepted["parent_temperature"])
     if None in temperatures:
         return Gate(name, _UNTESTED, "no temperature", passed)

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from hklflow.base.axis import Axis
+
 
 def with_error(value: float | None, sigma: float | None, digits: int = 6) -> str:
     """Write a number with its standard uncertainty in the form of crystallography: 1.234(5).
@@ -33,9 +35,9 @@ def formatted(value: Any, form: str) -> str:
     return form.format(value).replace(",", " ").replace("-", "−")
 
 
-def kelvin(temperature: float) -> str:
-    """Write a temperature; NaN is a dash."""
-    return f"{temperature:g} K" if math.isfinite(temperature) else "–"
+def placed(value: float, axis: Axis) -> str:
+    """Write a temperature, or a value along another axis; NaN is a dash."""
+    return axis.at(value) if math.isfinite(value) else "–"
 
 
 def flat(data: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:

@@ -134,7 +134,7 @@ def pictures(page: Page) -> list[tuple[str, str, Picture]]:
                 shown.append((f"{title} of {scan}{mark}", place, found.first))
     for at, picture in page.shown("series"):
         if at.path.stem == "series":
-            shown.append(("Against temperature", "series", picture.first))
+            shown.append((f"Against {page.axis.name}", "series", picture.first))
     return shown
 
 

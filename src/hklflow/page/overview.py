@@ -7,7 +7,7 @@ from typing import Any
 from hklflow.page import gates
 from hklflow.page.content import Page
 from hklflow.page.markup import Html, badge, join, table, tag
-from hklflow.page.numbers import formatted, kelvin, with_error
+from hklflow.page.numbers import formatted, placed, with_error
 from hklflow.page.steps import STEPS, Figure
 
 _AXES = ("a", "b", "c", "α", "β", "γ")
@@ -50,7 +50,7 @@ def _lattices(page: Page) -> Html:
     shown = [i for i in range(6) if i not in fixed]
     # A space group common to all scans is in the first line of the page.
     groups = len({one.space_group for one in known}) > 1
-    head = ["Scan", "Verdict", "T", "Parent", *(["Space group"] if groups else [])]
+    head = ["Scan", "Verdict", page.axis.symbol, "Parent", *(["Space group"] if groups else [])]
     head += [f"{_AXES[i]} ({'Å' if i < 3 else '°'})" for i in shown]
     head += ["V (Å³)", "Peaks", "Indexed", "rmsd (pixel, frame)", "Coverage"]
     rows = []
@@ -58,7 +58,7 @@ def _lattices(page: Page) -> Html:
         own = page.orientations.get(scan)
         metrics = own.metrics if own else {}
         row: list[str] = [tag("a", scan, href=f"#scan-{i}"), _badge(page, scan)]
-        row += [kelvin(temperature), own.parent if own else "–"]
+        row += [placed(temperature, page.axis), own.parent if own else "–"]
         row += [own.space_group if own else "–"] if groups else []
         row += [with_error(own.cell[i], own.cell_sigma[i]) if own else "–" for i in shown]
         row.append(with_error(own.volume, own.figures.get("volume_sigma")) if own else "–")

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import hklflow
 from hklflow.page.content import Page
 from hklflow.page.markup import Html, badge, document, gallery, join, table, tag
-from hklflow.page.numbers import flat, formatted, kelvin, with_error
+from hklflow.page.numbers import flat, formatted, placed, with_error
 from hklflow.page.opening import opening, repeated
 from hklflow.page.overview import overview
 from hklflow.page.pictures import Picture
@@ -69,7 +70,7 @@ def _lead(page: Page) -> str:
     words = [f"{len(page.scans)} scan{'' if len(page.scans) == 1 else 's'}"]
     if known:
         low, high = min(known), max(known)
-        words.append(kelvin(low) if low == high else f"{low:g} to {high:g} K")
+        words.append(page.axis.at(low) if low == high else f"{low:g} to {page.axis.at(high)}")
     words += groups
     return " · ".join(words)
 
@@ -111,7 +112,7 @@ def _scan(page: Page, number: int, scan: str) -> Html:
 
 
 def _brief(page: Page, scan: str) -> str:
-    words = [kelvin(page.scans[scan])]
+    words = [placed(page.scans[scan], page.axis)]
     if own := page.orientations.get(scan):
         pairs = zip(own.cell, own.cell_sigma, strict=True)
         words += [own.space_group, " ".join(with_error(x, s) for x, s in pairs)]
@@ -135,13 +136,24 @@ def _figures(found: Sequence[tuple[Place, Mapping[str, Any]]]) -> Html:
 
 
 def _temperatures(page: Page) -> list[tuple[str, str, Html]]:
-    shown = page.shown("series")
+    shown = [
+        (replace(at, product=replace(at.product, title=f"Against {page.axis.name}")), picture)
+        if at.path.stem == "series"
+        else (at, picture)
+        for at, picture in page.shown("series")
+    ]
     said = [x for at, data in page.figures if at.part == "series" for x in data["sentences"]]
     sentences = repeated(page, said)
     if not shown and not sentences:
         return []
     box = tag("div", [tag("p", x) for x in sentences], class_="alarm mild") if sentences else ""
-    return [("series", "Cell against temperature", join([box, _pictures(shown, "series")]))]
+    return [
+        (
+            "series",
+            f"Cell against {page.axis.name}",
+            join([box, _pictures(shown, "series")]),
+        )
+    ]
 
 
 def _stacks(page: Page) -> list[tuple[str, str, Html]]:
@@ -151,7 +163,7 @@ def _stacks(page: Page) -> list[tuple[str, str, Html]]:
     for i, parent in enumerate(parents):
         pictures = [x for x in shown if x[0].owner == parent]
         parts += [tag("h3", f"Parent {parent}"), _pictures(pictures, f"stack-{i}")]
-    return [("stacks", "Intensities against temperature", join(parts))] if parts else []
+    return [("stacks", f"Intensities against {page.axis.name}", join(parts))] if parts else []
 
 
 def _crystals(page: Page) -> list[tuple[str, str, Html]]:

@@ -7,6 +7,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from hklflow.base.axis import TEMPERATURE, Axis
 from hklflow.geometry.grid import Grid
 from hklflow.plots.common import figure_of
 
@@ -23,6 +24,7 @@ def clusters(
     labels: NDArray[np.uint8],
     grid: Grid,
     title: str,
+    axis: Axis = TEMPERATURE,
 ) -> Figure:
     """Draw the mean trajectory of each cluster, and the labels on the planes with most of them.
 
@@ -33,6 +35,8 @@ def clusters(
         Mean of S over the voxels of each cluster.
     labels : (l, k, h) array
         0 for no change, 1 to K for a cluster.
+    axis : Axis
+        Axis of the series; its values are in the place of temperatures.
     """
     n = len(mean)
     rows = -(-n // _COLUMNS)
@@ -45,7 +49,7 @@ def clusters(
         spare.set_axis_off()
     for i, axes in enumerate(panels[:n]):
         axes.errorbar(temperatures, mean[i], yerr=errors[i], fmt="o-", ms=4, lw=1, color=f"C{i}")
-        axes.set(xlabel="temperature (K)", ylabel="mean S", title=f"cluster {i + 1}")
+        axes.set(xlabel=axis.label, ylabel="mean S", title=f"cluster {i + 1}")
         axes.margins(0.08, 0.12)
     if not n:
         panels = []

@@ -111,9 +111,15 @@ def halves(figure: Figure, width_ratios: tuple[float, float] = (1, 1)) -> tuple[
 
 
 def log_range(image: NDArray[Any]) -> LogNorm:
-    """Return a colour range that shows the diffuse scattering; Bragg peaks saturate."""
+    """Return a colour range that shows the diffuse scattering; Bragg peaks saturate.
+
+    In frames of few photons most pixels have 0, and nearly all others 1: both ends then lie
+    further out, so that 0, 1, 2 and some more differ.
+    """
     values = image[np.isfinite(image) & (image > 0)]
     if values.size == 0:
         return LogNorm(0.1, 1.0)
     low, high = np.percentile(values, [2.0, 99.0])
+    if low == values.min() and (image == 0).any():
+        low, high = low / 2, max(high, min(10 * low, values.max()))
     return LogNorm(max(low, high * 1e-5), max(high, low * 1.01))

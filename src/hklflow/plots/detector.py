@@ -149,7 +149,7 @@ def _masked(
     figure = figure_of(WIDEST, 5.6)
     left, right = figure.subplots(1, 2, width_ratios=[1.4, 1])
     shown = np.where(last >= 0, 0, image)
-    draw_detector(left, shown, None, geometry, "mean counts of a frame" if shown.any() else "")
+    draw_detector(left, shown, None, geometry, "counts of a frame" if shown.any() else "")
     if not shown.any():
         left.get_images()[0].set_alpha(0.0)  # no counts to show: grey background
     overlay = np.zeros((*last.shape, 4), np.float32)
@@ -208,18 +208,21 @@ def peaks(
     fast: Floats,
     frame: Floats,
     intensity: Floats,
-    flagged: NDArray[np.bool_],
+    unusable: NDArray[np.bool_],
     title: str,
     geometry: Geometry | None = None,
 ) -> Figure:
-    """Draw the peaks on the maximum image, their number over the scan and their intensities."""
+    """Draw the peaks on the maximum image, their number over the scan and their intensities.
+
+    ``unusable``: overloaded, at the end of the scan, or not fitted (`peaks.table.UNUSABLE`).
+    """
     figure = figure_of(WIDEST, 6.4)
     left, right = halves(figure, (1.1, 1))
     axes = left.subplots()
     draw_detector(axes, maximum_image, mask, geometry, "largest count over the scan")
     for select, marker, colour, name in (
-        (~flagged, "o", "white", "used"),
-        (flagged, "x", "#ff9ed2", "flagged"),
+        (~unusable, "o", "white", "usable"),
+        (unusable, "x", "#ff9ed2", "without a reliable centre"),
     ):
         label = f"{int(select.sum())} {name}"
         axes.plot(

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hklflow.base.axis import TEMPERATURE, Axis
 from hklflow.plots.series import POINT, decorate, panels_of
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def diffuse_features(
     courses: Sequence["Course"],
     title: str,
     averages: Sequence[tuple[str, "ZoneAverage", Sequence["Sighting"]]] = (),
+    along: Axis = TEMPERATURE,
 ) -> Figure:
     """Draw the correlation lengths and the intensity of each feature against temperature.
 
@@ -54,7 +56,7 @@ def diffuse_features(
                     marker = "^" if known == "longer" else "v"
                     lengths.plot([t], [limit], marker, color=colour, mfc="none")
             lengths.plot([], [], "o", color=colour, label=f"ξ along {axis}")
-        decorate(lengths, "correlation length (Å)", course.name)
+        decorate(lengths, "correlation length (Å)", course.name, along)
         if any(fit is not None and fit.seen for fit in course.fits):
             lengths.set_yscale("log")
             lengths.legend(fontsize=9)
@@ -70,7 +72,7 @@ def diffuse_features(
             color="C0",
             **POINT,
         )
-        decorate(sizes, "mean I (S × r.l.u.³)", course.name)
+        decorate(sizes, "mean I (S × r.l.u.³)", course.name, along)
     figure.suptitle(title)
     return figure
 

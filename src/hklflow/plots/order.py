@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hklflow.base.axis import TEMPERATURE, Axis
 from hklflow.plots.series import POINT, decorate, panels_of
 
 if TYPE_CHECKING:
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from hklflow.bragg.satellite_course import Course
 
 
-def order_parameters(fits: Sequence[tuple[str, "Counts", "Order", "Course"]], title: str) -> Figure:
+def order_parameters(
+    fits: Sequence[tuple[str, "Counts", "Order", "Course"]], title: str, axis: Axis = TEMPERATURE
+) -> Figure:
     """Draw the intensity of each vector against temperature, with the fitted curve.
 
     The band is the interval of 68 % of T_c. Scans that agree with no curve are crossed out. A
@@ -34,7 +37,7 @@ def order_parameters(fits: Sequence[tuple[str, "Counts", "Order", "Course"]], ti
         places[0].text(
             0.5,
             0.5,
-            "no propagation vector was measured\nat five temperatures or more",
+            f"no propagation vector was measured\nat five {axis.plural} or more",
             ha="center",
             va="center",
         )
@@ -42,7 +45,9 @@ def order_parameters(fits: Sequence[tuple[str, "Counts", "Order", "Course"]], ti
     for axes, (vector, counts, order, _) in zip(places, fits, strict=False):
         axes.axhline(0, color="0.8", lw=0.8)
         if order.t_c is not None:
-            axes.axvspan(*order.t_c.inner, color="C3", alpha=0.25, lw=0, label="T_c, 68 %")
+            axes.axvspan(
+                *order.t_c.inner, color="C3", alpha=0.25, lw=0, label=f"{axis.onset}, 68 %"
+            )
         label = {"transition": f"fit ({order.kind})", "none": "smooth curve"}
         axes.plot(*order.curve.T, color="C1", label=label.get(order.answer, "smooth curve"))
         x_error = counts.temperature_sigma if np.any(counts.temperature_sigma > 0) else None
@@ -51,15 +56,15 @@ def order_parameters(fits: Sequence[tuple[str, "Counts", "Order", "Course"]], ti
         if order.bad:
             rows = list(order.bad)
             axes.plot(values[0][rows], values[1][rows], "kx", ms=10, label="bad scan")
-        decorate(axes, "mean I (S × r.l.u.³)", vector)
+        decorate(axes, "mean I (S × r.l.u.³)", vector, axis)
         axes.legend(fontsize=9)
     for axes, (vector, course) in zip(places[len(fits) :], free, strict=False):
-        _position(axes, vector, course)
+        _position(axes, vector, course, axis)
     figure.suptitle(title)
     return figure
 
 
-def _position(axes: Axes, vector: str, course: "Course") -> None:
+def _position(axes: Axes, vector: str, course: "Course", axis: Axis) -> None:
     """Draw the displacement of each free component from the mean vector against temperature."""
     rows = course.seen
     t = course.temperature[rows]
@@ -75,5 +80,5 @@ def _position(axes: Axes, vector: str, course: "Course") -> None:
         (line,) = axes.plot(course.temperature, course.vectors[:, i] - middle, lw=1)
         color = line.get_color()
         axes.errorbar(t, measured[:, i] - middle, yerr=sigma[:, i], color=color, label=at, **POINT)
-    decorate(axes, "q − mean (r.l.u.)", f"position of {vector}")
+    decorate(axes, "q − mean (r.l.u.)", f"position of {vector}", axis)
     axes.legend(fontsize=9)

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import norm
 
+from hklflow.base.axis import TEMPERATURE, Axis
 from hklflow.plots.series import POINT, decorate, panels_of
 from hklflow.quality.pdf_words import strongest, vector_name
 
@@ -16,7 +17,7 @@ _MOST = 7  # vectors with a panel of their own
 _LEAST_P = 1e-300
 
 
-def pdf_changes(course: "Course", title: str) -> Figure:
+def pdf_changes(course: "Course", title: str, axis: Axis = TEMPERATURE) -> Figure:
     """Draw the vectors that change most against temperature, and the significance of all.
 
     Filled symbols are vectors that change; the dashed line is the limit of the claims.
@@ -35,7 +36,7 @@ def pdf_changes(course: "Course", title: str) -> Figure:
         place.errorbar(t, found.departure[:, i], yerr=found.sigma[:, i], color="C0", **POINT)
         length = course.length[course.reference, i]
         name = f"{vector_name(course.vectors[i])}, {length:.2f} Å"
-        decorate(place, "3D-ΔPDF (S per Å³)", name)
+        decorate(place, "3D-ΔPDF (S per Å³)", name, axis)
         place.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     place = places[0]
     length = course.length[course.reference]

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
+from hklflow.base.axis import TEMPERATURE, Axis
 from hklflow.plots.common import WIDEST, figure_of
 
 # Without caps: next to an error smaller than the point, a cap looks like an error of temperature.
@@ -27,29 +28,38 @@ def panels_of(n: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
     return figure, axes[:n]
 
 
-def decorate(axes: Axes, label: str, title: str = "") -> None:
-    """Label the axes of a panel against temperature."""
-    axes.set(xlabel="temperature (K)", ylabel=label, title=title)
+def decorate(axes: Axes, label: str, title: str = "", axis: Axis = TEMPERATURE) -> None:
+    """Label the axes of a panel against temperature, or along another axis."""
+    axes.set(xlabel=axis.label, ylabel=label, title=title)
     axes.margins(0.12)
 
 
-def series(rows: Sequence[Mapping[str, Any]], quantities: Mapping[str, str], title: str) -> Figure:
+def series(
+    rows: Sequence[Mapping[str, Any]],
+    quantities: Mapping[str, str],
+    title: str,
+    axes_of: Mapping[str, Axis] | None = None,
+) -> Figure:
     """Draw quantities of all scans of each sample against temperature, with error bars.
 
     Parameters
     ----------
     rows : sequence of mappings
-        Rows with "sample", "temperature", and for each quantity its value and
-        ``<quantity>_sigma``.
+        Rows with "sample", "temperature" (or "value", along another axis), and for each quantity
+        its value and ``<quantity>_sigma``.
     quantities : mapping
         Axis label of each quantity.
+    axes_of : mapping, optional
+        Axes of the samples whose series is not along temperature.
     """
+    axes_of = {} if axes_of is None else axes_of
     samples = sorted({str(row["sample"]) for row in rows})
     figure = figure_of(min(3.2 * len(quantities) + 1, WIDEST), 2.6 * len(samples) + 0.6)
     grid = figure.subplots(len(samples), len(quantities), squeeze=False)
     for line, sample in zip(grid, samples, strict=True):
-        mine = [row for row in rows if row["sample"] == sample and row["temperature"] is not None]
-        temperatures = [row["temperature"] for row in mine]
+        own = [(row.get("value", row["temperature"]), row) for row in rows]
+        own = [(x, row) for x, row in own if row["sample"] == sample and x is not None]
+        temperatures, mine = [x for x, _ in own], [row for _, row in own]
         for axes, (quantity, label) in zip(line, quantities.items(), strict=True):
             axes.errorbar(
                 temperatures,
@@ -57,7 +67,7 @@ def series(rows: Sequence[Mapping[str, Any]], quantities: Mapping[str, str], tit
                 yerr=[row.get(f"{quantity}_sigma", 0.0) for row in mine],
                 **POINT,
             )
-            decorate(axes, label, sample)
+            decorate(axes, label, sample, axes_of.get(sample, TEMPERATURE))
     figure.suptitle(title)
     return figure
 
@@ -67,6 +77,7 @@ def temperature_series(
     quantities: Mapping[str, str],
     transitions: Sequence[tuple[float, float]],
     title: str,
+    axis: Axis = TEMPERATURE,
 ) -> Figure:
     """Draw quantities of one sample against temperature, one panel each.
 
@@ -79,6 +90,9 @@ def temperature_series(
         Axis label of each quantity.
     transitions : sequence of (warmer, colder)
         Temperatures between which a band is drawn.
+    title : str
+    axis : Axis
+        Axis of the series; its values are in the place of temperatures.
     """
     placed = [row for row in rows if row["temperature"] is not None]
     parents = list(dict.fromkeys(str(row["parent"]) for row in placed))
@@ -104,7 +118,7 @@ def temperature_series(
             )
         for warmer, colder in transitions:
             axes.axvspan(colder, warmer, color="C3", alpha=0.15, lw=0)
-        decorate(axes, label)
+        decorate(axes, label, axis=axis)
     handles: list[Any] = [
         Line2D([], [], color=f"C{i}", marker="o", ls="", label=f"children of {parent}")
         for i, parent in enumerate(parents)
@@ -124,6 +138,7 @@ def intensities(
     sigma: ArrayLike,
     title: str,
     label: str = "I (S × r.l.u.³)",
+    axis: Axis = TEMPERATURE,
 ) -> Figure:
     """Draw integrated intensities against temperature, one panel for each reflection.
 
@@ -139,6 +154,8 @@ def intensities(
     title : str
     label : str
         Label of the intensities, with unit.
+    axis : Axis
+        Axis of the series; its values are in the place of temperatures.
     """
     places, pairs = np.asarray(temperature), np.stack([intensity, sigma], axis=-1)
     names = [" ".join(f"{x:g}" for x in row) for row in np.asarray(hkl, dtype=np.float64)]
@@ -149,12 +166,12 @@ def intensities(
             axes.errorbar(np.arange(len(names)), values, yerr=errors, **POINT)
         axes.axhline(0, color="0.7", lw=0.8)
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=9)
-        axes.set(ylabel=label, title=" ".join(f"{t:g} K" for t in np.unique(places)))
+        axes.set(ylabel=label, title=" ".join(axis.at(t) for t in np.unique(places)))
         figure.suptitle(title)
         return figure
     figure, panels = panels_of(len(names), 3, 2.6)
     for axes, name, (values, errors) in zip(panels, names, pairs.transpose(0, 2, 1), strict=True):
         axes.errorbar(places, values, yerr=errors, **POINT | {"fmt": "o-", "lw": 1})
-        decorate(axes, label, name)
+        decorate(axes, label, name, axis)
     figure.suptitle(title)
     return figure

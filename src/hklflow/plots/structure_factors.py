@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from hklflow.base.axis import TEMPERATURE, Axis
 from hklflow.bragg.error_model import Spread
 from hklflow.bragg.scale_model import Curve
 from hklflow.bragg.structure_factors import IntensitySeries
@@ -138,7 +139,7 @@ def _shown_verdict(element: Mapping[str, Any]) -> str:
     return "not present" if verdict == "violated" and not element["given"] else verdict
 
 
-def changes(series: IntensitySeries, n: int, title: str) -> Figure:
+def changes(series: IntensitySeries, n: int, title: str, axis: Axis = TEMPERATURE) -> Figure:
     """Draw the n reflections that differ most from the change that all reflections share.
 
     The dashed lines are a mean times scale and ``exp(-2 ΔB s²)`` of each scan: beam, illuminated
@@ -161,7 +162,7 @@ def changes(series: IntensitySeries, n: int, title: str) -> Figure:
     if len(lines):
         title += "\ndashed: the change that all reflections share (scale and ΔB of the scan)"
     figure = intensities(
-        places, series.hkl[chosen], value[chosen], sigma[chosen], title, "I (1/Å³)"
+        places, series.hkl[chosen], value[chosen], sigma[chosen], title, "I (1/Å³)", axis
     )
     for axes, line in zip(figure.axes, lines, strict=False):
         axes.plot(places, line, "--", color="0.45", lw=1)

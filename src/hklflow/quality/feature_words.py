@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hklflow.base.axis import TEMPERATURE, Axis
 from hklflow.quality.order_words import decimals
 from hklflow.series.feature_fit import Fit, Interval
 
@@ -54,49 +55,50 @@ def _rounded(x: float) -> str:
     return f"{float(f'{x:.2g}'):g}"
 
 
-def sentences(course: Course) -> list[str]:
+def sentences(course: Course, along: Axis = TEMPERATURE) -> list[str]:
     """Return what the fits say; changes are said only if they are significant."""
     rows = [i for i, fit in enumerate(course.fits) if fit is not None and fit.seen]
     measured = [i for i, fit in enumerate(course.fits) if fit is not None]
     if not measured:
         return [f"{course.name}: not measured; no copy lies in the measured part of the volumes"]
-    span = (
-        f"between {course.temperatures[measured[-1]]:g} and {course.temperatures[measured[0]]:g} K"
-    )
+    span = along.between(*(course.temperatures[i] for i in along.ends(measured)))
     if not rows:
         i = measured[0]
         limit = max(course.intensity[i], 0) + 1.645 * course.intensity_sigma[i]
         return [
             f"{course.name} are not seen {span}: the mean intensity at "
-            f"{course.temperatures[i]:g} K is below {limit:.2g} (95 %)"
+            f"{along.at(course.temperatures[i])} is below {limit:.2g} (95 %)"
         ]
     found = []
-    cold, warm = rows[0], rows[-1]
-    pair = f"between {course.temperatures[warm]:g} and {course.temperatures[cold]:g} K"
+    ends = along.ends(rows)
+    pair = along.between(*(course.temperatures[i] for i in ends))
     for number, axis in enumerate(course.axes):
-        found.append(_of_length(course, number, axis, cold, warm, pair))
-    found += _of_intensity(course, cold, warm, pair)
-    found += _of_position(course, cold, warm, pair)
+        found.append(_of_length(course, number, axis, ends, pair, along))
+    found += _of_intensity(course, ends, pair, along)
+    found += _of_position(course, ends, pair, along)
     worst = max(x.chi2 / x.freedom for x in course.fits if x is not None and x.seen)
     if worst > _BAD:
         found.append(
             f"{course.name}: the line shape does not fit (χ² per degree of freedom up to "
             f"{worst:.1f}); errors are enlarged, but the correlation lengths are doubtful"
         )
-    gone = [f"{course.temperatures[i]:g} K" for i in measured if i not in rows]
+    gone = [along.at(course.temperatures[i]) for i in measured if i not in rows]
     if gone:
         found.append(f"{course.name} are not seen at {', '.join(gone)}")
     return found
 
 
-def _of_length(course: Course, number: int, axis: str, cold: int, warm: int, pair: str) -> str:
-    first, last = course.fits[warm], course.fits[cold]
+def _of_length(
+    course: Course, number: int, axis: str, ends: tuple[int, int], pair: str, along: Axis
+) -> str:
+    first, last = (course.fits[i] for i in ends)
     assert first is not None
     assert last is not None
     a, b = first.xi[number], last.xi[number]
     texts = [length(x.xi[number], x.determined[number]) for x in (first, last)]
-    if cold == warm:
-        return f"{course.name}: ξ along {axis} is {texts[1]} at {course.temperatures[cold]:g} K"
+    if ends[0] == ends[1]:
+        value = along.at(course.temperatures[ends[0]])
+        return f"{course.name}: ξ along {axis} is {texts[1]} at {value}"
     change = change_of(a, b)
     if abs(change) < _CHANGE:
         return (
@@ -104,7 +106,9 @@ def _of_length(course: Course, number: int, axis: str, cold: int, warm: int, pai
             f"{texts[0]} and {texts[1]}"
         )
     verb = "sharpen" if change > 0 else "broaden"
-    return f"{course.name} {verb} on cooling: ξ along {axis} from {texts[0]} to {texts[1]} {pair}"
+    return (
+        f"{course.name} {verb} {along.course}: ξ along {axis} from {texts[0]} to {texts[1]} {pair}"
+    )
 
 
 def change_of(a: Interval, b: Interval) -> float:
@@ -118,34 +122,34 @@ def change_of(a: Interval, b: Interval) -> float:
     return math.log(b.value / a.value) / error if error > 0 else 0.0
 
 
-def _of_intensity(course: Course, cold: int, warm: int, pair: str) -> list[str]:
-    a, b = course.intensity[warm], course.intensity[cold]
-    error = math.hypot(course.intensity_sigma[warm], course.intensity_sigma[cold])
-    if cold == warm or not abs(b - a) > _CHANGE * error:
+def _of_intensity(course: Course, ends: tuple[int, int], pair: str, along: Axis) -> list[str]:
+    a, b = (course.intensity[i] for i in ends)
+    error = math.hypot(*(course.intensity_sigma[i] for i in ends))
+    if ends[0] == ends[1] or not abs(b - a) > _CHANGE * error:
         return []
     texts = []
-    for i in (warm, cold):
+    for i in ends:
         n = decimals(course.intensity_sigma[i])
         texts.append(f"{course.intensity[i]:.{n}f} ± {course.intensity_sigma[i]:.{n}f}")
     verb = "grows" if b > a else "decreases"
     return [
-        f"{course.name}: the integrated intensity {verb} on cooling, from {texts[0]} to {texts[1]} "
-        f"{pair}"
+        f"{course.name}: the integrated intensity {verb} {along.course}, from {texts[0]} to "
+        f"{texts[1]} {pair}"
     ]
 
 
-def _of_position(course: Course, cold: int, warm: int, pair: str) -> list[str]:
-    first, last = course.fits[warm], course.fits[cold]
+def _of_position(course: Course, ends: tuple[int, int], pair: str, along: Axis) -> list[str]:
+    first, last = (course.fits[i] for i in ends)
     assert first is not None
     assert last is not None
     found = []
     for i, axis in enumerate("hkl"):
         move = float(last.shift[i] - first.shift[i])
         error = math.hypot(float(first.shift_sigma[i]), float(last.shift_sigma[i]))
-        if cold != warm and error > 0 and abs(move) > _CHANGE * error:
+        if ends[0] != ends[1] and error > 0 and abs(move) > _CHANGE * error:
             n = decimals(error)
             found.append(
-                f"{course.name} move by {move:.{n}f} ± {error:.{n}f} r.l.u. along {axis} on "
-                f"cooling {pair}"
+                f"{course.name} move by {move:.{n}f} ± {error:.{n}f} r.l.u. along {axis} "
+                f"{along.course} {pair}"
             )
     return found

@@ -17,7 +17,7 @@ from typing import Any
 from hklflow.base.values import CELL_NAMES
 from hklflow.orientation.limits import Limits
 from hklflow.quality import remedies
-from hklflow.quality.remedies import vector_text
+from hklflow.quality.remedies import along, vector_text
 
 FEWEST = 20
 """Smallest number of peaks in a refinement; a fixed orientation with fewer peaks is not judged."""
@@ -31,8 +31,8 @@ def failures(
 ) -> list[str]:
     """Return the sentences of the failed limits; the last sentence proposes a remedy.
 
-    The size of the cell is compared only if both temperatures are known: otherwise the thermal
-    expansion is unknown.
+    The size of the cell is compared only along temperature, and if both temperatures are known:
+    otherwise the thermal expansion is unknown.
 
     Parameters
     ----------
@@ -40,7 +40,8 @@ def failures(
         Results of `orientation.transition.figures` for the scan and for its parent.
     identity : mapping
         ``sample``, ``scan``, ``temperature`` (K or None), ``parent``, ``parent_temperature``, and
-        ``space_group`` of the parent.
+        ``space_group`` of the parent; along another axis also ``axis``, ``value`` and
+        ``parent_value``.
 
     Returns
     -------
@@ -50,8 +51,9 @@ def failures(
     if untested(figures, parent_figures, identity) is not None:
         return []
     where = f"{identity['sample']} {identity['scan']}"
-    if identity["temperature"] is not None:
-        where += f" at {identity['temperature']:g} K"
+    axis, value, _ = along(identity)
+    if value is not None:
+        where += f" at {axis.at(value)}"
     jumps = _jumps(figures, parent_figures, limits, where, identity)
     reasons = [
         *_unindexed(figures, parent_figures, limits, where, identity),
@@ -368,7 +370,13 @@ def _jumps(
 
 
 def _step(identity: Mapping[str, Any]) -> float | None:
-    """Return the temperature difference from the parent in K; None if a temperature is unknown."""
+    """Return the temperature difference from the parent in K.
+
+    None if a temperature is unknown, or if the scans are compared along another axis, whose effect
+    on the cell is not known.
+    """
+    if not along(identity)[0].is_temperature:
+        return None
     temperatures = (identity["temperature"], identity["parent_temperature"])
     if None in temperatures:
         return None

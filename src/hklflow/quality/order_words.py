@@ -3,9 +3,11 @@
 import math
 from collections.abc import Sequence
 
+from hklflow.base.axis import TEMPERATURE, Axis
 from hklflow.bragg.order_parameter import Interval, Order
 
 _STATIC = 3.0  # intensity above T_c, in standard deviations, that is called static
+_NEGATIVE = -3.0  # the same, below which the background must be wrong
 _UNEVEN = 1.5  # ratio of the two sides of an interval above which both are written
 
 
@@ -19,7 +21,7 @@ def number(x: Interval, unit: str = "") -> str:
     return f"{x.value:.{digits}f}{unit} (68 %: {first} to {last}{unit})"
 
 
-def sentence(vector: str, order: Order, scans: Sequence[str]) -> str:
+def sentence(vector: str, order: Order, scans: Sequence[str], axis: Axis = TEMPERATURE) -> str:
     """Return what the intensities of a vector say; nothing that they do not carry.
 
     Parameters
@@ -28,33 +30,51 @@ def sentence(vector: str, order: Order, scans: Sequence[str]) -> str:
         The vector as text.
     scans : sequence of str
         Names of the scans, from cold to warm.
+    axis : Axis
+        Axis of the series.
     """
+    if order.warm[0] < _NEGATIVE * order.warm[1]:
+        pull = order.warm[0] / order.warm[1]
+        return _answer(vector, order, axis) + (
+            f"; but the mean intensity where they should be absent is {pull:.0f} σ, "
+            "and cannot be negative: the diffuse scattering around the vector is not what its "
+            "shell says; reduce `order_parameters: box` and `shell`, or follow it with `features`"
+        )
     bad = ", ".join(scans[i] for i in order.bad)
-    return _answer(vector, order) + (f"; look at {bad}, which is not on the curve" if bad else "")
+    return _answer(vector, order, axis) + (
+        f"; look at {bad}, which is not on the curve" if bad else ""
+    )
 
 
-def _answer(vector: str, order: Order) -> str:
+def _answer(vector: str, order: Order, axis: Axis) -> str:
     low, high = order.fitted
-    span = f"between {low:g} and {high:g} K"
+    span = axis.between(low, high)
+    # Along another axis reflections appear or vanish.
+    thermal = axis.is_temperature
+    course = axis.course
+    appears = f"appears {course}" if thermal else f"appears or vanishes {course}"
+    end = "0 K" if thermal else axis.at(high if order.above else low)
     name = f"reflections at {vector}"
     limit = f"{order.limit:.2g}"
     if order.answer == "none":
         return (
             f"{name} show no transition {span}: less than {limit} (95 % limit of the mean "
-            "intensity) appears on cooling"
+            f"intensity) {appears}"
         )
     if order.answer == "not determined":
         return (
             f"{name}: the data do not determine if there is a transition {span}; less than "
-            f"{limit} (95 % limit of the mean intensity) appears on cooling"
+            f"{limit} (95 % limit of the mean intensity) {appears}"
         )
     if order.t_c is None:
-        return f"{name} become stronger on cooling {span}, but the data do not determine T_c"
+        verb = "become stronger" if thermal or order.above else "become weaker"
+        return f"{name} {verb} {course} {span}, but the data do not determine {axis.onset}"
     static = order.warm[0] > _STATIC * order.warm[1]
-    words = [f"at T_c = {number(order.t_c, ' K')} {name} {'grow' if static else 'appear'}"]
-    words[0] += " on cooling"
+    verbs = ("grow", "appear") if thermal or order.above else ("weaken", "vanish")
+    words = [f"at {axis.onset} = {number(order.t_c, axis.suffix)} {name} {verbs[not static]}"]
+    words[0] += f" {course}"
     if order.kind == "continuous":
-        words.append("continuous (a jump of more than 20 % of the intensity at 0 K is excluded)")
+        words.append(f"continuous (a jump of more than 20 % of the intensity at {end} is excluded)")
     elif order.kind == "first order":
         words.append("of first order (the intensity jumps)")
     else:
@@ -67,17 +87,22 @@ def _answer(vector: str, order: Order) -> str:
             _halved(order.exponent.outer),
         )
         given = "" if order.kind == "continuous" else "if continuous, "
+        difference = f"{axis.onset} − {axis.symbol}"
+        if order.above:
+            difference = f"{axis.symbol} − {axis.onset}"
         words.append(
-            f"{given}I ∝ (T_c − T)^n with n = {number(order.exponent)} (fitted {span}; for a "
+            f"{given}I ∝ ({difference})^n with n = {number(order.exponent)} (fitted {span}; for a "
             f"primary order parameter β = n/2 = {number(beta)})"
         )
     elif order.kind == "continuous":
         words.append("the exponent is not determined")
     text = "; ".join(words)
     if static:
+        sides = ("above", "below") if order.above else ("below", "above")
         text += (
-            f"; {order.warm[0] / order.cold[0]:.0%} of the mean intensity below T_c is there above "
-            "T_c too (critical scattering, λ/2, multiple diffraction or another phase)"
+            f"; {order.warm[0] / order.cold[0]:.0%} of the mean intensity {sides[0]} {axis.onset} "
+            f"is there {sides[1]} {axis.onset} too (critical scattering, λ/2, multiple diffraction "
+            "or another phase)"
         )
     return text
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
+from hklflow.base.axis import TEMPERATURE, Axis
 from hklflow.quality.order_words import decimals
 from hklflow.volumes.pdf_changes import Changes
 
@@ -140,13 +141,13 @@ def strongest(course: Course) -> NDArray[np.int64]:
     return rows[np.argsort(-course.changes.chi2[rows], kind="stable")]
 
 
-def sentences(course: Course) -> list[str]:
+def sentences(course: Course, axis: Axis = TEMPERATURE) -> list[str]:
     """Return what the values say; nothing that they do not carry."""
     found = course.changes
     if found is None:
         return list(course.notes)
     t = course.temperature[course.used]
-    span = f"between {t[-1]:g} and {t[0]:g} K"
+    span = axis.between(*axis.ends(t.tolist()))
     rows = strongest(course)
     n, rate = int(course.tested.sum()), f"false discovery rate {course.rate:.0%}"
     beyond = "beyond noise, fill and a common factor"
@@ -157,32 +158,37 @@ def sentences(course: Course) -> list[str]:
     else:
         verb = "change" if len(rows) > 1 else "changes"
         said = [f"3D-ΔPDF: of {n} vectors {len(rows)} {verb} {span} {beyond} ({rate})"]
-        said += [_of_vector(course, found, int(i), t) for i in rows[:_MOST]]
-    return [*said, *_of_factor(course, found), *course.notes]
+        said += [_of_vector(course, found, int(i), t, axis) for i in rows[:_MOST]]
+    return [*said, *_of_factor(course, found, axis), *course.notes]
 
 
-def _of_vector(course: Course, found: Changes, i: int, t: Floats) -> str:
+def _of_vector(course: Course, found: Changes, i: int, t: Floats, axis: Axis) -> str:
     """Return how a vector changes, as one sentence."""
     value, sigma = found.departure[:, i], found.sigma[:, i]
     how = way(t, value, sigma)
     digits = decimals(float(min(sigma[0], sigma[-1])))
-    first, last = (f"{value[k]:.{digits}f} ± {sigma[k]:.{digits}f}" for k in (-1, 0))
+    start, end = axis.ends(list(range(len(t))))
+    first, last = (f"{value[k]:.{digits}f} ± {sigma[k]:.{digits}f}" for k in (start, end))
     length = course.length[course.reference, i]
     name = f"{vector_name(course.vectors[i])} at {length:.2f} Å"
     if not how.monotone or abs(how.change) < _CONTRARY * how.sigma:
         low, high = int(np.argmin(value)), int(np.argmax(value))
-        ends = [f"{value[k]:.{digits}f} ± {sigma[k]:.{digits}f} at {t[k]:g} K" for k in (low, high)]
+        ends = [
+            f"{value[k]:.{digits}f} ± {sigma[k]:.{digits}f} at {axis.at(t[k])}" for k in (low, high)
+        ]
         return f"{name} does not change steadily: least {ends[0]}, largest {ends[1]}"
-    verb = "rises" if how.change > 0 else "falls"
-    text = f"{name} {verb} on cooling from {first} at {t[-1]:g} K to {last} at {t[0]:g} K"
+    # The change is that from warm to cold.
+    verb = "rises" if (how.change > 0) == axis.is_temperature else "falls"
+    ends = [axis.at(t[k]) for k in (start, end)]
+    text = f"{name} {verb} {axis.course} from {first} at {ends[0]} to {last} at {ends[1]}"
     if how.step is not None:
-        text += f", in a step between {how.step[1]:g} and {how.step[0]:g} K"
+        text += f", in a step {axis.between(*axis.ends(list(how.step)))}"
     elif how.linear:
         text += ", steadily"
     return text
 
 
-def _of_factor(course: Course, found: Changes) -> list[str]:
+def _of_factor(course: Course, found: Changes, axis: Axis) -> list[str]:
     """Return a sentence if all vectors share a factor that the scales do not explain."""
     own = course.scale_sigma[course.used]
     error = np.hypot(found.factor_sigma / found.factor, own)
@@ -195,7 +201,7 @@ def _of_factor(course: Course, found: Changes) -> list[str]:
     digits = decimals(sigma)
     text = (
         f"3D-ΔPDF: all vectors have a common factor, {factor:.{digits}f} ± {sigma:.{digits}f} at "
-        f"{course.temperature[scan]:g} K compared with {course.scans[course.reference]}"
+        f"{axis.at(course.temperature[scan])} compared with {course.scans[course.reference]}"
     )
     low, high = sorted((float(heat), 1.0))
     if low - 2 * sigma <= factor <= high + 2 * sigma and abs(heat - 1) > sigma:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hklflow.base.axis import TEMPERATURE, Axis
 from hklflow.base.names import ANALYSIS
 
 _SAME = 0.02  # largest difference between equal propagation vectors, in each component
@@ -82,14 +83,21 @@ def proposal(
     )
 
 
+def along(identity: Mapping[str, Any]) -> tuple[Axis, float | None, float | None]:
+    """Return the axis of the series, and the values of the scan and its parent."""
+    if "axis" not in identity:
+        return TEMPERATURE, identity["temperature"], identity["parent_temperature"]
+    return Axis(**identity["axis"]), identity["value"], identity["parent_value"]
+
+
 def _beyond(identity: Mapping[str, Any]) -> str:
     """Return which other scans need the new parent: those on the far side of the parent's."""
-    here, parent = identity["temperature"], identity["parent_temperature"]
+    axis, here, parent = along(identity)
     if here is None:
         return f"beyond {identity['scan']}"
     if parent is None or parent == here:
-        return f"beyond {here:g} K"
-    return f"{'below' if here < parent else 'above'} {here:g} K"
+        return f"beyond {axis.at(here)}"
+    return f"{'below' if here < parent else 'above'} {axis.at(here)}"
 
 
 def _main_only(figures: Mapping[str, Any]) -> str:

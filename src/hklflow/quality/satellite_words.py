@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hklflow.base.axis import TEMPERATURE, Axis
 from hklflow.bragg.satellite_course import FEWEST, Course
 from hklflow.bragg.star_arms import Arms
 from hklflow.quality.order_words import decimals, number
@@ -12,20 +13,20 @@ from hklflow.quality.remedies import vector_text
 _FIXED = 1e-9  # error of a component that symmetry fixes, r.l.u.
 
 
-def position(course: Course) -> str:
-    """Return if the vector moves, and where it locks in."""
+def position(course: Course, axis: Axis = TEMPERATURE) -> str | None:
+    """Return if the vector moves, and where it locks in; None if symmetry fixes all of it."""
     star = course.star
     name = f"reflections at {vector_text(star.vector.tolist())}"
     if not star.basis.size:
-        return f"{name}: symmetry fixes q"
+        return None
     seen = course.seen
     if course.moves is None:
         return (
             f"{name}: q is measured in {len(seen)} scans, and {FEWEST} are needed; not determined "
             "if it moves"
         )
-    cold, warm = seen[0], seen[-1]
-    ends = [f"{course.temperature[i]:g} K" for i in (warm, cold)]
+    order = axis.ends(seen)
+    ends = [axis.at(course.temperature[i]) for i in order]
     free = np.linalg.norm(star.basis, axis=1) > _FIXED
     fixed = [axis for axis, x in zip("hkl", free, strict=True) if not x]
     by_symmetry = f"; symmetry fixes {' and '.join(fixed)}" if fixed else ""
@@ -36,13 +37,15 @@ def position(course: Course) -> str:
             f"between {ends[0]} and {ends[1]}{by_symmetry}"
         )
     places = []
-    for i in (warm, cold):
+    for i in order:
         one = course.positions[i]
         assert one is not None
         places.append(vector_text(one.vector.tolist(), course.sigma(i).tolist()))
-    text = f"{name}: q moves on cooling, from {places[0]} at {ends[0]} to {places[1]} at {ends[1]}"
+    text = (
+        f"{name}: q moves {axis.course}, from {places[0]} at {ends[0]} to {places[1]} at {ends[1]}"
+    )
     if course.locked is not None:
-        below = f"below {number(course.locked, ' K')}"
+        below = f"below {number(course.locked, axis.suffix)}"
         mean = vector_text(course.mean.tolist(), course.mean_sigma.tolist())
         if course.commensurate is not None:
             plain = vector_text(course.commensurate.tolist())
@@ -58,7 +61,7 @@ def _limit(x: float) -> str:
     return f"{np.ceil(x / size - 1e-9) * size:.1g}"
 
 
-def arms(vector: Sequence[float], found: Arms) -> str:
+def arms(vector: Sequence[float], found: Arms, axis: Axis = TEMPERATURE) -> str:
     """Return if the arms of a star have the same intensity."""
     name = f"arms of the star of {vector_text(vector)}"
     texts = []
@@ -75,7 +78,7 @@ def arms(vector: Sequence[float], found: Arms) -> str:
         )
     else:
         text = f"{name}: their intensities differ ({parts}): domains of unequal volume"
-    return text + ("; the shares depend on temperature" if found.changes else "")
+    return text + (f"; the shares depend on {axis.name}" if found.changes else "")
 
 
 def _plain(vector: Sequence[float]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hklflow.base.axis import TEMPERATURE, Axis
 from hklflow.quality.order_words import decimals
 from hklflow.quality.remedies import vector_text
 from hklflow.series.feature_search import Discovery
@@ -62,7 +63,7 @@ class Sighting:
         one = self.discovery
         return self.lattice.name(one.point) if one.shape == "point" else ""
 
-    def record(self) -> dict[str, Any]:
+    def record(self, along: Axis = TEMPERATURE) -> dict[str, Any]:
         """Return the numbers for a JSON file."""
         one = self.discovery
         return {
@@ -71,7 +72,7 @@ class Sighting:
             "definition": self.definition(),
             "to paste in features: define": self.pasted(),
             "scan": self.scan,
-            "temperature (K)": self.temperature,
+            along.label: self.temperature,
             "name of the point": self.where(),
             "coordinates": one.columns.T,
             "place in these coordinates (r.l.u.)": one.place,
@@ -87,14 +88,14 @@ class Sighting:
         }
 
 
-def sentences(sightings: Sequence[Sighting], parent: str) -> list[str]:
+def sentences(sightings: Sequence[Sighting], parent: str, axis: Axis = TEMPERATURE) -> list[str]:
     """Return what the search found in the volumes of a parent, the most significant first."""
     if not sightings:
         return [f"no diffuse feature is found without help in the volumes of parent {parent}"]
-    return [_sentence(x) for x in sightings]
+    return [_sentence(x, axis) for x in sightings]
 
 
-def _sentence(sighting: Sighting) -> str:
+def _sentence(sighting: Sighting, axis: Axis) -> str:
     one = sighting.discovery
     n = decimals(one.contrast_sigma)
     along = ""
@@ -112,7 +113,7 @@ def _sentence(sighting: Sighting) -> str:
             "; its shape is not certain, so it is not followed: a smaller step of the grid may tell"
         )
     return (
-        f"found without help at {sighting.temperature:g} K: {one.shape}s{along} at "
+        f"found without help at {axis.at(sighting.temperature)}: {one.shape}s{along} at "
         f"{vector_text(one.point.tolist())}{name}{error}, {equal}, {one.contrast:.{n}f} ± "
         f"{one.contrast_sigma:.{n}f} above the surroundings ({one.significance:.0f} σ), in "
         f"{one.zones_seen} of {one.zones} groups of zones{doubt}; to keep it, paste `features: "

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from hklflow.base.axis import Axis
 from hklflow.base.errors import HklflowError
 from hklflow.base.names import ANALYSIS
 from hklflow.experiment.config import load, read_yaml
@@ -21,6 +22,9 @@ class Experiment:
     ----------
     scans : dict
         Temperature in K (or None) of each ``(sample, scan)``.
+    values : dict
+        Value (or None) of each scan along the axis of its sample's series; the temperature without
+        another axis.
 
     Raises
     ------
@@ -37,6 +41,21 @@ class Experiment:
         self._folder = folder
         self._experiment = load(read_yaml(config), folder)
         self.scans = {key: scan.temperature for key, scan in self._experiment.scans.items()}
+        self.values = {key: scan.value for key, scan in self._experiment.scans.items()}
+
+    def axis(self, sample: str) -> Axis:
+        """Return the quantity along which the scans of a sample are compared.
+
+        Raises
+        ------
+        HklflowError
+            If there is no such sample.
+        """
+        if sample not in self.samples:
+            raise HklflowError(
+                f"there is no sample {sample!r} with scans; there are {', '.join(self.samples)}"
+            )
+        return self._experiment.axis(sample)
 
     @property
     def samples(self) -> list[str]:
@@ -103,7 +122,7 @@ class Experiment:
         return MeasuredRotation(folder / rotation, self._folder)
 
     def stack(self, sample: str, product: str = "symm_transform.nxs") -> Stack:
-        """Return the volumes of a sample that exist, along temperature.
+        """Return the volumes of a sample that exist, along temperature or its other axis.
 
         Raises
         ------
@@ -111,18 +130,18 @@ class Experiment:
             If the sample has no such volume with a temperature, or their grids differ.
         """
         found: list[tuple[float, Volume]] = []
-        for (name, scan), temperature in self.scans.items():
-            if name != sample or temperature is None or ANALYSIS in scan:
+        for (name, scan), value in self.values.items():
+            if name != sample or value is None or ANALYSIS in scan:
                 continue
             if self.path(sample, scan, product).is_file():
                 volume = self.open(sample, scan, product)
                 if not isinstance(volume, Volume):
                     raise HklflowError(f"{product} is no volume; give the name of a volume")
-                found.append((temperature, volume))
+                found.append((value, volume))
         if not found:
             raise HklflowError(
                 f"no scan of {sample!r} with a temperature has {product}; the samples are "
                 f"{', '.join(self.samples)}, and `hklflow status` shows what is done"
             )
         found.sort(key=lambda item: item[0])
-        return Stack([at for at, _ in found], [volume for _, volume in found])
+        return Stack([at for at, _ in found], [volume for _, volume in found], self.axis(sample))

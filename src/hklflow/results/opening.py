@@ -35,7 +35,7 @@ def open_product(path: Path) -> Any:
 def _of_hdf5(path: Path, inside: list[str]) -> Any:
     from hklflow.nexus.entry import open_entry
     from hklflow.nexus.plottable import open_plottable
-    from hklflow.nexus.stack import volumes_of
+    from hklflow.nexus.stack import axis_of, volumes_of
 
     with open_plottable(path, inside) as plottable:
         if plottable is not None and plottable.space and plottable.signal.ndim == 3:
@@ -44,7 +44,8 @@ def _of_hdf5(path: Path, inside: list[str]) -> Any:
             at = plottable.axis(0)
             if at is not None:
                 files = volumes_of(plottable.signal, path)
-                return Stack(at[()], [_volume(*member) for member in files])
+                axis = axis_of(plottable.group)
+                return Stack(at[()], [_volume(*member) for member in files], axis)
     if not inside:
         with open_entry(path) as entry:
             for reader in (table_of, series_of):

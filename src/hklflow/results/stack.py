@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hklflow.base.axis import TEMPERATURE, Axis
 from hklflow.base.errors import HklflowError
 from hklflow.results.volume import Volume
 
@@ -17,16 +18,20 @@ class Stack:
     """Volumes of one sample along temperature, all on one grid.
 
     `plane`, `line`, `radial`, `box` and `rebin` are as those of `Volume`; their results have a
-    dimension ``temperature`` in K.
+    dimension ``temperature`` in K, or that of another axis with its name and unit.
 
     Attributes
     ----------
     temperature : (n,) array
-        K, in ascending order.
+        K, in ascending order; values along another axis of the series.
     volumes : list of Volume
+    axis : Axis
     """
 
-    def __init__(self, temperature: ArrayLike, volumes: Sequence[Volume]) -> None:
+    def __init__(
+        self, temperature: ArrayLike, volumes: Sequence[Volume], axis: Axis = TEMPERATURE
+    ) -> None:
+        self.axis = axis
         self.temperature: NDArray[np.float64] = np.asarray(temperature, dtype=np.float64)
         self.volumes = list(volumes)
         for volume in self.volumes:
@@ -38,7 +43,8 @@ class Stack:
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{t:g}" for t in self.temperature)
-        return f"<stack of {len(self.volumes)} volumes at {shown} K: {self.volumes[0]!r}>"
+        at = f"{shown}{self.axis.suffix}"
+        return f"<stack of {len(self.volumes)} volumes at {at}: {self.volumes[0]!r}>"
 
     def __iter__(self) -> Iterator[tuple[float, Volume]]:
         return zip(map(float, self.temperature), self.volumes, strict=True)
@@ -94,7 +100,7 @@ class Stack:
         import xarray as xr
 
         cuts = [cut(volume) for volume in self.volumes]
-        name = xr.Variable("temperature", self.temperature, {"units": "K"})
+        name = xr.Variable(self.axis.name, self.temperature, {"units": self.axis.units})
         joined: xr.Dataset = xr.concat(
             cuts, name, data_vars="all", coords="minimal", compat="override", join="override",
             combine_attrs="override",

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import h5py
+import numpy as np
 
 from hklflow.nexus.entry import text
 
@@ -28,19 +29,21 @@ def table_of(entry: h5py.Group) -> "xr.Dataset | None":
 
 
 def series_of(entry: h5py.Group) -> "xr.Dataset | None":
-    """Return the quantities of a temperature series and their errors; else None."""
+    """Return the quantities of a series along temperature or another axis; else None."""
     import xarray as xr
 
-    if not {"cell", "scans"} <= entry.keys() or "temperature" not in entry["cell"]:
+    if not {"cell", "scans"} <= entry.keys() or "axes" not in entry["cell"].attrs:
         return None
+    axis = str(np.atleast_1d(entry["cell"].attrs["axes"])[0])
     variables: dict[str, Any] = {}
     for group in entry.values():
         if isinstance(group, h5py.Group) and group.attrs.get("NX_class") == "NXdata":
             for name, column in group.items():
-                if column.ndim == 1 and name != "temperature":
-                    variables[name] = ("temperature", column[()], _about(column))
-    at = ("temperature", entry["cell/temperature"][()], {"units": "K"})
-    return xr.Dataset(variables, {"temperature": at}, {"title": text(entry["title"])})
+                if column.ndim == 1 and name != axis:
+                    variables[name] = (axis, column[()], _about(column))
+    values = entry["cell"][axis]
+    at = (axis, values[()], {"units": str(values.attrs.get("units", ""))})
+    return xr.Dataset(variables, {axis: at}, {"title": text(entry["title"])})
 
 
 def _about(column: h5py.Dataset) -> dict[str, str]:

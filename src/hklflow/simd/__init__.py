@@ -18,6 +18,7 @@ words: functions that generate the machine code themselves:
 * `memory`: reading and writing numbers at addresses
 * `control`: loops, branches, variables
 * `words`: words that kernels call directly
+* `waiting`: a line for those who wait for a compilation
 * `private`: private interfaces of Numba and llvmlite
 
 The number of lanes of a vector is any power of two; LLVM adapts it to the processor.

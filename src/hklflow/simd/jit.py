@@ -22,9 +22,10 @@ from typing import Any, overload
 from numba import njit
 
 from hklflow.base import kernel_cache
-from hklflow.simd import private
+from hklflow.simd import private, waiting
 
 private.lock_index(kernel_cache.locked)
+waiting.announce()
 
 
 @overload

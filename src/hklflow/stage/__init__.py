@@ -1,5 +1,6 @@
 """Common code of the stages: their contract, and products that several stages use."""
 
+from hklflow.stage.along import Along
 from hklflow.stage.contract import (
     Inputs,
     Main,
@@ -18,6 +19,7 @@ from hklflow.stage.contract import (
 from hklflow.stage.products import read_accepted, read_orientation
 
 __all__ = [
+    "Along",
     "Inputs",
     "Main",
     "Outputs",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hklflow.base.axis import TEMPERATURE, Axis
 from hklflow.quality.feature_words import Course
 from hklflow.series.feature_copies import Axes, Copy, Feature
 from hklflow.series.resolution import Resolution
@@ -26,9 +27,9 @@ class Fitted:
     resolutions: list[Resolution]
 
 
-def write_table(path: Path, fits: Sequence[Fitted]) -> None:
+def write_table(path: Path, fits: Sequence[Fitted], along: Axis = TEMPERATURE) -> None:
     """Write a row for each feature, scan and axis."""
-    columns = ["parent", "feature", "scan", "temperature", "seen", "intensity", "intensity_sigma"]
+    columns = ["parent", "feature", "scan", along.name, "seen", "intensity", "intensity_sigma"]
     columns += ["dh", "dk", "dl", "dh_sigma", "dk_sigma", "dl_sigma"]
     columns += ["axis", "xi", "xi_68_low", "xi_68_high", "xi_95_low", "xi_95_high", "determined"]
     with path.open("w", newline="") as file:
@@ -50,12 +51,12 @@ def write_table(path: Path, fits: Sequence[Fitted]) -> None:
                     writer.writerow([*row, "", *["nan"] * 5, ""])
 
 
-def record(fit: Fitted) -> dict[str, Any]:
+def record(fit: Fitted, along: Axis = TEMPERATURE) -> dict[str, Any]:
     """Return the numbers of one feature for the JSON file."""
     course = fit.course
     rows: list[dict[str, Any]] = []
     for i, one in enumerate(course.fits):
-        row: dict[str, Any] = {"scan": fit.scans[i], "temperature (K)": course.temperatures[i]}
+        row: dict[str, Any] = {"scan": fit.scans[i], along.label: course.temperatures[i]}
         if one is not None:
             row |= {
                 "seen": one.seen,

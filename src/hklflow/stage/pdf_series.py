@@ -6,7 +6,8 @@ and the correlations are not stored. Values are not averaged over the resolution
 of a mean would need these correlations, and because a voxel is about as large as the resolution.
 
 Vectors are in unit cells, so that they follow the lattice as it expands; lengths in Å are those of
-each scan. At lattice vectors, errors are those of the covariance that the stage `pdf` stored.
+each scan. At lattice vectors, errors are those of the covariance that the stage `pdf` stored. Scans
+whose errors lack a doubt of the stage `fill` are not compared.
 """
 
 import re
@@ -208,6 +209,8 @@ def _usable(
 
 def _doubt(volume: "OpenVolume", stored: Stored | None) -> str | None:
     """Return why the errors of a pair distribution are not known, and what to do, or None."""
+    if volume.not_in_sigma:
+        return volume.not_in_sigma[0]
     if stored is None:
         return (
             "there is no covariance of lattice vectors, because kriging was kept for the holes, or "

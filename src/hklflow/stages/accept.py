@@ -6,8 +6,9 @@ own numbers: its cell must have the symmetry of its space group. A scan with a f
 too few peaks for all gates is doubtful.
 """
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hklflow import stage
 from hklflow.base.errors import HklflowError
@@ -29,10 +30,21 @@ class Outputs(stage.Outputs):
     """Verdict with its sentences, limits and numbers."""
 
 
-class Params(ScanLimits):
+class Settings(ScanLimits):
+    """Settings of this stage in the configuration file."""
+
     on_failure: Literal["stop", "warn"] = "stop"
     """Action for a scan that misses a limit. "stop" fails the scan and all its later products.
     "warn" records that the scan is not accepted, and continues.
+    """
+
+
+class Params(Settings):
+    """Settings, and the axis of the series."""
+
+    along: stage.Along = stage.Along()
+    """Axis of the series, with the values of the scan and its parent. Along another axis than
+    temperature the size of the cell has no limit.
     """
 
 
@@ -44,7 +56,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         if "misfit" not in orientation.figures:
             raise HklflowError(f"{path} lacks figures that the gates need; refine that scan again")
     limits = params.limits()
-    identity = {
+    identity: dict[str, Any] = {
         "sample": scan.sample,
         "scan": scan.scan,
         "temperature": scan.temperature,
@@ -52,6 +64,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "parent_temperature": parent.temperature,
         "space_group": parent.space_group,
     }
+    axis = params.along.axis
+    if not axis.is_temperature:
+        own, theirs = (
+            params.along.placed(one, path).temperature
+            for path, one in ((inputs.orientation, scan), (inputs.parent, parent))
+        )
+        identity |= {"axis": asdict(axis), "value": own, "parent_value": theirs}
     sentences, doubts = verdict.judged(scan.figures, parent.figures, limits, identity)
     if sentences and params.on_failure == "stop":
         raise HklflowError(". ".join(sentences))

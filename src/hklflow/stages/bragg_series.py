@@ -36,7 +36,10 @@ class Settings(stage.Params):
 
 
 class Params(Settings):
-    """Settings of the stage only."""
+    """Settings, and the axis of the series."""
+
+    along: stage.Along = stage.Along()
+    """Axis of the series, with the values of the scans."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -47,11 +50,18 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.plots import structure_factors as pictures
 
     scans = [files.read_factors(path) for path in inputs.factors]
-    aligned = series.line_up([(scan.crystal, scan.factors) for scan in scans])
-    files.write_intensity_table(outputs.table, aligned)
-    title = f"{scans[0].crystal.sample}: Bragg intensities against temperature"
-    files.write_intensities(outputs.series, aligned, title)
-    plots.save(pictures.changes(aligned, params.shown, title), outputs.picture)
+    axis = params.along.axis
+    crystals = [
+        params.along.placed(scan.crystal, path)
+        for scan, path in zip(scans, inputs.factors, strict=True)
+    ]
+    aligned = series.line_up(
+        [(crystal, scan.factors) for crystal, scan in zip(crystals, scans, strict=True)]
+    )
+    files.write_intensity_table(outputs.table, aligned, axis)
+    title = f"{scans[0].crystal.sample}: Bragg intensities against {axis.name}"
+    files.write_intensities(outputs.series, aligned, title, axis)
+    plots.save(pictures.changes(aligned, params.shown, title, axis), outputs.picture)
     print(
         f"{len(aligned.hkl)} reflections in {len(scans)} scans"
         + "".join(f"; {note}" for note in aligned.notes)

@@ -15,6 +15,7 @@ from hklflow import stage
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hklflow.base.axis import Axis
     from hklflow.nexus import OpenVolume
     from hklflow.series.candidates import Read
     from hklflow.series.features import Lattice
@@ -80,6 +81,8 @@ class Params(Settings):
     """Names of the scans, in the order of the inputs."""
     temperatures: list[float | None]
     """Temperatures of the scans in K, in the order of the inputs."""
+    along: stage.Along = stage.Along()
+    """Axis of the series; its values are in the place of temperatures."""
     space_group: str = "P 1"
     """Space group, for the names of points of the zone."""
     title: str = "clusters of S(Q) against temperature"
@@ -99,7 +102,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.volumes.planes import metric_of
 
     members = in_order(inputs.volumes, params.scans, params.temperatures)
-    _require_course([member.temperature for member in members])
+    axis = params.along.axis
+    _require_course([member.temperature for member in members], axis)
     at = np.array([member.temperature for member in members])
     order = find.pivoted(at)
     sorted_again = np.argsort(order)
@@ -133,11 +137,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     metrics = _metrics(found, params, kinds, doubts, at, curves, sorted_again)
     notes = {"kind": "clusters", "operations": operations.tolist(), "metrics": metrics}
     layout.write_clusters(
-        outputs.clusters, params.title, grid, np.asarray(cell), labels, at, curves, notes
+        outputs.clusters, params.title, grid, np.asarray(cell), labels, at, curves, notes, axis
     )
     stage.write_json(outputs.metrics, metrics)
     picture = pictures.clusters(
-        at, curves["mean"], curves["mean_errors"], labels, grid, params.title
+        at, curves["mean"], curves["mean_errors"], labels, grid, params.title, axis
     )
     plots.save(picture, outputs.picture)
     for sentence in doubts:
@@ -145,12 +149,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     print(metrics["summary"])
 
 
-def _require_course(temperatures: "Sequence[float]") -> None:
+def _require_course(temperatures: "Sequence[float]", axis: "Axis") -> None:
     from hklflow.base.errors import HklflowError
 
     if len(set(temperatures)) < FEWEST:
         raise HklflowError(
-            f"clustering needs {FEWEST} different temperatures, and the stack has "
+            f"clustering needs {FEWEST} different {axis.plural}, and the stack has "
             f"{len(set(temperatures))}; set `cluster: {{run: false}}`, or add scans"
         )
 
@@ -236,15 +240,20 @@ def _metrics(
         for i in range(len(found.size))
     ]
     rate = f"{params.false_discovery_rate:.0%}"
+    axis = params.along.axis
+    smooth = "thermal diffuse scattering"
+    if not axis.is_temperature:
+        powers = "a straight line" if params.thermal_order == 1 else "a smooth curve"
+        smooth = f"{powers} in {axis.symbol}"
     if not len(found.claims.index):
         summary = (
             f"none of {found.claims.tested} independent voxels changes beyond scale, Debye-Waller "
-            f"factor and thermal diffuse scattering (false discovery rate {rate})"
+            f"factor and {smooth} (false discovery rate {rate})"
         )
     else:
         summary = (
             f"{len(found.claims.index)} of {found.claims.tested} independent voxels, with their "
-            f"neighbours, change beyond scale, Debye-Waller factor and thermal diffuse scattering "
+            f"neighbours, change beyond scale, Debye-Waller factor and {smooth} "
             f"(false discovery rate {rate}); {len(clusters)} clusters"
         )
         for cluster in clusters:
@@ -265,7 +274,7 @@ def _metrics(
         "largest p that is claimed": found.claims.limit,
         "scatter of weak voxels": min(found.thermal.scatter, params.relative_error),
         "excess of chi2 over noise": found.excess.tolist(),
-        "temperatures (K)": temperatures.tolist(),
+        axis.values: temperatures.tolist(),
         "scale": found.thermal.scale[order].tolist(),
         "B minus its mean (A^2)": found.thermal.b[order].tolist(),
         "bic": [mixture.bic for mixture in found.tried],

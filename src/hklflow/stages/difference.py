@@ -237,7 +237,8 @@ def _subtract(
         path, one.grid, one.cell, title, types, group=group, direct=direct, signed=True
     ) as writer:
         for first in stage.progress(starts, len(starts), f"slabs of {_NAMES[direct]}"):
-            a, sa, b, sb = (reader.read(first, first + nexus.PLANES) for reader in readers)
+            last = first + nexus.PLANES
+            a, sa, b, sb = (reader.read_again(first, last) for reader in readers)
             data, errors, significance = difference.subtract((a, sa), (b, sb), scale, tally)
             writer.write(first, data=data, data_errors=errors)
             strongest.add(significance)
@@ -286,10 +287,11 @@ def _values(path: Path, group: str, points: Any, name: str) -> list[dict[str, An
 def _cuts(path: Path, direct: bool) -> Any:
     """Return planes of a written difference, and the metric of their space."""
     from hklflow import nexus
+    from hklflow.nexus.chunk_reader import reader
     from hklflow.volumes import planes
 
     with nexus.open_volume(path, "pdf" if direct else "transform") as volume:
-        data = volume.group["data"]
+        data = reader(volume.group["data"])
         cuts = [
             planes.cut(
                 data, volume.grid, planes.parse(text, "xyz" if direct else "hkl"), data.chunks

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hklflow.series.zone_average import ZoneAverage
     from hklflow.stage.feature_records import Fitted
 
-VERSION = 3
+VERSION = 4
 
 Hkl = tuple[float, float, float]
 
@@ -111,7 +111,10 @@ class Settings(stage.Params):
 
 
 class Params(Settings):
-    """Settings of the stage only."""
+    """Settings, and the axis of the series."""
+
+    along: stage.Along = stage.Along()
+    """Axis of the series, with the values of the scans."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -123,7 +126,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.stage import series_scales
     from hklflow.stage.feature_records import record, write_table
 
-    scans = [stage.read_orientation(path) for path in inputs.orientations]
+    axis = params.along.axis
+    scans = params.along.read(inputs.orientations)
     if len(inputs.volumes) != len(scans):
         raise HklflowError(
             f"{len(inputs.volumes)} volumes and {len(scans)} orientations; give one volume for "
@@ -147,9 +151,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             names = [scans[i].scan for i in mine]
             notes += series_scales.notes(scales, names, parent, "the intensities of features")
     sample = scans[0].sample
-    write_table(outputs.table, fits)
+    write_table(outputs.table, fits, axis)
     courses = [fit.course for fit in fits]
-    figure = plots.diffuse_features(courses, f"{sample}: diffuse features", averages)
+    figure = plots.diffuse_features(courses, f"{sample}: diffuse features", averages, axis)
     plots.save(figure, outputs.picture)
     # Outputs have other names until the job is done: the series is in their folder.
     results = inputs.series.with_name("features.json")
@@ -157,12 +161,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     findings = [
         {"sentence": sentence, "command": f"hklflow show {results}/found"}
         for parent in searched
-        for sentence in search_sentences([x for x in sightings if x.parent == parent], parent)
+        for sentence in search_sentences([x for x in sightings if x.parent == parent], parent, axis)
     ]
     findings += [
         {"sentence": sentence, "command": f"hklflow show {results}/features/{i}"}
         for i, fit in enumerate(fits)
-        for sentence in sentences(fit.course)
+        for sentence in sentences(fit.course, axis)
     ]
     findings += [{"sentence": note, "command": f"hklflow show {results}"} for note in notes]
     lines = [row["sentence"] for row in findings]
@@ -172,8 +176,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "sample": sample,
             "sentences": lines,
             "findings": findings,
-            "found": [x.record() for x in sightings],
-            "features": [record(fit) for fit in fits],
+            "found": [x.record(axis) for x in sightings],
+            "features": [record(fit, axis) for fit in fits],
         },
     )
     print("\n".join([f"{sample}: {len(fits)} diffuse features", *lines]))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hklflow.volumes.hole_covariance import Prior
     from hklflow.volumes.tails import Tails
 
-VERSION = 15
+VERSION = 16
 
 # Memory per voxel, measured: S, σ, code, and temporary arrays.
 _BYTES_PER_VOXEL = 12
@@ -86,19 +86,19 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         tails = None if doubts else _tails(target, params, group, q_max, metrics)
         if params.spectrum and missing > 0:
             doubts.append(too_large(missing))
+        not_in_sigma = list(doubts)
         if tails is not None:
             if params.spectrum and not doubts:
                 tail_share.weigh(target, tails, q_max, threads, stage.progress, memory)
             elif tails.found:
                 tails.weigh(*tail_share.usual())
             metrics["maxima inside of holes"] = tails.summary()
-            warnings += hole_checks.tails(tails)
+            not_in_sigma += hole_checks.tails(tails)
             tails.subtract()
         holes = fill.find_holes(target, numbers_of(target.code, fill.PUNCHED, fill.PUNCHED))
         found = controls(target, holes, q_max)
         model = best_of(found, fill.BEST)
         refilled = params.spectrum and not doubts and is_judged(found, model)
-        warnings += doubts
         done = fill.fill(
             target,
             model,
@@ -115,7 +115,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 prior = hole_covariance.prior_of(target, again, tails)
                 tested = cosines.injected(target, again, prior)
                 del again
-            warnings += doubts
+            not_in_sigma += doubts
         elif tails is not None:
             tails.settle(None)
         del holes
@@ -136,12 +136,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             **hole_checks.told(found, model),
         }
         of_cosines = hole_checks.of_cosines(tested)
-        warnings += of_cosines.pop("warnings")
+        not_in_sigma += of_cosines.pop("warnings")
         metrics |= of_cosines
-        metrics["warnings"] += warnings
+        metrics["warnings"] += [*warnings, *not_in_sigma]
         metrics["warnings"] += hole_checks.much(unmeasured)
         metrics["warnings"] += volume.doubts
         notes = {"q_max": q_max, "fill": metrics}
+        notes |= {"doubts": metrics["warnings"], "not in sigma": not_in_sigma}
         _write(target, volume, outputs.filled, params.title, notes, prior)
         control = (found[model].pulls, model) if model in found else None
         images = before, target.data[l], target.code[l]
@@ -310,7 +311,7 @@ def _write(
             writer.add_group(lambda entry: write_prior(entry, prior))
         names = ("operations", "space_group", *BACKGROUND_NOTES)
         kept = {name: volume.notes[name] for name in names if name in volume.notes}
-        writer.note(kept | {"doubts": volume.doubts} | notes)
+        writer.note(kept | notes)
 
 
 if __name__ == "__main__":

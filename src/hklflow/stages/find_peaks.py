@@ -132,6 +132,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.peaks import afterglow
     from hklflow.peaks.sampling import with_sampling
     from hklflow.peaks.search import PeakFlag, PeakSearch
+    from hklflow.peaks.table import UNUSABLE
 
     scan = nexus.read_scan(inputs.scan)
     bad = nexus.read_mask(inputs.mask) != 0
@@ -204,7 +205,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         peaks.fast,
         peaks.frame,
         peaks.intensity,
-        peaks.flags != 0,
+        (peaks.flags & int(UNUSABLE)) != 0,
         f"{len(peaks.frame)} peaks of {scan.raw}",
         (scan.rotation.detector, scan.rotation.beam),
     )

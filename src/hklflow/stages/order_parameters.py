@@ -1,4 +1,4 @@
-"""Fit the order parameters of a sample, and write the statement of its findings.
+"""Fit the order parameters of a sample, and collect its findings.
 
 For each propagation vector that the gates found in a scan, and for each vector of the
 configuration, the intensity of its reflections is measured in all volumes, above and below the
@@ -6,7 +6,9 @@ transition, and the curve against temperature is fitted (`bragg.order_parameter`
 the vector is fitted in each scan (`bragg.satellites`); if it moves, the boxes follow it. The arms
 of its star are compared (`bragg.star_arms`). Intensities are divided by the scale of their scan to
 its parent, with the Debye-Waller difference. The scans of each parent are a series of their own,
-because the grids differ.
+because the grids differ. Along another axis than temperature (field, pressure, strain, time) its
+values are in the place of temperatures, and reflections may appear on either side
+(`bragg.order_along`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +21,7 @@ from pydantic import Field, field_validator
 from hklflow import stage
 
 if TYPE_CHECKING:
+    from hklflow.base.axis import Axis
     from hklflow.bragg.order_counts import Counts
     from hklflow.bragg.order_parameter import Order
     from hklflow.bragg.satellite_course import Course
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from hklflow.volumes.satellite_voxels import Place, Read
     from hklflow.volumes.star_boxes import Counted
 
-VERSION = 6
+VERSION = 8
 
 Hkl = tuple[float, float, float]
 
@@ -46,7 +49,7 @@ class Inputs(stage.Inputs):
     findings: Path
     """Findings of the temperature series."""
     features: list[Path] = Field(default_factory=list)
-    """Results of the diffuse features, for the statement; empty if none are defined."""
+    """Results of the diffuse features, for the findings; empty if none are defined."""
 
 
 class Outputs(stage.Outputs):
@@ -58,8 +61,6 @@ class Outputs(stage.Outputs):
     """
     orders: Path
     """Results of all fits, and the findings in sentences with the commands that show them."""
-    statement: Path
-    """The findings of the sample, as text."""
 
 
 class Settings(stage.Params):
@@ -76,7 +77,9 @@ class Settings(stage.Params):
     reflections: int = Field(200, ge=1, le=5000)
     """Largest number of reflections of a vector that are integrated."""
     temperature_sigma: float = Field(0.0, ge=0, le=50)
-    """Standard deviation of the temperature of a scan in K, from scan to scan."""
+    """Standard deviation of the temperature of a scan in K, from scan to scan, for scans without
+    their own in the column `temperature_error`. Not for another axis of the series.
+    """
     scale_error: float = Field(0.01, ge=0, le=0.5)
     """Relative standard deviation of an intensity beyond counts and the error of the scale."""
 
@@ -93,7 +96,10 @@ class Settings(stage.Params):
 
 
 class Params(Settings):
-    """Settings of the stage only."""
+    """Settings, and the axis of the series."""
+
+    along: stage.Along = stage.Along()
+    """Axis of the series, with the values and errors of the scans."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.quality.remedies import vector_text
     from hklflow.stage import series_scales
 
-    scans = [stage.read_orientation(path) for path in inputs.orientations]
+    axis = params.along.axis
+    scans = params.along.read(inputs.orientations)
     _require_volumes(inputs, scans)
     scales = series_scales.scales(inputs.series)
     fits: list[_Fitted] = []
@@ -141,32 +148,34 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         found, problems = _fits([scans[i] for i in mine], files, scales, params)
         fits += found
         notes += problems
-    _write_table(outputs.table, fits)
+    _write_table(outputs.table, fits, axis)
     sample = scans[0].sample
     panels = [(vector_text(fit.vector), fit.counts, fit.order, fit.course) for fit in fits]
-    plots.save(plots.order_parameters(panels, f"{sample}: order parameters"), outputs.picture)
+    figure = plots.order_parameters(panels, f"{sample}: order parameters", axis)
+    plots.save(figure, outputs.picture)
     earlier = stage.read_json(inputs.findings)
     # Outputs have other names until the job is done: the series is in their folder.
     orders = inputs.series.with_name("order.json")
     cell = f"hklflow show {inputs.series.with_suffix('.nxs')} --plot"
     shown = [
         (
-            sentence(vector_text(fit.vector), fit.order, fit.scans),
+            sentence(vector_text(fit.vector), fit.order, fit.scans, axis),
             f"hklflow show {orders}/vectors/{i}",
         )
         for i, fit in enumerate(fits)
     ]
     for i, fit in enumerate(fits):
-        lines = [satellite_words.position(fit.course)]
-        if fit.arms is not None:
-            lines.append(satellite_words.arms(fit.vector, fit.arms))
-        shown += [(text, f"hklflow show {orders}/vectors/{i}") for text in lines]
+        lines = [
+            satellite_words.position(fit.course, axis),
+            satellite_words.arms(fit.vector, fit.arms, axis) if fit.arms is not None else None,
+        ]
+        shown += [(text, f"hklflow show {orders}/vectors/{i}") for text in lines if text]
     shown += [(text, f"hklflow show {orders}") for text in notes]
     for path in inputs.features:
         rows = stage.read_json(path)["findings"]
         shown += [(row["sentence"], row["command"]) for row in rows]
     facts = [text for row in earlier["expansions"] for text in row["sentences"]]
-    facts += _agreements(earlier["expansions"], fits)
+    facts += _agreements(earlier["expansions"], fits, axis)
     together = [*shown, *((text, cell) for text in (*facts, *earlier["sentences"]))]
     stage.write_json(
         outputs.orders,
@@ -174,19 +183,18 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "sample": sample,
             "sentences": [text for text, _ in shown],
             "findings": [{"sentence": text, "command": line} for text, line in together],
-            "vectors": [_record(fit) for fit in fits],
+            "vectors": [_record(fit, axis) for fit in fits],
         },
     )
-    outputs.statement.write_text(_statement(sample, together), encoding="utf-8")
     print("\n".join([f"{sample}: {len(fits)} propagation vectors", *(text for text, _ in shown)]))
 
 
-def _write_table(path: Path, fits: Sequence[_Fitted]) -> None:
+def _write_table(path: Path, fits: Sequence[_Fitted], axis: "Axis") -> None:
     import csv
 
     import numpy as np
 
-    columns = ["parent", "h", "k", "l", "scan", "temperature", "intensity", "intensity_sigma"]
+    columns = ["parent", "h", "k", "l", "scan", axis.name, "intensity", "intensity_sigma"]
     columns += ["q_h", "q_k", "q_l", "q_h_sigma", "q_k_sigma", "q_l_sigma"]
     columns += ["arms", "arms_sigma"]
     with path.open("w", newline="") as file:
@@ -219,7 +227,9 @@ def _positions(course: "Course") -> tuple[Any, Any]:
     return vectors, sigma
 
 
-def _agreements(expansions: Sequence[Mapping[str, Any]], fits: Sequence[_Fitted]) -> list[str]:
+def _agreements(
+    expansions: Sequence[Mapping[str, Any]], fits: Sequence[_Fitted], axis: "Axis"
+) -> list[str]:
     """Compare the transition of the cell with the order parameters of the same parent."""
     from hklflow.bragg.order_parameter import Interval
     from hklflow.quality.expansion_words import agreement
@@ -227,11 +237,11 @@ def _agreements(expansions: Sequence[Mapping[str, Any]], fits: Sequence[_Fitted]
 
     lines = []
     for row in expansions:
-        if (cell := row["T_c (K)"]) is None:
+        if (cell := row[axis.onset_key]) is None:
             continue
         t_c = Interval.from_dict(cell)
         lines += [
-            agreement(t_c, vector_text(fit.vector), fit.order.t_c)
+            agreement(t_c, vector_text(fit.vector), fit.order.t_c, axis)
             for fit in fits
             if fit.parent == row["parent"] and fit.order.t_c is not None
         ]
@@ -256,7 +266,7 @@ def _fits(
 ) -> tuple[list[_Fitted], list[str]]:
     """Return the fits of one parent, from cold to warm, and what could not be fitted."""
     from hklflow import nexus
-    from hklflow.bragg import order_parameter
+    from hklflow.bragg import order_along, order_parameter
     from hklflow.nexus.stack import in_order
     from hklflow.quality.remedies import vector_text
     from hklflow.stage import series_scales
@@ -270,7 +280,7 @@ def _fits(
         texts = ", ".join(vector_text(vector) for vector in vectors)
         return [], [
             f"no order parameter for {texts}: parent {parent} has {len(temperatures)} "
-            f"temperatures, and {order_parameter.FEWEST} are needed"
+            f"{params.along.axis.plural}, and {order_parameter.FEWEST} are needed"
         ]
     members = in_order(files, names, [scan.temperature for scan in scans])
     fits: list[_Fitted] = []
@@ -284,7 +294,7 @@ def _fits(
                     f"all {len(scans)} scans of parent {parent}; reduce `order_parameters: box`"
                 )
                 continue
-            order = order_parameter.fit(found.counts)
+            order = order_along.fit(found.counts, params.along.axis)
             fits.append(
                 _Fitted(
                     parent,
@@ -345,7 +355,7 @@ def _measured(
     reads = [_reader(volume) for volume in volumes]
     counted = star_boxes.table(
         [[box] * len(volumes) for _, box in boxes], reads, params.min_measured
-    )
+    ).settled()
     chosen = counted.chosen()
     if not chosen.any():
         return None
@@ -421,7 +431,7 @@ def _followed(
         ]
         for place in places
     ]
-    counted = star_boxes.table(moved, reads, params.min_measured)
+    counted = star_boxes.table(moved, reads, params.min_measured).settled()
     chosen = counted.chosen()
     if not chosen.any():
         return None
@@ -458,16 +468,26 @@ def _counts(
     roughness = np.sqrt((counted.roughness**2).mean(axis=0) / len(counted.roughness))
     return Counts(
         temperature=np.array([scan.temperature for scan in scans], dtype=np.float64),
-        temperature_sigma=np.full(len(scans), params.temperature_sigma),
+        temperature_sigma=_errors(scans, params),
         counts=counted.counts.sum(axis=0),
         factor=(scale * counted.factor).sum(axis=0),
-        background=counted.background.sum(axis=0),
+        # The extrapolation of a curved background can be negative where there are few counts.
+        background=np.maximum(counted.background.sum(axis=0), 0.5),
         background_var=counted.background_var.sum(axis=0),
         scale_error=np.sqrt(error**2 + params.scale_error**2 + roughness**2),
     )
 
 
-def _record(fit: _Fitted) -> dict[str, Any]:
+def _errors(scans: Sequence["Orientation"], params: Params) -> Any:
+    """Return the standard deviations of the values of the scans along the axis."""
+    import numpy as np
+
+    along = params.along
+    usual = params.temperature_sigma if along.axis.is_temperature else 0.0
+    return np.array([along.errors.get(scan.scan, usual) for scan in scans], dtype=np.float64)
+
+
+def _record(fit: _Fitted, axis: "Axis") -> dict[str, Any]:
     """Return the numbers of one fit for the JSON file."""
     from dataclasses import asdict
 
@@ -480,23 +500,28 @@ def _record(fit: _Fitted) -> dict[str, Any]:
         "reflections": fit.reflections,
         "answer": order.answer,
         "ln likelihood ratio of a transition": order.ratio,
-        "T_c (K)": order.t_c and order.t_c.to_dict(),
+        axis.onset_key: order.t_c and order.t_c.to_dict(),
+        **({} if axis.is_temperature or order.t_c is None else {"appears": _side(order)}),
         "exponent of the intensity": order.exponent and order.exponent.to_dict(),
-        "covariance of T_c and exponent": order.covariance,
+        f"covariance of {axis.onset} and exponent": order.covariance,
         "order": order.kind,
         "ln likelihood ratio of first order": order.kind_ratio,
-        "mean intensity below T_c": order.cold,
-        "mean intensity above T_c": order.warm,
+        f"mean intensity {'above' if order.above else 'below'} {axis.onset}": order.cold,
+        f"mean intensity {'below' if order.above else 'above'} {axis.onset}": order.warm,
         "limit of the intensity that appears": order.limit,
-        "fitted between (K)": order.fitted,
+        f"fitted between ({axis.unit})": order.fitted,
         "bad scans": [fit.scans[i] for i in order.bad],
         "most likely shape": asdict(order.shape),
-        "position": _position_record(fit),
-        "arms": fit.arms and _arms_record(fit.arms),
+        "position": _position_record(fit, axis),
+        "arms": fit.arms and _arms_record(fit.arms, axis),
     }
 
 
-def _position_record(fit: _Fitted) -> dict[str, Any]:
+def _side(order: "Order") -> str:
+    return "above" if order.above else "below"
+
+
+def _position_record(fit: _Fitted, axis: "Axis") -> dict[str, Any]:
     course = fit.course
     vectors, sigma = _positions(course)
     free = bool(course.star.basis.size)
@@ -504,7 +529,7 @@ def _position_record(fit: _Fitted) -> dict[str, Any]:
         "free directions": course.star.basis.T,
         "moves": course.moves,
         "ln likelihood ratio of a move": course.ratio if free else None,
-        "constant below (K)": course.locked and course.locked.to_dict(),
+        f"constant below ({axis.unit})": course.locked and course.locked.to_dict(),
         "locks in at": course.commensurate,
         "limit of the displacement (95 %)": course.limit if course.moves is not None else None,
         "mean vector": course.mean,
@@ -524,25 +549,15 @@ def _position_record(fit: _Fitted) -> dict[str, Any]:
     }
 
 
-def _arms_record(arms: "Arms") -> dict[str, Any]:
+def _arms_record(arms: "Arms", axis: "Axis") -> dict[str, Any]:
     return {
         "vectors": arms.vectors,
         "shares": arms.shares,
         "sigma": arms.sigma,
         "relative scatter of reflections": arms.scatter,
         "equal": arms.equal,
-        "depend on temperature": arms.changes,
+        f"depend on {axis.name}": arms.changes,
     }
-
-
-def _statement(sample: str, findings: Sequence[tuple[str, str]]) -> str:
-    """Return the findings as text: each sentence with the command that shows it."""
-    lines = [f"# Findings of {sample}", ""]
-    if not findings:
-        lines += ["None: the cell follows its trend, and no vector was found or named.", ""]
-    for text, command in findings:
-        lines += [f"* {text}", f"  `{command}`"]
-    return "\n".join(lines).rstrip() + "\n"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -32,7 +33,9 @@ class Outputs(stage.Outputs):
 
 
 class Params(stage.Params):
-    """No parameters."""
+    along: dict[str, stage.Along] = Field(default_factory=dict)
+    """Axes of the series of samples that are not along temperature, with the values of the scans.
+    """
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -56,6 +59,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         )
         identity = ("sample", "scan", "temperature", "parent", "space_group")
         row = {key: getattr(orientation, key) for key in identity} | {"verdict": level}
+        if params.along:
+            along = params.along.get(orientation.sample, stage.Along())
+            value = along.placed(orientation, paths[0]).temperature
+            row |= {"value": value, "axis": along.axis.label}
         row |= dict(zip(names, orientation.cell.tolist(), strict=True))
         sigma = orientation.cell_sigma.tolist()
         row |= {f"{n}_sigma": s for n, s in zip(names, sigma, strict=True)}
@@ -78,10 +85,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "warnings": _cell(x for x in orientation.warnings if x not in reasons),
         }
         rows.append(row)
-    # Scans without a temperature follow the other scans of their sample.
-    rows.sort(
-        key=lambda r: (r["sample"], r["temperature"] is None, r["temperature"] or 0.0, r["scan"])
-    )
+
+    def place(row: dict[str, Any]) -> tuple[str, bool, float, str]:
+        # Scans without a temperature follow the other scans of their sample.
+        value = row.get("value", row["temperature"])
+        return (row["sample"], value is None, value or 0.0, row["scan"])
+
+    rows.sort(key=place)
     outputs.page.write_text(render(rows), encoding="utf-8")
     for row in rows:
         row["reasons"] = _cell(row["reasons"])
@@ -97,7 +107,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "rmsd_px": "rmsd (pixel)",
         "rotations_chi2": "χ² between rotations",
     }
-    plots.save(plots.series(rows, quantities, "all scans"), outputs.series)
+    axes = {name: along.axis for name, along in params.along.items()}
+    plots.save(plots.series(rows, quantities, "all scans", axes), outputs.series)
     print(f"verdicts: {verdict.counted([row['verdict'] for row in rows])}")
     for row in rows:
         if row["verdict"] != "passed":

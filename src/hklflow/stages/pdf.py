@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hklflow.volumes.gap_errors import GapFactor
     from hklflow.volumes.pdf_plan import Plan
 
-VERSION = 10
+VERSION = 11
 
 #: Number of features in the metrics.
 _FEATURES = 20
@@ -126,7 +126,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         metrics["back to S(Q)"] = compared and back_to_s.figures(compared)
         metrics["warnings"] += back_to_s.warnings(compared) if compared else []
         notes = _notes(loaded, kind) | loaded.shares | {"metrics": metrics}
-        notes["doubts"] = filled.doubts
+        notes |= {"doubts": filled.doubts, "not in sigma": filled.not_in_sigma}
         if "space_group" in filled.notes:
             notes["space_group"] = filled.notes["space_group"]
         writer.note(notes)
@@ -249,7 +249,7 @@ def _write(
         sections.add(first, values, sigma)
         if loaded.vectors is not None:
             loaded.vectors.collect(first, values)
-        if back is not None:
+        if back is not None and back.needs(first, len(values)):
             # It is compared with measured voxels, whose noise is the same for all r.
             back.add(first, values, loaded.errors.of_measured(first, sigma))
     return sections, extrema
@@ -286,19 +286,21 @@ class _Source:
             self._near = 0.5 * float(lengths[lengths > 0].min())
 
     def read(self, name: str, first: int, last: int) -> "NDArray[np.float32]":
-        """Read planes of S or of its errors."""
+        """Read planes of S or of its errors; the next call overwrites them."""
         import numpy as np
 
-        stored = self._stored[name].read(first, last)
+        stored = self._stored[name].read_again(first, last)
         values: NDArray[np.float32] = stored.astype(np.float32, copy=False)
-        if "punched" in self._filled.group:
-            code = self._stored["punched"].read(first, last)
+        # Without voxels to put back, the codes are needed only once.
+        counted_in = "data_errors" if self._whole is None else "data"
+        if "punched" in self._stored and name in ("data_errors", counted_in):
+            code = self._stored["punched"].read_again(first, last)
             if self._whole is not None:
                 other = self._whole.group[name][first:last]
                 put_back = (code == 1) & ~self._at_origin(first, last) & np.isfinite(other)
                 np.copyto(values, other, where=put_back)
                 code[put_back] = 0
-            if name == "data":
+            if name == counted_in:
                 for l, plane in enumerate(code, start=first):  # noqa: E741
                     self._weigh(l, plane)
             if name == "data_errors":
@@ -319,24 +321,20 @@ class _Source:
 
     def _weigh(self, l: int, code: "NDArray[np.uint8]") -> None:  # noqa: E741
         """Add up the taper of a plane (k, h) by code."""
-        import numpy as np
+        from hklflow.volumes import pdf_kernels
 
         made = self._plan
         l = l - int(made.zero[2])  # noqa: E741
         if abs(l) > made.reach[2]:
             return
         # |Q| of -h k l equals |Q| of h -k -l.
-        weights = np.hstack([made.weights(-l)[::-1, :0:-1], made.weights(l)])
-        h, k = (
-            np.arange(max(z - r, 0), min(z + r + 1, n))
-            for z, r, n in zip(made.zero[:2], made.reach[:2], code.shape[::-1], strict=True)
-        )
-        own = weights[np.ix_(k - made.zero[1] + made.reach[1], h - made.zero[0] + made.reach[0])]
-        self._weights += np.bincount(code[np.ix_(k, h)].ravel(), own.ravel(), minlength=4)
+        weights = made.weights(l)
+        mates = weights if made.even_in_l else made.weights(-l)
+        pdf_kernels.weigh(code, weights, mates, made.zero, made.reach, self._weights)
 
     @property
     def shares(self) -> dict[str, float | None]:
-        """Filled fractions of the taper's weight, known after S was read; None if unknown."""
+        """Filled fractions of the taper's weight, known after both passes; None if unknown."""
         total = float(self._weights.sum())
         return {
             f"share of the taper {what} and filled": self._weights[code] / total if total else None

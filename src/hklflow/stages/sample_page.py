@@ -1,4 +1,4 @@
-"""Make one HTML page for each sample, with the pictures of all steps, the numbers and the gates."""
+"""Make one HTML page for each sample: pictures, numbers and gates; and its findings."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from hklflow.page.pictures import Picture
     from hklflow.page.place import Place
 
-VERSION = 9
+VERSION = 10
 
 
 class Inputs(stage.Inputs):
@@ -29,6 +29,8 @@ class Outputs(stage.Outputs):
     small: Path
     """The same page with small pictures, for the report of snakemake: browsers show no embedded
     pages above 2 MB."""
+    statement: Path
+    """The findings of the sample, as text."""
 
 
 class Params(stage.Params):
@@ -42,6 +44,8 @@ class Params(stage.Params):
     """Names of the scans, cold to warm."""
     temperatures: list[Annotated[float, AllowInfNan()]]
     """Temperatures of the scans in K; NaN if a temperature is unknown."""
+    along: stage.Along = stage.Along()
+    """Axis of the series; its values are in the place of temperatures."""
     title: str = ""
     """Title of the page."""
 
@@ -59,6 +63,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.page.pictures import pack
     from hklflow.page.place import place
     from hklflow.page.sample import render
+    from hklflow.page.statement import statement
     from hklflow.quality.verdict import counted, require
 
     if len(params.scans) != len(params.temperatures):
@@ -82,6 +87,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         pictures=list(
             zip(pictures, pack([item.path for item in pictures], threads=threads), strict=True)
         ),
+        axis=params.along.axis,
         figures=[(item, stage.read_json(item.path)) for item in placed(inputs.figures)],
     )
     judged = [
@@ -93,6 +99,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         require(data, item.path)
     text = render(page)
     outputs.page.write_text(text, encoding="utf-8")
+    outputs.statement.write_text(statement(page), encoding="utf-8")
     bare = len(render(replace(page, pictures=[])).encode())
     first = [picture for _, _, picture in first_pictures(page)]
     bare += sum(len(picture.uri) for picture in first)

@@ -66,6 +66,8 @@ class Params(Settings):
     """Names of the scans, in the order of the inputs."""
     temperatures: list[float | None]
     """Temperatures of the scans in K, in the order of the inputs."""
+    along: stage.Along = stage.Along()
+    """Axis of the series; its values are in the place of temperatures."""
     space_group: str = "P 1"
     """Space group, to choose reflections that are distinct by symmetry."""
     title: str = "S(Q) against temperature"
@@ -106,11 +108,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         intensities = nexus.Intensities(
             np.array(chosen, dtype=np.float64).reshape(-1, 3), values[..., 0], values[..., 1]
         )
-        nexus.write_stack(outputs.stack, params.title, members, volumes, intensities)
+        axis = params.along.axis
+        nexus.write_stack(outputs.stack, params.title, members, volumes, intensities, axis)
         doubts = doubts_of(members, volumes)
     with outputs.table.open("w", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(["scan", "temperature", "h", "k", "l", "intensity", "intensity_sigma"])
+        writer.writerow(["scan", axis.name, "h", "k", "l", "intensity", "intensity_sigma"])
         for hkl, row in zip(chosen, values, strict=True):
             for member, pair in zip(members, row, strict=True):
                 numbers = [f"{x:.6g}" for x in (member.temperature, *hkl, *pair)]
@@ -121,14 +124,15 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         intensities.intensity,
         intensities.sigma,
         params.title,
+        axis=axis,
     )
     plots.save(picture, outputs.picture)
     for sentence in doubts:
         print(f"warning: {sentence}")
     missing = int(np.isnan(intensities.intensity).sum())
     print(
-        f"{len(members)} volumes from {members[0].temperature:g} K to "
-        f"{members[-1].temperature:g} K, {len(chosen)} reflections"
+        f"{len(members)} volumes from {axis.at(members[0].temperature)} to "
+        f"{axis.at(members[-1].temperature)}, {len(chosen)} reflections"
         + (f"; {missing} of {values[..., 0].size} intensities not measured" if missing else "")
     )
 

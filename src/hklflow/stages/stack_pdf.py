@@ -15,11 +15,12 @@ from pydantic import Field
 from hklflow import stage
 
 if TYPE_CHECKING:
+    from hklflow.base.axis import Axis
     from hklflow.nexus import OpenVolume
     from hklflow.nexus.stack import Member
     from hklflow.quality.pdf_words import Course
 
-VERSION = 5
+VERSION = 6
 
 _NEAREST = 1.0  # Å; smallest distance between two atoms
 
@@ -86,6 +87,8 @@ class Params(Settings):
     """Names of the scans, in the order of the inputs."""
     temperatures: list[float | None]
     """Temperatures of the scans in K, in the order of the inputs."""
+    along: stage.Along = stage.Along()
+    """Axis of the series; its values are in the place of temperatures."""
     parent: str
     """Name of the parent, to which the scales are relative."""
     title: str = "3D-ΔPDF against temperature"
@@ -105,13 +108,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.quality.pdf_words import sentences
     from hklflow.stage import pdf_series, series_scales
 
+    axis = params.along.axis
     members = stack.in_order(inputs.volumes, params.scans, params.temperatures)
     scales = series_scales.scales(inputs.series)
     with stack.open_members(members, "pdf", ARRAYS) as volumes:
         named = _in_cells(params, members, volumes)
         chosen = named or _strongest(volumes, [m.path for m in members], params.number)
         found = pdf_series.values_at(chosen, volumes)
-        write_stack_pdf(outputs.stack, params.title, members, volumes, found)
+        write_stack_pdf(outputs.stack, params.title, members, volumes, found, axis)
         course = pdf_series.course(
             members,
             volumes,
@@ -124,11 +128,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 params.scale_error,
             ),
         )
-        for sentence in stack.doubts_of(members, volumes):
-            print(f"warning: {sentence}")
+        doubts = stack.doubts_of(members, volumes)
     with outputs.table.open("w", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(["scan", "temperature", "x", "y", "z", "length", "value", "value_sigma"])
+        writer.writerow(["scan", axis.name, "x", "y", "z", "length", "value", "value_sigma"])
         for i, xyz in enumerate(found.xyz):
             for j, member in enumerate(members):
                 own = (found.length[i, j], found.value[i, j], found.sigma[i, j])
@@ -141,20 +144,24 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         found.sigma,
         params.title,
         "3D-ΔPDF (S per Å³)",
+        axis,
     )
     plots.save(picture, outputs.picture)
-    _write_changes(outputs.changes, course)
-    plots.save(pdf_changes(course, params.title), outputs.changes_picture)
-    lines = sentences(course)
+    _write_changes(outputs.changes, course, axis)
+    plots.save(pdf_changes(course, params.title, axis), outputs.changes_picture)
+    lines = sentences(course, axis)
     scans = [member.scan for member in members]
     lines += series_scales.notes(scales, scans, params.parent, "the 3D-ΔPDF")
     # Outputs have other names until the job is done; the stack is next to the series.
     name = inputs.volumes[0].with_suffix(".json").name.replace("delta_pdf", "pdf_series")
     results = inputs.series.parent.with_name(f"stack_{params.parent}") / name
-    stage.write_json(outputs.results, _record(course, lines, results))
+    record = _record(course, lines, results, axis)
+    stage.write_json(outputs.results, record | {"doubts": doubts})
+    for sentence in doubts:
+        print(f"warning: {sentence}")
     print(
-        f"{len(members)} pair distributions from {members[0].temperature:g} K to "
-        f"{members[-1].temperature:g} K, {len(found.xyz)} vectors"
+        f"{len(members)} pair distributions from {axis.at(members[0].temperature)} to "
+        f"{axis.at(members[-1].temperature)}, {len(found.xyz)} vectors"
     )
     print("\n".join(lines))
 
@@ -171,13 +178,13 @@ def _in_cells(
     return [(x / a, y / b, z / c) for x, y, z in params.vectors]
 
 
-def _write_changes(path: Path, course: "Course") -> None:
+def _write_changes(path: Path, course: "Course", axis: "Axis") -> None:
     """Write one row for each vector and scan."""
     import csv
 
     import numpy as np
 
-    columns = ["x", "y", "z", "scan", "temperature", "length", "value", "value_sigma"]
+    columns = ["x", "y", "z", "scan", axis.name, "length", "value", "value_sigma"]
     columns += ["difference", "difference_sigma", "departure", "departure_sigma", "changes"]
     numbers = {int(scan): i for i, scan in enumerate(course.used)}
     found = course.changes
@@ -200,7 +207,7 @@ def _write_changes(path: Path, course: "Course") -> None:
                 writer.writerow([*place, scan, at, *texts, verdict])
 
 
-def _record(course: "Course", lines: list[str], path: Path) -> dict[str, Any]:
+def _record(course: "Course", lines: list[str], path: Path, axis: "Axis") -> dict[str, Any]:
     """Return the results for the JSON file, whose path will be ``path``."""
     from hklflow.quality.pdf_words import strongest, way
 
@@ -212,7 +219,7 @@ def _record(course: "Course", lines: list[str], path: Path) -> dict[str, Any]:
         "findings": [{"sentence": text, "command": command} for text in lines],
         "vectors are": "fractions of a, b, c, so that they follow the lattice",
         "scans": course.scans,
-        "temperatures (K)": course.temperature,
+        axis.values: course.temperature,
         "reference": course.scans[course.reference],
         "compared scans": used,
         "vectors tested": int(course.tested.sum()) if found is not None else 0,
@@ -262,6 +269,7 @@ def _strongest(
     from hklflow import nexus
     from hklflow.base.errors import HklflowError
     from hklflow.geometry import lattice
+    from hklflow.geometry.grid import Grid
     from hklflow.nexus.slabs import SlabReader
     from hklflow.nexus.stack_pdf import ARRAYS
     from hklflow.volumes import extrema, extrema_kernels
@@ -274,18 +282,26 @@ def _strongest(
             )
     q_max = min(float(volume.notes["q_max"]) for volume in volumes)
     grid, metric = volumes[0].grid, lattice.metric(volumes[0].cell)
-    strongest = extrema.Strongest(grid)
+    # Pair distributions are even: the half z >= 0 is enough, with the planes next to it.
+    n, middle = grid.array_shape[0], grid.array_shape[0] // 2
+    start = max(middle - 1, 0) // nexus.PLANES * nexus.PLANES
+    origin = grid.first + np.array([0.0, 0.0, start * grid.step[2]])
+    half = Grid(origin, grid.step, (*grid.shape[:2], n - start))
+    strongest = extrema.Strongest(half)
     readers = [[SlabReader(volume.group[name]) for name in ARRAYS] for volume in volumes]
-    starts = range(0, grid.array_shape[0], nexus.PLANES)
+    starts = range(start, n, nexus.PLANES)
     for first in stage.progress(starts, len(starts), "slabs"):
-        last = min(first + nexus.PLANES, grid.array_shape[0])
+        last = min(first + nexus.PLANES, n)
         top, weights = np.zeros((2, last - first, *grid.array_shape[1:]))
         for data, sigma in readers:
             extrema_kernels.add_weighted(
-                data.read(first, last), sigma.read(first, last), top, weights
+                data.read_again(first, last), sigma.read_again(first, last), top, weights
             )
-        strongest.add(np.divide(top, weights, out=np.zeros_like(top), where=weights > 0))
+        extrema_kernels.divide(top, weights)
+        strongest.add(top)
     points, strength = strongest.points()
+    upper = points[:, 2] > -0.5 * grid.step[2]
+    points, strength = points[upper], strength[upper]
     length = np.sqrt(np.einsum("ni,ij,nj->n", points, metric, points))
     near = length < max(_NEAREST, _PEAK / q_max)
     # The origin is the first point, so that its ripple is left out, too.

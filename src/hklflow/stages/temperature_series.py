@@ -1,5 +1,7 @@
 """Collect the scans of one sample against temperature: cell, mosaic width, scale, transitions.
 
+Along another axis (field, pressure, strain, time) its values are in the place of temperatures, and
+the cell is compared with smooth curves instead of thermal expansion.
 Scale and Debye-Waller difference (``I / I_parent = scale · exp(-2 ΔB sin²θ/λ²)``) are relative to
 the parent of the scan (column ``reference``). Scans of different parents are not compared: the
 settings of their cells may differ, so that their indices are not the same. The standard deviations
@@ -14,6 +16,7 @@ from hklflow import stage
 from hklflow.base.values import CELL_NAMES
 
 if TYPE_CHECKING:
+    from hklflow.base.axis import Axis
     from hklflow.geometry import Rotation
     from hklflow.orientation.product import Orientation
     from hklflow.orientation.series import Departure, Floats, Reflections
@@ -52,30 +55,35 @@ class Settings(stage.Params):
 
 
 class Params(Settings):
-    """Settings of the stage only."""
+    """Settings, and the axis of the series."""
+
+    along: stage.Along = stage.Along()
+    """Axis of the series, with the values of the scans."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Write one row for each scan, from high to low temperature."""
+    """Write one row for each scan, from high to low temperature; else in ascending order."""
     import csv
 
     from hklflow import nexus, plots
     from hklflow.nexus import Quantity
 
-    scans = [stage.read_orientation(path) for path in inputs.orientations]
+    axis = params.along.axis
+    scans = params.along.read(inputs.orientations)
     observed = _observed(scans, inputs)
     by_name = {scan.scan: scan for scan in scans}
     rows = [_row(scan, by_name, observed, inputs.orientations) for scan in scans]
     # Scans without a temperature come last; scans at equal temperature are in the order of names.
-    rows.sort(key=lambda r: (r["temperature"] is None, -(r["temperature"] or 0.0), r["scan"]))
-    transitions = _transitions(rows)
+    sign = -1.0 if axis.is_temperature else 1.0
+    rows.sort(key=lambda r: (r["temperature"] is None, sign * (r["temperature"] or 0), r["scan"]))
+    transitions = _transitions(rows) if axis.is_temperature else []
     sample = scans[0].sample
 
     with outputs.table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
-        writer.writeheader()
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow([axis.name if name == "temperature" else name for name in rows[0]])
         for row in rows:
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+            writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in row.values()])
     quantities = {
         **{name: Quantity(f"{name} (Å)", "angstrom") for name in CELL_NAMES[:3]},
         **{name: Quantity(f"{name} (°)", "degree") for name in CELL_NAMES[3:]},
@@ -85,15 +93,17 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "scale": Quantity("scale to the parent", ""),
         "debye_waller": Quantity("B - B(parent) (Å²)", "angstrom^2"),
     }
-    title = f"{sample} against temperature"
-    nexus.write_series(outputs.series, title, rows, quantities)
+    title = f"{sample} against {axis.name}"
+    nexus.write_series(outputs.series, title, rows, quantities, axis)
     shown = {
         name: quantity.label for name, quantity in quantities.items() if not _implied(name, rows)
     }
     bands = [(t["warmer"], t["colder"]) for t in transitions]
-    plots.save(plots.temperature_series(rows, shown, bands, title), outputs.picture)
+    plots.save(plots.temperature_series(rows, shown, bands, title, axis), outputs.picture)
     sentences = _sentences(scans, rows, transitions) + _unlike_scales(scans, inputs)
-    expansions = [x for parent in by_name if (x := _expansion(parent, scans)) is not None]
+    expansions = [x for parent in by_name if (x := _expansion(parent, scans, axis)) is not None]
+    if not axis.is_temperature:
+        sentences = _untested(scans, expansions, axis) + sentences
     stage.write_json(
         outputs.findings,
         {
@@ -107,8 +117,26 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     print("\n".join([f"{sample}: {len(rows)} scans", *facts, *sentences]))
 
 
-def _expansion(parent: str, scans: "Sequence[Orientation]") -> dict[str, Any] | None:
-    """Return thermal expansion and spontaneous strain of the scans of a parent, with sentences."""
+def _untested(
+    scans: "Sequence[Orientation]", expansions: Sequence[Mapping[str, Any]], axis: "Axis"
+) -> list[str]:
+    """Return a sentence for each parent whose cell is not tested for a transition."""
+    from hklflow.bragg import expansion
+
+    tested = {row["parent"] for row in expansions}
+    values: dict[str, set[float | None]] = {}
+    for scan in scans:
+        values.setdefault(scan.parent, set()).add(scan.temperature)
+    return [
+        f"the cell of parent {parent} is not tested for a transition along {axis.name}: this needs "
+        f"{expansion.FEWEST} {axis.plural} with a refined cell, and there are {len(found)} in all"
+        for parent, found in values.items()
+        if parent not in tested and len(found) > 1
+    ]
+
+
+def _expansion(parent: str, scans: "Sequence[Orientation]", axis: "Axis") -> dict[str, Any] | None:
+    """Return the change of the cell of a parent, and its transition, with sentences."""
     import numpy as np
 
     from hklflow.bragg import expansion
@@ -119,32 +147,38 @@ def _expansion(parent: str, scans: "Sequence[Orientation]") -> dict[str, Any] | 
     refined = [x for x in refined if np.any(x.own_cell_sigma > 0)]
     if len({scan.temperature for scan in refined}) < expansion.FEWEST:
         return None
-    warmest = max(refined, key=lambda scan: scan.temperature or 0.0)
+    # The warmest scan, or the first along another axis.
+    reference, _ = axis.ends(sorted(refined, key=lambda scan: scan.temperature or 0.0))
     fitted = expansion.fit(
         np.array([scan.temperature for scan in refined], dtype=np.float64),
         np.array([scan.cell for scan in refined]),
         # The error of the detector is common to the scans of a parent.
         np.array([scan.cell_covariance - scan.inherited.cell for scan in refined]),
-        warmest.cell,
+        reference.cell,
+        axis,
     )
     if fitted is None:
         return None
-    return {
-        "parent": parent,
-        "reference": warmest.scan,
-        "components": ["xx", "yy", "zz", "yz", "xz", "xy"],
-        "axes": "x along a*, z along c",
-        "temperatures (K)": fitted.temperature.tolist(),
-        "expansion (1/K)": fitted.alpha.tolist(),
-        "sigma of the expansion (1/K)": fitted.alpha_sigma.tolist(),
-        "mean expansion (1/K)": fitted.mean.tolist(),
-        "covariance of the mean expansion": fitted.mean_covariance.tolist(),
-        "ln likelihood ratio of a transition": fitted.ratio,
-        "T_c (K)": None if fitted.t_c is None else fitted.t_c.to_dict(),
+    per = f"(1/{axis.unit})"
+    spontaneous = {
         "spontaneous strain at the lowest temperature": fitted.strain.tolist(),
         "covariance of the spontaneous strain": fitted.strain_covariance.tolist(),
+    }
+    return {
+        "parent": parent,
+        "reference": reference.scan,
+        "components": ["xx", "yy", "zz", "yz", "xz", "xy"],
+        "axes": "x along a*, z along c",
+        axis.values: fitted.temperature.tolist(),
+        f"expansion {per}": fitted.alpha.tolist(),
+        f"sigma of the expansion {per}": fitted.alpha_sigma.tolist(),
+        f"mean expansion {per}": fitted.mean.tolist(),
+        "covariance of the mean expansion": fitted.mean_covariance.tolist(),
+        "ln likelihood ratio of a transition": fitted.ratio,
+        axis.onset_key: None if fitted.t_c is None else fitted.t_c.to_dict(),
+        **(spontaneous if axis.is_temperature else {}),
         "errors of the cells times": fitted.factor,
-        "sentences": expansion_words.sentences(parent, fitted, warmest.cell.tolist()),
+        "sentences": expansion_words.sentences(parent, fitted, reference.cell.tolist(), axis),
     }
 
 

@@ -18,6 +18,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from hklflow.geometry import lattice
+from hklflow.volumes import back_kernels
 from hklflow.volumes.fill import MEASURED, PUNCHED
 from hklflow.volumes.pdf_plan import Plan
 
@@ -28,6 +29,8 @@ Singles = NDArray[np.float32]
 Reader = Callable[[int], tuple[NDArray[Any], NDArray[Any], NDArray[np.uint8]]]
 
 _RADII = 7
+# Planes of r that are transformed at a time.
+_BATCH = 4
 # Largest number of planes of Q; an even smaller number gives figures within 1 %.
 _PLANES = 16
 # Smallest |r| in units of the resolution: the self part of S and its background are within it.
@@ -122,49 +125,59 @@ class BackTransform:
         self._noise = np.zeros(number)
         self._metric = lattice.metric(made.cell)
 
+    def needs(self, first: int, number: int) -> bool:
+        """Return True if some of a number of planes enter; the ΔPDF is even, z stands for -z."""
+        n = self._plan.sizes[2]
+        return first + number > n // 2 or (first == 0 and n % 2 == 0)
+
     def add(self, first: int, pdf: Singles, sigma: Singles) -> None:
         """Add planes (z, y, x) of the ΔPDF and its errors; x = y = 0 is in the middle."""
         n = self._plan.sizes[2]
-        for i in range(len(pdf)):
-            z = first + i - n // 2
-            # The ΔPDF is even: z stands for -z, too.
-            if z >= 0 or 2 * z == -n:
-                self._add(z, pdf[i], sigma[i], 2.0 if z > 0 and 2 * z != n else 1.0)
+        z = first + np.arange(len(pdf)) - n // 2
+        own = np.flatnonzero((z >= 0) | (2 * z == -n))
+        for part in np.split(own, range(_BATCH, len(own), _BATCH)):
+            if len(part):
+                self._add(z[part], pdf[part], sigma[part])
 
-    def _add(self, z: int, pdf: Singles, sigma: Singles, weight: float) -> None:
-        made, g = self._plan, self._metric
-        x, y = made.direct.axis(0), made.direct.axis(1)[:, None]
-        height = z * made.direct.step[2]
-        squares = g[0, 0] * x * x + g[1, 1] * y * y + g[2, 2] * height**2
-        squares = squares + 2 * (g[0, 1] * x * y + g[0, 2] * x * height + g[1, 2] * y * height)
-        lowest = float(squares.min())
-        turn = 2 * np.pi * z / made.sizes[2] * self.planes
-        waves = weight * np.stack([np.cos(turn), np.sin(turn)]).astype(np.float32)
-        variance = np.square(sigma, dtype=np.float32)
-        for number, radius in enumerate((*self.radii, np.inf)):
-            if lowest > radius**2:
-                continue
-            inside = squares <= radius**2
-            self._noise[number] += weight * float(variance[inside].sum(dtype=np.float64))
-            part = self._plane(pdf, inside)
-            for at, (cosine, sine) in enumerate(waves.T):
-                own = self._sums[number, at]
-                own += cosine * part.real
-                own += sine * part.imag
+    def _add(self, z: NDArray[np.int64], pdf: Singles, sigma: Singles) -> None:
+        """Add planes (z, y, x) at some z."""
+        made, n = self._plan, self._plan.sizes[2]
+        x, y = made.direct.axis(0), made.direct.axis(1)
+        squares = np.empty(pdf.shape)
+        weights = np.where((z > 0) & (2 * z != n), 2.0, 1.0)
+        back_kernels.squares(self._metric, x, y, z * made.direct.step[2], squares)
+        limits = np.append(self.radii**2, np.inf)
+        back_kernels.add_noise(squares, sigma, limits, weights, self._noise)
+        phase = 2 * np.pi / made.sizes[2] * z[:, None] * self.planes
+        cosine, sine = ((weights[:, None] * f(phase)).astype(np.float32) for f in (np.cos, np.sin))
+        lowest = squares.min(axis=(1, 2))
+        for number, limit in enumerate(limits):
+            # Higher planes are farther away from the origin.
+            near = lowest <= limit
+            if near.any():
+                waves = self._waves(pdf[near], squares[near], limit)
+                reach = int(made.reach[1])
+                back_kernels.add_waves(waves, reach, cosine[near], sine[near], self._sums[number])
 
-    def _plane(self, pdf: Singles, inside: NDArray[np.bool_]) -> NDArray[np.complex64]:
-        """Return the transform (k, h) of a plane (y, x), of the voxels inside of a radius."""
+    def _waves(self, pdf: Singles, squares: Floats, limit: float) -> NDArray[np.complex64]:
+        """Return the transforms (z, k, h) of planes (z, y, x), of the voxels within a limit of r².
+
+        The indices k are taken modulo the size.
+        """
         made = self._plan
-        n_h, reach = int(made.reach[0]) + 1, int(made.reach[1])
-        rows = np.flatnonzero(inside.any(axis=1))
-        cut = np.where(inside[rows], pdf[rows], np.float32(0))
-        cut = scipy.fft.ifftshift(cut, axes=1)
-        n_y = made.sizes[1]
-        waves = np.zeros((n_y, n_h), np.complex64)
-        waves[(rows - n_y // 2) % n_y] = scipy.fft.rfft(cut, axis=1, workers=self._threads)[:, :n_h]
-        moved = scipy.fft.fft(waves, axis=0, workers=self._threads, overwrite_x=True)
-        part: NDArray[np.complex64] = moved[np.arange(-reach, reach + 1)]
-        return part
+        n_h, n_y = int(made.reach[0]) + 1, made.sizes[1]
+        inside = (squares <= limit).any(axis=(0, 2))
+        rows = np.flatnonzero(inside)
+        first, last = int(rows[0]), int(rows[-1]) + 1
+        cut = np.empty((len(pdf), last - first, made.sizes[0]), np.float32)
+        back_kernels.cut(pdf[:, first:last], squares[:, first:last], limit, cut)
+        waves = np.zeros((len(pdf), n_y, n_h), np.complex64)
+        rows = (np.arange(first, last) - n_y // 2) % n_y
+        waves[:, rows] = scipy.fft.rfft(cut, axis=2, workers=self._threads)[:, :, :n_h]
+        moved: NDArray[np.complex64] = scipy.fft.fft(
+            waves, axis=1, workers=self._threads, overwrite_x=True
+        )
+        return moved
 
     def compare(self, read: Reader) -> Comparison | None:
         """Compare with S as measured; None if no voxel was measured in the planes."""

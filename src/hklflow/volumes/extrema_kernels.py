@@ -80,6 +80,16 @@ def add_weighted(data, sigma, top, weights):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
+def divide(top, weights):  # type: ignore[no-untyped-def]
+    """Divide sums (n, k, h) by their weights, in place; 0 where the weight is 0."""
+    for i in range(top.shape[0]):
+        for j in range(top.shape[1]):
+            above, below = top[i, j], weights[i, j]
+            for m in range(above.size):
+                above[m] = above[m] / below[m] if below[m] > 0 else 0.0
+
+
+@kernel(error_model="numpy")
 def subtract(a, sa, b, sb, scale, data, errors, strength, sums):  # type: ignore[no-untyped-def]
     """Write a - scale b, its σ and their quotient; add up the size of the differences.
 

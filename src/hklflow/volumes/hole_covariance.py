@@ -207,14 +207,19 @@ class HoleSums:
             np.arange(max(z - r, 0), min(z + r + 1, n))
             for z, r, n in zip(made.zero[:2], made.reach[:2], code.shape[::-1], strict=True)
         )
-        whole = np.ix_(k - made.zero[1] + made.reach[1], h - made.zero[0] + made.reach[0])
-        taper, squares = (x[whole] for x in self._weights(at))
-        own, errors = code[np.ix_(k, h)], sigma[np.ix_(k, h)].astype(np.float64)
-        known = np.isfinite(errors)
-        variance = np.where(known & (own == MEASURED), squares * errors**2, 0.0)
-        punched = np.where(own == PUNCHED, squares, 0.0)
-        self._weight += float(squares.sum())
-        self._noise += float(variance.sum())
+        # |Q| of -h k l equals |Q| of h -k -l.
+        tapers = np.stack([made.weights(at), made.weights(-at)])
+        stays = np.empty(tapers.shape, np.int64)
+        for sign, numbers in zip((1, -1), stays, strict=True):
+            pdf_kernels.stabilisers(sign * at, self._moved, numbers)
+        fields = np.zeros((4, len(k), len(h)), np.float32)
+        codes, origin = (MEASURED, PUNCHED, UNMEASURED), np.array([h[0], k[0]])
+        weight, noise, gaps = pdf_kernels.hole_fields(
+            code, sigma, tapers, stays, codes, origin, made.zero, made.reach, fields
+        )
+        self._weight += weight
+        self._noise += noise
+        variance, punched, squares, amplitude = fields
 
         def transformed(field: NDArray[Any], waves: list[NDArray[np.complex64]]) -> NDArray[Any]:
             part = waves[1][k].T @ (field.astype(np.complex64) @ waves[0][h])
@@ -222,26 +227,10 @@ class HoleSums:
             return product
 
         self._sums += transformed(variance + 1j * punched, self._waves)
-        gaps = known & (own == UNMEASURED)
-        if gaps.any():
-            self._in_gaps += transformed(np.where(gaps, squares, 0.0), self._waves).real
-            amplitude = np.where(gaps, taper * errors, 0.0)
+        if gaps:
+            self._in_gaps += transformed(squares, self._waves).real
             for sums, waves in zip(self._gaps, self._shifted, strict=True):
                 sums += transformed(amplitude, waves).real
-
-    def _weights(self, at: int) -> tuple[Floats, Floats]:
-        """Return w, and w² by the number of operations that leave a voxel in place, (k, h)."""
-        made = self._plan
-        tapers, squares = [], []
-        for sign in (-1, 1):
-            w = made.weights(sign * at)
-            stays = np.empty(w.shape, np.int64)
-            pdf_kernels.stabilisers(sign * at, self._moved, stays)
-            tapers.append(w)
-            squares.append(w * w / stays)
-        # |Q| of -h k l equals |Q| of h -k -l.
-        first, second = (np.hstack([x[0][::-1, :0:-1], x[1]]) for x in (tapers, squares))
-        return first, second
 
     def covariance(self) -> Floats:
         """Return the covariance (n, n) of the ΔPDF at the vectors of the prior."""

@@ -46,6 +46,8 @@ _BASE = 380.0
 class Store:
     """Array, initially zeros, in memory; a subclass may keep the array in a file."""
 
+    in_memory = True
+
     def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
         self.array: NDArray[Any] = np.zeros(shape, dtype)
 
@@ -129,6 +131,7 @@ class Transform:
     ) -> None:
         self._plan, self._store, self._block, self._threads = made, store, block, threads
         self.unit = float(unit)
+        self._loaded = False
 
     def load(self, slabs: Slabs, *, variance: bool = False) -> Sums:
         """Load and transform a volume of S; with ``variance``, a volume of σ.
@@ -137,12 +140,14 @@ class Transform:
         mate if both are known.
         """
         half, made = self._store.array, self._plan
-        self._planewise(half, 0)
+        if self._loaded:
+            self._planewise(half, 0)
+        self._loaded = True
         for first, values in slabs:
-            scaled = values / np.float32(self.unit)
             pdf_kernels.fold(
-                scaled * scaled if variance else scaled, first, made.zero, made.reach, half
-            )
+                values, first, made.zero, made.reach, np.float32(self.unit), variance,
+                half.view(np.float32),
+            )  # fmt: skip
             self._store.release()
         sums = self._finish(variance)
         sums.squares *= self.unit**2
@@ -151,47 +156,50 @@ class Transform:
 
     def _finish(self, variance: bool) -> Sums:
         """Average mates, apply the taper, and transform along k."""
-        half, made, sums = self._store.array, self._plan, Sums()
+        half, made, total = self._store.array, self._plan, np.zeros(4)
         n_h, reach = made.reach[0] + 1, int(made.reach[1])
         ks = np.arange(-reach, reach + 1)
-        twice = np.where(np.arange(n_h) == 0, 1, 2)
         moved = (made.operations - np.eye(3)) * made.grid.step
-        stays = np.empty((len(ks), n_h), np.int64)
+        stays = np.empty((len(ks), n_h) if variance else (0, 0), np.int64)
+        # After symmetrising, mates are one measurement; otherwise averaging them halves the
+        # variance.
+        halved = variance and not made.symmetrised
         for l in range(-int(made.reach[2]), int(made.reach[2]) + 1):  # noqa: E741
             plane = half[l]
             part = plane[ks, :n_h]
-            w, number = made.weights(l), part.imag
-            known = number > 0
-            missing = ~known & (w > 0)
-            sums.missing += float((w * twice)[missing].sum())
-            sums.weight += float((w * twice)[known].sum())
-            sums.n_missing += int((missing * twice).sum())
-            number = np.maximum(number, 1)
             if variance:
                 pdf_kernels.stabilisers(l, moved, stays)
-                # After symmetrising, mates are one measurement; otherwise averaging them halves the
-                # variance.
-                w = w * w / stays
-                number = number if made.symmetrised else number * number
-            values = np.where(known, part.real * (w / number), 0)
-            sums.squares += float((values * values * twice).sum())
-            plane[ks, :n_h] = values
-            plane[:] = scipy.fft.ifft(plane, axis=0, norm="forward", workers=self._threads)
+            used = pdf_kernels.average(part, made.weights(l), stays, halved, total)
+            plane[ks, :n_h] = part
+            self._transform(plane[:, :used])
             if l % 16 == 0:
                 self._store.release()
         self._store.release()
-        return sums
+        weight, missing, n_missing, squares = total
+        return Sums(weight, missing, int(n_missing), squares)
+
+    def _transform(self, waves: NDArray[Any]) -> None:
+        """Transform along the first axis, in place."""
+        if not waves.size:
+            return
+        done = scipy.fft.ifft(
+            waves, axis=0, norm="forward", overwrite_x=True, workers=self._threads
+        )
+        if not np.may_share_memory(done, waves):
+            waves[...] = done
 
     def _along_l(self) -> None:
-        half = self._store.array
+        # Beyond the voxels in use, all waves are 0.
+        half = self._store.array[:, :, : int(self._plan.reach[0]) + 1]
         n_l, n_k, n_h = half.shape
         rows = max(int(self._block / (16 * n_l * n_h)), 1)
+        if self._store.in_memory:
+            self._transform(half)
+            return
         for k in range(0, n_k, rows):
             block = np.empty((n_l, min(rows, n_k - k), n_h), half.dtype)
             self._planewise(block, half[:, k : k + rows])
-            block = scipy.fft.ifft(
-                block, axis=0, norm="forward", overwrite_x=True, workers=self._threads
-            )
+            self._transform(block)
             self._planewise(half[:, k : k + rows], block)
 
     def _planewise(self, target: NDArray[Any], source: Any) -> None:
@@ -206,17 +214,21 @@ class Transform:
 
         ``first`` and ``last`` count from the first plane of the PDF, modulo the number of planes.
         """
-        made = self._plan
-        n_x, n_y, n_z = made.sizes
+        _, n_y, n_z = self._plan.sizes
         z = (np.arange(first, last) - n_z // 2) % n_z
         y = (np.arange(n_y) - n_y // 2) % n_y
+        shifted: Singles = scipy.fft.fftshift(self.rows(z, y), axes=2)
+        return shifted
+
+    def rows(self, z: NDArray[np.int64], y: NDArray[np.int64]) -> Singles:
+        """Return rows (z, y, x) of the sum of cosines; z, y and x begin with 0."""
         block = self._store.array[z[:, None], y]
         self._store.release()
-        real = scipy.fft.irfft(
-            block, n_x, axis=2, norm="forward", overwrite_x=True, workers=self._threads
-        )
-        shifted: Singles = scipy.fft.fftshift(real, axes=2)
-        return shifted
+        real: Singles = scipy.fft.irfft(
+            block, self._plan.sizes[0], axis=2, norm="forward", overwrite_x=True,
+            workers=self._threads,
+        )  # fmt: skip
+        return real
 
 
 #: Function that returns the factor of the variance on a plane z of the PDF, (y, x).
@@ -243,11 +255,9 @@ class Errors:
     def __init__(self, made: Plan, store: Store, transform: Transform, threads: int = 1) -> None:
         self._plan, self._store, self._threads = made, store, threads
         self._scale = made.scale * transform.unit
-        n_x, n_y, n_z = made.sizes
-        y = (np.arange(made.kept_shape[1]) + n_y // 2) % n_y
-        x = (np.arange(made.kept_shape[2]) + n_x // 2) % n_x
-        for z in range(made.kept_shape[0]):
-            self._store.array[z] = transform.planes(z + n_z // 2, z + n_z // 2 + 1)[0][y][:, x]
+        n_z, n_y, n_x = made.kept_shape
+        for z in range(n_z):
+            self._store.array[z] = transform.rows(np.array([z]), np.arange(n_y))[0, :, :n_x]
             if z % 16 == 0:
                 self._store.release()
         at_zero = float(self._store.array[0, 0, 0])
@@ -277,11 +287,12 @@ class Errors:
         v, sizes = self._store.array, np.array(made.sizes)
 
         def fill_plane(i: int) -> None:
-            variance, z = np.empty((n_y, n_x)), first + i - n_z // 2
-            add = pdf_kernels.add_variance
-            add(z, moves, weights, v, places, made.octant, sizes, variance)
+            z = first + i - n_z // 2
             # Where all cosines of the orbits vanish, only a rounding error is left.
-            sigma[i] = self._scale * np.sqrt(np.maximum(variance, self._least))
+            pdf_kernels.add_variance(
+                z, moves, weights, v, places, sizes, *made.distinct, self._scale, self._least,
+                sigma[i],
+            )  # fmt: skip
 
         with ThreadPoolExecutor(self._threads) as pool:
             list(pool.map(fill_plane, range(last - first)))
@@ -371,26 +382,58 @@ def blocks(
     Yields
     ------
     first : int
-        First plane z of the block.
+        First plane z of the block. Blocks are not in order.
     pdf, sigma : (planes, y, x) arrays
     """
-    n_z = made.sizes[2]
+    n_x, n_y, n_z = made.sizes
+    middle = n_z // 2
     places = np.empty((20000, 3), np.int64)
-    for first in range(0, n_z, planes):
-        last = min(first + planes, n_z)
+    begun: dict[int, tuple[Singles, Singles]] = {}
+    missing: dict[int, int] = {}
+
+    def arrays(z: int) -> tuple[int, Singles, Singles]:
+        """Return the first plane of the block of a plane, and the PDF and σ of the plane."""
+        first = z // planes * planes
+        if first not in begun:
+            size = min(planes, n_z - first), n_y, n_x
+            begun[first] = np.empty(size, np.float32), np.empty(size, np.float32)
+            missing[first] = size[0]
+        missing[first] -= 1
+        pdf, sigma = begun[first]
+        return first, pdf[z - first], sigma[z - first]
+
+    # The PDF is even: planes below the middle are copied from those above it. The first plane of an
+    # even size is its own mate, and is made with the last plane.
+    first = middle
+    while first < n_z:
+        last = min(first - first % planes + planes, n_z)
         # One more plane on each side to find extrema.
         wide = data.planes(first - 1, last + 1)
         wide *= np.float32(made.scale * data.unit)
         pdf, sigma = wide[1:-1], errors.planes(first, last)
-        extrema.squares += float(np.einsum("zyx,zyx->", pdf, pdf, dtype=np.float64))
-        if last > n_z // 2:
-            n = min(pdf_kernels.extrema(wide, low, places), len(places))
-            for z, y, x in places[:n]:
-                index = np.array([x, y, first + z - 1])
-                if index[2] >= n_z // 2:
-                    value, error = float(wide[z, y, x]), float(sigma[z - 1, y, x])
-                    extrema.features.append((index, value, error))
-        yield first, pdf, sigma
+        n = min(pdf_kernels.extrema(wide, low, places), len(places))
+        for z, y, x in places[:n]:
+            value, error = float(wide[z, y, x]), float(sigma[z - 1, y, x])
+            extrema.features.append((np.array([x, y, first + z - 1]), value, error))
+        for z in range(first, last):
+            if 0 <= 2 * middle - z < middle:
+                _, *lower = arrays(2 * middle - z)
+                pdf_kernels.mirror(pdf[z - first], lower[0])
+                pdf_kernels.mirror(sigma[z - first], lower[1])
+            if first % planes:
+                _, *own = arrays(z)
+                own[0][:], own[1][:] = pdf[z - first], sigma[z - first]
+        if last == n_z and n_z % 2 == 0:
+            _, *own = arrays(0)
+            own[0][:], own[1][:] = wide[-1], errors.planes(0, 1)[0]
+        done = [(first, pdf, sigma)] if first % planes == 0 else []
+        for start in [start for start, number in missing.items() if number == 0]:
+            del missing[start]
+            done.append((start, *begun.pop(start)))
+        for block in done:
+            extrema.squares += float(np.einsum("zyx,zyx->", block[1], block[1], dtype=np.float64))
+            yield block
+        first = last
 
 
 def strongest(
@@ -415,14 +458,14 @@ def strongest(
     g = lattice.metric(made.cell)
     axes = [made.direct.axis(i) for i in range(3)]
     chosen: list[tuple[Floats, float, float, float]] = []
-    known: list[Floats] = []
+    known = np.empty((0, 3))
     for index, value, sigma in sorted(extrema.features, key=lambda f: -abs(f[1])):
         x = np.array([axis[i] for axis, i in zip(axes, index, strict=True)])
         length = float(np.sqrt(x @ g @ x))
-        if length < beyond or any(np.abs(np.array(e) - x).max() < 1e-6 for e in known):
+        if length < beyond or (np.abs(known - x).max(axis=1) < 1e-6).any():
             continue
         mates = x @ made.operations
-        known.extend(mates)
+        known = np.concatenate([known, mates])
         # Choose the mate with the most positive coordinates, then the largest first coordinates.
         best = max(mates, key=lambda m: (int((m > -1e-9).sum()), np.round(m, 6).tolist()))
         chosen.append((best + 0.0, length, value, sigma))

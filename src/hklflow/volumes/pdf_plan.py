@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.geometry import lattice
 from hklflow.geometry.grid import Grid
+from hklflow.volumes import pdf_kernels
 from hklflow.volumes.tapers import Taper
 
 Floats = NDArray[np.float64]
@@ -60,6 +61,19 @@ class Plan:
         return float(np.prod(self.grid.step)) / lattice.volume(self.cell)
 
     @cached_property
+    def _metric(self) -> Floats:
+        """Reciprocal metric tensor with 2π, 1/Å²; what rounding makes of zeros is 0."""
+        g = (2 * np.pi) ** 2 * np.linalg.inv(lattice.metric(self.cell))
+        diagonal = np.sqrt(np.diag(g))
+        g[np.abs(g) < 1e-13 * np.outer(diagonal, diagonal)] = 0.0
+        return np.asarray(g, dtype=np.float64)
+
+    @property
+    def even_in_l(self) -> bool:
+        """True if the taper of a plane l is that of the plane -l."""
+        return not (self._metric[0, 2] or self._metric[1, 2])
+
+    @cached_property
     def direct(self) -> Grid:
         """Grid of x, y, z with 0 at index n // 2."""
         step = 1 / (np.array(self.sizes) * self.grid.step)
@@ -104,12 +118,47 @@ class Plan:
         moves, weights = zip(*counted.values(), strict=True)
         return np.array(moves), np.array(weights, dtype=np.float64), exact
 
+    @cached_property
+    def distinct(self) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+        """Voxels of a plane z of the PDF that are not equivalent to earlier voxels of the plane.
+
+        Returns
+        -------
+        first : (y, x) array
+            Flat index of the first equivalent of each voxel.
+        columns : (n,) array
+            Columns of the voxels that are the first ones themselves, row by row.
+        ends : (n_y + 1,) array
+            Place in ``columns`` where each row begins.
+        """
+        n_x, n_y, _ = self.sizes
+        extent = (np.array(self.sizes) * self.grid.step)[:2]
+        x, y = np.arange(n_x) - n_x // 2, np.arange(n_y)[:, None] - n_y // 2
+        own = np.arange(n_x * n_y, dtype=np.int32).reshape(n_y, n_x)
+        first = own.copy()
+        for w in self.operations:
+            # With inversion, z may change its sign.
+            if np.any(w[2, :2]) or np.any(w[:2, 2]):
+                continue
+            move = w[2, 2] * w[:2, :2].T * extent[:, None] / extent
+            (a, b), (c, d) = index = np.rint(move).astype(np.int64)
+            if np.allclose(move, index, atol=1e-6):
+                at_x, at_y = a * x + b * y + n_x // 2, c * x + d * y + n_y // 2
+                np.minimum(first, (at_y % n_y * n_x + at_x % n_x).astype(np.int32), out=first)
+        rows, columns = np.nonzero(first == own)
+        return first, columns, np.searchsorted(rows, np.arange(n_y + 1))
+
     def weights(self, l: int) -> Floats:  # noqa: E741
         """Return the taper (k, h) on plane l; k from -reach to reach, h from 0 to reach."""
-        g = (2 * np.pi) ** 2 * np.linalg.inv(lattice.metric(self.cell))
+        g = self._metric
         h = np.arange(self.reach[0] + 1) * self.grid.step[0]
         k = np.arange(-self.reach[1], self.reach[1] + 1)[:, None] * self.grid.step[1]
         z = l * self.grid.step[2]
+        if self.taper.kind in ("tukey", "hann"):
+            out = np.empty((k.size, h.size))
+            flat = self.taper.flat if self.taper.kind == "tukey" else 0.0
+            pdf_kernels.tukey(g, h, k[:, 0], z, self.taper.q_max, flat, out)
+            return out
         q2 = g[0, 0] * h * h + g[1, 1] * k * k + g[2, 2] * z * z
         q2 = q2 + 2 * (g[0, 1] * h * k + g[0, 2] * h * z + g[1, 2] * k * z)
         return self.taper(np.sqrt(np.maximum(q2, 0)))

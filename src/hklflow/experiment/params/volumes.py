@@ -9,6 +9,7 @@ from hklflow.experiment.params import MASKED, quick_look, titled
 from hklflow.experiment.params.orientation import refine_parent
 from hklflow.experiment.sources import powder_numbers
 from hklflow.experiment.step import Wildcards
+from hklflow.stage import Along
 from hklflow.stage.norms import Corrections
 
 
@@ -125,14 +126,80 @@ def scan_file(experiment: Experiment, at: Wildcards) -> stages.scan_file.Params:
     )
 
 
+def along_of(experiment: Experiment, sample: str, values: bool = True) -> Along:
+    """Return the axis of the series of a sample, with the values and errors of its scans.
+
+    Parameters
+    ----------
+    values : bool
+        False for stages that have the values already.
+    """
+    axis = experiment.axis(sample)
+    scans = {name: scan for (of, name), scan in experiment.scans.items() if of == sample}
+    given = values and not axis.is_temperature
+    return Along(
+        name=axis.name,
+        symbol=axis.symbol,
+        unit=axis.unit,
+        values={k: x.value for k, x in scans.items() if given and x.value is not None},
+        errors={k: x.error for k, x in scans.items() if values and x.error > 0},
+    )
+
+
+def temperature_series(experiment: Experiment, at: Wildcards) -> stages.temperature_series.Params:
+    """Return the parameters of the series of a sample."""
+    return stages.temperature_series.Params(along=_without_errors(experiment, at["sample"]))
+
+
+def features(experiment: Experiment, at: Wildcards) -> stages.features.Params:
+    """Return the parameters of the diffuse features of a sample."""
+    own = _own(experiment, at).features
+    return stages.features.Params(
+        **own.model_dump(), along=_without_errors(experiment, at["sample"])
+    )
+
+
+def order_parameters(experiment: Experiment, at: Wildcards) -> stages.order_parameters.Params:
+    """Return the parameters of the order parameters of a sample."""
+    own = _own(experiment, at).order_parameters
+    return stages.order_parameters.Params(
+        **own.model_dump(), along=along_of(experiment, at["sample"])
+    )
+
+
+def bragg_series(experiment: Experiment, at: Wildcards) -> stages.bragg_series.Params:
+    """Return the parameters of the Bragg intensities of a sample."""
+    own = _own(experiment, at).bragg_series
+    return stages.bragg_series.Params(
+        **own.model_dump(), along=_without_errors(experiment, at["sample"])
+    )
+
+
+def accept(experiment: Experiment, at: Wildcards) -> stages.accept.Params:
+    """Return the limits of a scan, and its value along the axis of the series."""
+    along = _without_errors(experiment, at["sample"])
+    named = (at["scan"], experiment.scans[at["sample"], at["scan"]].parent)
+    values = {name: x for name, x in along.values.items() if name in named}
+    return stages.accept.Params(
+        **_own(experiment, at).accept.model_dump(),
+        along=along.model_copy(update={"values": values}),
+    )
+
+
+def _without_errors(experiment: Experiment, sample: str) -> Along:
+    return along_of(experiment, sample).model_copy(update={"errors": {}})
+
+
 def _stacked(experiment: Experiment, subject: str, at: Wildcards) -> dict[str, Any]:
     sample, parent = at["sample"], at["parent"]
     scans = experiment.stacked(sample, parent)
+    along = along_of(experiment, sample, values=False)
     return {
-        "title": f"{subject} of {sample} against temperature, parent {parent}{MASKED[at['kind']]}"
+        "title": f"{subject} of {sample} against {along.name}, parent {parent}{MASKED[at['kind']]}"
         f"{quick_look(experiment)}",
         "scans": scans,
-        "temperatures": [experiment.scans[sample, scan].temperature for scan in scans],
+        "temperatures": [experiment.scans[sample, scan].value for scan in scans],
+        "along": along,
     }
 
 
@@ -169,17 +236,21 @@ def sample_page(experiment: Experiment, at: Wildcards) -> stages.sample_page.Par
     """Return the parameters of the page of a sample."""
     sample, paths = at["sample"], experiment.paths
     scans = experiment.scans_of(sample)
-    temperatures = [experiment.scans[sample, scan].temperature for scan in scans]
+    values = [experiment.scans[sample, scan].value for scan in scans]
     return stages.sample_page.Params(
         sample=sample,
         results=paths.folder,
         shared=paths.unbinned.folder if experiment.config.binning > 1 else None,
         scans=scans,
-        temperatures=[float("nan") if kelvin is None else kelvin for kelvin in temperatures],
+        temperatures=[float("nan") if value is None else value for value in values],
+        along=along_of(experiment, sample, values=False),
         title=f"{sample}{quick_look(experiment)}",
     )
 
 
-def overview(_: Experiment, __: Wildcards) -> stages.overview.Params:
+def overview(experiment: Experiment, _: Wildcards) -> stages.overview.Params:
     """Return the parameters of the overview of all scans."""
-    return stages.overview.Params()
+    found = {name: _without_errors(experiment, name) for name in experiment.used_samples()}
+    return stages.overview.Params(
+        along={name: x for name, x in found.items() if not x.axis.is_temperature}
+    )
