@@ -39,6 +39,11 @@ DIFFUSE = Diffuse(0.5, (Cosine(0.15, (0.5, 0.0, 0.25)), Cosine(0.1, (0.0, 0.5, 0
 THERMAL = Diffuse(0.5, ridges=(Ridge(0.2, LATTICE, 0.35),))
 
 
+def narrow(mosaic: float) -> dict[str, Any]:
+    """Crystal with a mosaic spread in degrees; a frame has 0.5°."""
+    return {"mosaic": np.radians(mosaic)}
+
+
 @dataclass(frozen=True)
 class Case:
     name: str
@@ -56,6 +61,10 @@ CASES = (
     Case("triclinic, diffuse below", "triclinic", 1, {"diffuse": DIFFUSE}),
     Case("hexagonal, thermal diffuse below", "hexagonal", 0, {"diffuse": THERMAL}),
     Case("triclinic, read noise 0.5", "triclinic", 0, None, 0.5),
+    *(
+        Case(f"triclinic, spots of {s / 0.5:.2f} frames", "triclinic", 0, {"sample": narrow(s)})
+        for s in (0.05, 0.02)
+    ),
 )
 
 

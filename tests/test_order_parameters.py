@@ -294,7 +294,7 @@ def test_along_a_field_everything_names_the_field(
     assert fit["appears"] == "above"
     assert fit["mean intensity above B_c"][0] > 5 * fit["mean intensity below B_c"][0]
     assert fit["fitted between (T)"] == [0.0, 9.0]
-    text = done.statement.read_text()
+    text = "\n".join(record["sentences"])
     assert "at B_c = 4." in text
     assert "T reflections at (1/2, 0, 0) appear with increasing field" in text
     assert "I ∝ (B − B_c)^n" in text

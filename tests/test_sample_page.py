@@ -350,6 +350,43 @@ def test_the_first_screen_has_each_sentence_once_the_serious_first(page: str) ->
     assert page.index(first[1]) < page.index("<h2>")
 
 
+def test_what_changes_the_results_most_is_first(tmp_path: Path) -> None:
+    """A slip of 34 sigma was folded behind half a per cent of background of all scans."""
+    top = tmp_path / "results"
+    slip = "r1: the crystal slipped; in config.yaml `leave_out: [r1:1-2]`"
+    said = {"100K": ["100K: 31 peaks lie at (1/2, 0, 0)"], "300K": [slip]}  # the page's order
+    figures = []
+    for scan, doubts in said.items():
+        accepted = _accepted(scan) | {"verdict": "doubtful", "doubts": doubts}
+        accepted["figures"] = accepted["figures"] | {
+            "lost": [],
+            "motions": [
+                {
+                    "sentence": slip,
+                    "bias in sigma": 33.7,
+                    "shift in pixels": 0.3,
+                    "shift in frames": 0.2,
+                }
+            ],
+        }
+        figures.append(_figures(top / f"hexa/{scan}/accepted.json", accepted))
+        warned = {"warnings": ["background differs by 0.5 %"]}
+        figures.append(_figures(top / f"hexa/{scan}/r1/scale.json", warned))
+    order = {"sentence": "to keep it, paste `features: x`", "command": "show"}
+    figures.append(
+        _figures(
+            top / "hexa/temperature_series/order.json",
+            {"sentences": [order["sentence"]], "findings": [order]},
+        )
+    )
+    text = _page(top, {"pictures": [], "figures": figures})
+    first = text.split('class="first"')[1].split("</section>")[0]
+    places = [first.index(x) for x in ("the crystal slipped", "31 peaks", "background differs")]
+    assert places == sorted(places)
+    assert "<b>100K: </b>31 peaks lie" in first  # the scan is named once
+    assert "paste <code>features: x</code>" in first
+
+
 def test_sentences_that_differ_in_numbers_alone_are_one(tmp_path: Path) -> None:
     top = tmp_path / "results"
     figures = [

@@ -131,6 +131,9 @@ def write_scale(path: Path) -> Path:
     return path
 
 
+HOT_AND_COLD = (("hot", 300), ("cold", 100))
+
+
 def write_sample(folder: Path, scans: dict[str, Truth]) -> temperature_series.Inputs:
     """Orientations, peak tables and scales of all scans."""
     rng = np.random.default_rng(12)
@@ -460,6 +463,28 @@ def test_narrow_reflections_and_strangers_are_said(tmp_path: Path) -> None:
     told = stage.read_json(run(given, tmp_path).findings)["sentences"]
     assert any("cold: no rocking width" in sentence for sentence in told)
     assert any("cold: no scale, because it has only 0 reflections" in sentence for sentence in told)
+
+
+def test_sentences_name_their_scans_once_and_have_a_command_that_shows_them(
+    tmp_path: Path,
+) -> None:
+    """`cold` stood only in the settings to paste; six lines differed in the scan alone."""
+    given = write_sample(tmp_path / "sample", {x: Truth(t, "hot") for x, t in HOT_AND_COLD})
+    slip = "r1: the crystal slipped; `per_scan: {s/cold: {import_scan: {leave_out: [r1:1-2]}}}`"
+    change = stage.read_json(given.orientations[1])
+    change["warnings"] = [slip]
+    change["symmetry"] |= {"fraction unindexed": 0.0, "motions": [{"sentence": slip}]}
+    stage.write_json(given.orientations[1], change)
+    for path in given.peaks:
+        table = nexus.read_peaks(path)
+        nexus.write_peaks(path, table.select(np.zeros(len(table), bool)))
+    found = stage.read_json(run(given, tmp_path).findings)
+    (named,) = [x for x in found["sentences"] if "slipped" in x]
+    assert named == f"cold: {slip}"
+    place = f"{given.orientations[1]}/symmetry/motions"
+    assert found["commands"][named] == f"hklflow show {place}"
+    (narrow,) = [x for x in found["sentences"] if "no rocking width" in x]
+    assert narrow.startswith("hot, cold: no rocking width, because too few of the 0 strong")
 
 
 def test_expansion_of_the_parent_with_five_temperatures(findings: dict[str, Any]) -> None:

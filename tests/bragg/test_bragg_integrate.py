@@ -17,7 +17,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.bragg.boxes import Boxes, Filled, groups
 from hklflow.bragg.centroids import found_as_peaks
 from hklflow.bragg.collected import Collected
-from hklflow.bragg.integrate import Integrated, integrate
+from hklflow.bragg.integrate import Integrated, contradict, integrate
 from hklflow.bragg.measurement import Measurement
 from hklflow.bragg.predicted import predicted_spots
 from hklflow.bragg.reflections import UNFIT, Reflections
@@ -453,6 +453,118 @@ def test_the_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert vars(again).keys() == vars(table).keys() >= {"hkl", "counts", "intensity_profile"}
     for name, value in vars(table).items():
         np.testing.assert_array_equal(getattr(again, name), value)
+
+
+# ------------------------------------------------------- spots narrower than a frame
+
+
+#: Mosaic spread in degrees, error of the orientation in degrees, counts of S = 1, diffuse S.
+NARROW = {
+    "0.05": (0.05, 0.0, 3.0, 0.05),
+    "0.05, predictions off": (0.05, 0.03, 3.0, 0.05),
+    "0.02": (0.02, 0.0, 3.0, 0.05),
+    "0.02, predictions off": (0.02, 0.02, 3.0, 0.05),
+    "0.02, predictions far off": (0.02, 0.08, 3.0, 0.05),
+    "0.005, predictions off": (0.005, 0.02, 3.0, 0.05),
+    "0.05, many counts": (0.05, 0.02, 60.0, 0.05),
+    "0.05, high background": (0.05, 0.02, 3.0, 1.0),
+}
+
+
+@cache
+def narrow(name: str) -> Case:
+    """Frames of 0.5°; the truth is matched with predictions that may be off."""
+    mosaic, tilt, flux, flat = NARROW[name]
+    simulation = simulated.scan(
+        "triclinic",
+        n_frames=120,
+        flux=flux,
+        diffuse=Diffuse(flat=flat),
+        sample={"mosaic": np.radians(mosaic)},
+    )
+    tilted = Rotation.from_rotvec(np.radians(tilt) * np.array([0.6, 0.5, 0.62])).as_matrix()
+    measurement = simulated.measurement(simulation)
+    found = integrate(
+        measurement,
+        tilted @ simulation.ub,
+        simulated.group("triclinic"),
+        None,
+        IntegrationSettings().chosen(),
+    )
+    truth, table = simulation.true_peaks(), found.reflections
+    tree = cKDTree(np.stack([truth.frame, truth.slow, truth.fast], axis=1))
+    distance, which = tree.query(np.stack([table.frame, table.slow, table.fast], axis=1))
+    return Case(simulation, measurement, found, truth, np.where(distance < 0.7, which, -1))
+
+
+def places(one: Case) -> dict[str, NDArray[np.bool_]]:
+    """Reflections that cross in the middle half of a frame, and the others."""
+    middle = np.abs(one.truth.frame[one.which] % 1 - 0.5) < 0.25
+    return {"middle": middle, "edge": ~middle}
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_intensities_of_spots_narrower_than_a_frame_are_true(name: str) -> None:
+    one = narrow(name)
+    assert one.found.widths.bound == name.startswith("0.005")
+    if not one.found.widths.bound and "far" not in name:
+        assert one.found.widths.mosaic == pytest.approx(np.radians(NARROW[name][0]), rel=0.1)
+    counts = one.truth.counts[one.which]
+    for place, here in places(one).items():
+        for low, high in DECADES:
+            rows = one.used & here & (counts >= low) & (counts < high)
+            n = rows.sum()
+            if n < 20:
+                continue
+            pulls = one.pulls("profile")[rows]
+            assert abs(pulls.mean()) < 3.5 / np.sqrt(n), (place, low)
+            assert abs(pulls.std() - 1) < 3.5 / np.sqrt(2 * n), (place, low)
+            assert abs(pulls).max() < 5, (place, low)
+            true = one.truth.intensity[one.which][rows]
+            error = np.sqrt(np.sum(one.table.sigma_profile[rows] ** 2)) / true.sum()
+            ratio = one.table.intensity_profile[rows].sum() / true.sum()
+            assert abs(ratio - 1) < 3.5 * error, (place, low)
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_centroids_of_spots_narrower_than_a_frame_are_not_fitted_to_noise(name: str) -> None:
+    one = narrow(name)
+    rows = one.used & np.isfinite(one.table.observed_frame)
+    off = one.table.observed_frame[rows] - one.truth.frame[one.which[rows]]
+    variance = one.table.var_frame[rows]
+    # The frame is all that is known of a reflection within one frame.
+    within = one.table.observed_frame[rows] % 1 == 0.5
+    np.testing.assert_allclose(variance[within], 1 / 12)
+    assert (np.abs(off) < 0.6).all()
+    assert variance.max() < 1 / 12 + 1e-12
+    table = one.table
+    learned = one.found.widths.at(table.zeta, table.slow, table.fast)[rows, 0]
+    border = np.abs((one.truth.frame[one.which[rows]] + 0.5) % 1 - 0.5)
+    assert within[border > 5 * learned].all()
+    assert not within[border < 0.5 * one.truth.sigma[one.which[rows], 0]].any()
+    pulls = off / np.sqrt(variance)
+    assert abs(pulls.mean()) < 4 / np.sqrt(len(pulls))
+    # Variances are upper limits if errors of predictions may be a part of the width.
+    assert 0.55 < pulls.std() < 1.2
+    assert abs(pulls).max() < 6
+
+
+def test_fits_that_contradict_the_sums_are_flagged_and_not_merged() -> None:
+    one = case("hexagonal")
+    assert not one.table.has(Flag.CONTRADICTION).any()
+    table, error = one.table, 0.001
+    column = {
+        "sum": table.intensity_sum,
+        "var_sum": table.sigma_sum**2,
+        "profile": table.intensity_profile.copy(),
+        "var_profile": table.sigma_profile**2,
+    }
+    strong = np.flatnonzero(one.used & (table.intensity_sum > 20 * table.sigma_sum))[:9]
+    column["profile"][strong[:3]] *= 5.0
+    column["profile"][strong[3:6]] *= 0.5
+    column["profile"][strong[6:]] *= 1.05
+    np.testing.assert_array_equal(np.flatnonzero(contradict(column, error)), np.sort(strong[:6]))
+    assert Flag.CONTRADICTION in UNFIT
 
 
 # ----------------------------------------------------------------------------- bad input

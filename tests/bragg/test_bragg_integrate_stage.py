@@ -186,3 +186,15 @@ def test_many_that_are_unlike_the_profile_are_told_and_summed(made: Path) -> Non
     np.testing.assert_array_equal(intensity[odd], table.intensity_sum[odd])
     np.testing.assert_array_equal(sigma[odd], table.sigma_sum[odd])
     np.testing.assert_array_equal(intensity[~odd], table.intensity_profile[~odd])
+
+
+def test_fits_that_contradict_sums_are_reported_with_the_worst(made: Path) -> None:
+    run(made, "plain")
+    table = nexus.read_reflections(made / "plain.nxs")
+    rows = np.flatnonzero(table.intensity_sum > 20 * table.sigma_sum)[:3]
+    flags, profile = table.flags.copy(), table.intensity_profile.copy()
+    flags[rows] |= int(ReflectionFlag.CONTRADICTION)
+    profile[rows] = table.intensity_sum[rows] * np.array([2.0, 5.0, 0.7])
+    (message,) = integrate._warnings(replace(table, flags=flags, intensity_profile=profile))
+    assert message.startswith("3 reflections are not merged")
+    assert f"by a factor of 5.00 for {tuple(table.hkl[rows[1]].tolist())}" in message

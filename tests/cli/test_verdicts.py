@@ -98,7 +98,9 @@ def test_all_show_the_same_verdict(results: Path, hklflow: Hklflow) -> None:
         inputs=sample_page.Inputs(
             pictures=[], figures=[*of("orientation"), *of("transform"), *of("accepted")]
         ),
-        outputs=sample_page.Outputs(page=results / "p.html", small=results / "q.html"),
+        outputs=sample_page.Outputs(
+            page=results / "p.html", small=results / "q.html", statement=results / "findings.md"
+        ),
         params=sample_page.Params(
             sample="hexa", results=str(results), scans=["100K", "300K"], temperatures=[100, 300]
         ),

@@ -118,6 +118,60 @@ def test_satellites_that_fall_off_as_reflections_do_are_not_half_the_wavelength(
     assert left["satellites"]
 
 
+def peaks(
+    kind: str, seed: int, symbol: str = "P 1 2/m 1", noise: float = 0.3
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Reflections, and peaks at half of the indices of the strong ones; h, |Q|, intensity.
+
+    ``half``: at half of all strong indices. ``one star``: at (1/2, 1/2, 0) from reflections alone,
+    although the intensities are like those at 2h.
+    """
+    group, rng = symmetry.space_group(symbol), np.random.default_rng(seed)
+    h = np.mgrid[-7:8, -7:8, 0:8].reshape(3, -1).T
+    h = h[(np.abs(h).sum(axis=1) > 0) & ~group.is_absent(h)]
+    length = np.linalg.norm(h, axis=1)
+    strong = rng.exponential(size=len(h)) * 3e4 * np.exp(-0.01 * length**2)
+    there = (h % 2).any(axis=1) & (strong > np.quantile(strong, 0.8))
+    if kind == "one star":
+        there &= np.all(h % 2 == (1, 1, 0), axis=1)
+    weak = 0.01 * strong * np.exp(noise * rng.normal(size=len(h)))
+    return (
+        np.vstack([h, h[there] / 2]),
+        np.append(length, length[there] / 2),
+        np.append(strong, weak[there]),
+    )
+
+
+def judged(found: tuple[np.ndarray, np.ndarray, np.ndarray], symbol: str = "P 1 2/m 1") -> Any:
+    group = symmetry.space_group(symbol)
+    return unindexed(*found, np.zeros(len(found[0]), np.bool_), group)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_peaks_of_one_star_are_a_superlattice_whatever_their_intensities(seed: int) -> None:
+    left = judged(peaks("one star", seed))
+    assert (left.half, left.either) == (0, 0)
+    ((vector, number),) = left.satellites
+    assert vector == [0.5, 0.5, 0]
+    assert number > 10
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_half_the_wavelength_is_at_half_of_all_strong_reflections(seed: int) -> None:
+    found = peaks("half", seed)
+    left = judged(found)
+    assert left.half == np.sum((found[0] % 1).any(axis=1))
+    assert (left.either, left.satellites, left.rest) == (0, [], 0)
+
+
+def test_one_star_without_another_is_judged_by_the_intensities() -> None:
+    """A lattice F has half-integer positions of one star: (1/2, 1/2, 1/2)."""
+    sure = judged(peaks("half", 1, "F m -3 m", 0.1), "F m -3 m")
+    assert sure.half > 40
+    unsure = judged(peaks("half", 1, "F m -3 m", 0.5), "F m -3 m")
+    assert (unsure.half, unsure.either > 40, unsure.satellites) == (0, True, [])
+
+
 def test_few_peaks_and_none() -> None:
     group = symmetry.space_group("P m -3 m")
     nothing = unindexed(np.zeros((0, 3)), np.zeros(0), np.zeros(0), np.zeros(0, np.bool_), group)
@@ -125,3 +179,10 @@ def test_few_peaks_and_none() -> None:
     one = np.array([[0.5, 0.5, 0.5], [1.0, 0, 0]])
     left = unindexed(one, np.ones(2), np.ones(2), np.zeros(2, np.bool_), group)
     assert (left.half, left.satellites, left.rest) == (0, [], 1)
+
+
+def test_residuals_within_the_errors_have_no_cause() -> None:
+    """χ² = 0.86 had peaks that are no reflections and a distorted detector."""
+    (residuals,) = found("plain", 31)[0]["unexplained"]
+    assert residuals["reduced chi2"] < 1
+    assert residuals["sentence"].endswith("(reduced chi² 0.86): within their errors")

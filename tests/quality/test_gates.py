@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from hklflow.orientation.limits import Limits
 from hklflow.page.gates import table as table_of_gates
+from hklflow.quality import unindexed_words
 from hklflow.quality.gates import doubtful, failures, hints, own_absences, vector_text
 from hklflow.quality.verdict import doubts
 from hklflow.stage.scan_limits import ScanLimits
@@ -464,7 +466,13 @@ def test_a_wrong_distance_is_said_before_a_parent_is_given_another_cell() -> Non
 def test_a_row_of_the_parent_is_said_with_its_remedy() -> None:
     """The refinement of the parent's own scan does not know the import."""
     own = {**IDENTITY, "scan": IDENTITY["parent"]}
-    misfit = {"rms in pixels": None, "fixed": False, "reduced chi2": None}
+    misfit = {
+        "rms in pixels": None,
+        "fixed": False,
+        "reduced chi2": None,
+        "fraction indexed": None,
+        "least fraction": 0.2,
+    }
     misfit |= {"fraction indexed": 1.0, "least fraction": 0.5, "peaks": 400}
     parent = figures(misfit=misfit, rows=[{"sentence": "write this"}])
     found = doubts(figures(misfit=misfit, rows=[]), parent, ScanLimits().limits(), own)
@@ -494,3 +502,45 @@ def test_few_reflections_contradict_a_setting_if_another_one_allows_them() -> No
     assert "write in samples.tsv the space group `P 1 21/n 1`" in told
     peaks["settings"] = []
     assert own_absences(figures() | {"absent reflections": peaks}, limits, own) == []
+
+
+def left_of(**changes: Any) -> dict[str, Any]:
+    """Record of 60 of 1000 peaks that are not indexed."""
+    left = {"fraction": 0.06, "error": 0.0075, "half the wavelength": 0, "rings": {}, "rest": 0}
+    left |= {"half the wavelength or a superlattice": 0, "satellites": [], "named": False}
+    left |= changes
+    return left | {"sentence": unindexed_words.sentence(left, "150K")}
+
+
+def doubts_on(left: dict[str, Any], parent_offsets: Sequence[Any] = ()) -> list[str]:
+    offset = {"vector": [0.5, 0.5, 0.0], "arms": 1, "peaks": 58, "expected by chance": 0.01}
+    misfit = {"fixed": False, "rms in pixels": None, "reduced chi2": None}
+    misfit |= {"fraction indexed": None, "least fraction": 0.2}
+    of = figures(unindexed=[left], offsets=[offset], misfit=misfit)
+    return doubts(of, figures(offsets=parent_offsets), ScanLimits().limits(), IDENTITY)
+
+
+def test_peaks_of_a_superlattice_are_counted_once() -> None:
+    """The sentence of the hint has the parent; the other sentence counted the same peaks."""
+    vector = [0.5, 0.5, 0.0]
+    (only,) = doubts_on(left_of(satellites=[(vector, 58)], rest=2))
+    assert "check for a weak superlattice" in only
+    rings, hint = doubts_on(left_of(satellites=[(vector, 50)], rings={"ice": 10}, named=True))
+    assert rings.startswith("1.0 ± 0.3 % of the peaks of 150K are not indexed, without those at")
+    assert "superlattice or a modulation" not in rings
+    assert "check for a weak superlattice" in hint
+
+
+def test_half_the_wavelength_is_not_also_a_superlattice() -> None:
+    left = left_of(named=True, **{"half the wavelength": 60})
+    (only,) = doubts_on(left)
+    assert "60 are reflections of half the wavelength" in only
+
+
+def test_peaks_that_the_parent_lacks_are_not_half_the_wavelength() -> None:
+    """Half the wavelength is there at every temperature."""
+    left = left_of(**{"half the wavelength or a superlattice": 60})
+    (only,) = doubts_on(left)
+    assert "check for a weak superlattice" in only
+    (both,) = doubts_on(left, [{"vector": [0.5, 0.5, 0.0]}])
+    assert "a superlattice, or reflections of half the wavelength" in both

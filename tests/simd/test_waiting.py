@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import pytest
-from numba.core.event import Event, EventStatus
 
 from hklflow.simd import waiting
 
@@ -32,12 +31,12 @@ def test_callees_are_not_counted_twice(
     """Six seconds of a caller, five of which are its callee's, are less than ten."""
     seconds = iter([0.0, 5.0, 6.0, 6.0, 11.0])
     monkeypatch.setattr(waiting.time, "monotonic", lambda: next(seconds))
-    listener, compiled = waiting.Compilations(), Event("numba:compile", EventStatus.START)
-    listener.on_start(compiled)
-    listener.on_start(compiled)
-    listener.on_end(compiled)
-    listener.on_end(compiled)
+    compilations = waiting.Compilations()
+    compilations.begins()
+    compilations.begins()
+    compilations.ends()
+    compilations.ends()
     assert capfd.readouterr().err == ""
-    listener.on_start(compiled)
-    listener.on_end(compiled)
+    compilations.begins()
+    compilations.ends()
     assert "compiling kernels, once" in capfd.readouterr().err

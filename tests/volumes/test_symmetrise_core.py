@@ -435,3 +435,62 @@ def test_bragg_peaks_do_not_make_halves_agree() -> None:
     assert open_to.agreement.overall_half_correlation > 0.3
     assert closed.agreement.rejected.sum() == 0
     assert abs(closed.agreement.overall_half_correlation) < 0.05
+
+
+def groups_of_five(c: np.ndarray, m: np.ndarray, r: np.ndarray) -> float:
+    """Return χ² per degree of freedom of observations, in groups of at least 5 expected counts."""
+    rate, groups = max(c.sum(), 0) / m.sum(), [[0.0, 0.0, 0.0]]
+    for observation in zip(c, m, m * rate + r, strict=True):
+        groups[-1] = [a + b for a, b in zip(groups[-1], observation, strict=True)]
+        if groups[-1][2] >= 5:
+            groups.append([0.0, 0.0, 0.0])
+    remainder = groups.pop()
+    if len(groups) < 2:
+        return np.nan
+    groups[-1] = [a + b for a, b in zip(groups[-1], remainder, strict=True)]
+    chi2 = sum((count - norm * rate) ** 2 / variance for count, norm, variance in groups)
+    shares = sum(norm**2 / variance for _, norm, variance in groups)
+    variance = sum(variance for *_, variance in groups)
+    return float(chi2 / (len(groups) - 2 + variance * shares / m.sum() ** 2))
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_disagreement_and_spread_orbit_by_orbit(noisy: bool) -> None:
+    # More orbits than a batch, with voxels on the centre and partly measured voxels.
+    counts, norm = made(BESIDE, 3, mean=2.0)
+    rng = np.random.default_rng(6)
+    read = rng.uniform(0.2, 2, norm.shape) if noisy else np.zeros(norm.shape)
+    counts = np.where(norm > 0, counts, 0).astype(float if noisy else np.uint32)
+    result = run(BESIDE, "P m m m", counts, norm, counts + read if noisy else None)
+    orbit = orbits(BESIDE, "P m m m")
+    chi2 = result.chi2.ravel()
+    spread = 0.0
+    # The order of the observations: the operations of the kernel, and volumes within each.
+    places = {tuple(at): i for i, at in enumerate(indices(BESIDE))}
+    known = 0
+    for number in range(orbit.max() + 1):
+        members = np.flatnonzero(orbit == number)
+        last = max(members, key=lambda i: brick_number(BESIDE, i))
+        ordered = []
+        for turn in result.maps.turns:
+            mate = places.get(tuple(turn @ indices(BESIDE)[last]))
+            if mate is not None and mate not in ordered:
+                ordered.append(mate)
+        c, m, r = (
+            part.reshape(3, -1)[:, ordered].T.ravel().astype(float) for part in (counts, norm, read)
+        )
+        used = m > 0
+        c, m, r = c[used], m[used], r[used]
+        expected = groups_of_five(c, m, r) if used.any() else np.nan
+        np.testing.assert_allclose(chi2[members], expected, rtol=1e-5)
+        known += np.isfinite(expected)
+        if used.sum() >= 2:
+            spread += np.abs(c - m * c.sum() / m.sum()).sum()
+    assert known > 100
+    assert result.agreement.total(kernels.SPREAD) == pytest.approx(spread, rel=1e-9)
+
+
+def brick_number(grid: Grid, i: int) -> tuple[int, ...]:
+    """Return what orders the voxels in memory: brick along l, k, h, then voxel along l, k, h."""
+    at = np.unravel_index(i, grid.array_shape)
+    return (*(int(x) // 8 for x in at), *(int(x) % 8 for x in at))

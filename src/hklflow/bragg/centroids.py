@@ -193,7 +193,7 @@ def judge(
     with np.errstate(divide="ignore", invalid="ignore"):
         significance = np.nan_to_num(table.intensity_sum / table.sigma_sum)
     like = np.nan_to_num(table.correlation) >= accept.correlation
-    like &= ~table.has(ReflectionFlag.UNLIKE)
+    like &= ~table.has(ReflectionFlag.UNLIKE | ReflectionFlag.CONTRADICTION)
     at = np.where(measured[:, None], observed, np.stack([table.slow, table.fast, table.frame], 1))
     off, zeta = compare(rotation, ub, table.hkl.astype(np.float64), at, offset)
     none = np.zeros(0, np.int64)

@@ -13,7 +13,7 @@ from scipy.special import ndtr
 
 from hklflow.base.errors import HklflowError
 from hklflow.bragg import boxes as bx
-from hklflow.bragg import kernels, learning_kernels, profiles
+from hklflow.bragg import centre_kernels, kernels, learning_kernels, profiles
 from hklflow.bragg.background import Curvature, curvature_of
 from hklflow.bragg.collected import Collected, around
 from hklflow.bragg.measurement import Measurement
@@ -54,6 +54,11 @@ _FOR_WIDTHS = 600
 # Chi² and I/σ above which a reflection is flagged as unlike the profile, see `kernels.UNLIKE`.
 _UNLIKE = 4.0
 _CLEARLY_SEEN = 10.0
+# Fit and sum contradict each other if they differ by this number of standard deviations; relative
+# error of both that is always tolerated, and the same in standard deviations of the sum.
+_CONTRADICTION = 6.0
+_ALIKE = 0.02
+_ALIKE_NOISE = 0.3
 
 
 @dataclass(frozen=True)
@@ -187,11 +192,13 @@ def integrate(
     others = np.random.default_rng(0).permutation(len(spots))[:sample]
     rows = np.concatenate([rows, np.setdiff1d(others, rows)])
 
-    def predicted(widths: Widths, more: float) -> tuple[_Scene, Integers]:
+    def predicted(
+        widths: Widths, more: float, errors: Floats | None = None
+    ) -> tuple[_Scene, Integers]:
         """Return all spots that touch the scan, and the rows of those within ``more`` of it."""
         margin = np.ceil(bx.half_axes(widths.typical(), params.n_sigma).max()) + more
         spots = predicted_spots(rotation, ub, group, d_min, float(margin))
-        return (scene := _Scene(spots, widths, params, n_frames)), scene.recorded(more)
+        return (scene := _Scene(spots, widths, params, n_frames, errors)), scene.recorded(more)
 
     def wanted(widths: Widths) -> bx.Boxes:
         """Return the boxes to collect: widths and predictions may change a little."""
@@ -203,7 +210,7 @@ def integrate(
         collected = Collected(0.5e6 * params.memory)
     frames = _Frames(measurement, collected, wanted, shown or _unseen)
     learned = _learn(frames, spots, rows, widths, params)
-    scene, rows = predicted(learned.widths, 0.0)
+    scene, rows = predicted(learned.widths, 0.0, learned.errors)
     skip = np.zeros(len(rows), np.bool_)
     if left_out is not None:
         skip = left_out(scene.spots.select(rows))
@@ -226,10 +233,22 @@ def _as_told(widths: Widths, params: IntegrationParams) -> Widths:
 class _Scene:
     """Foregrounds of all spots with their widths; ``long`` marks spots that are not integrated."""
 
-    def __init__(self, spots: Spots, widths: Widths, params: IntegrationParams, n_frames: int):
+    def __init__(
+        self,
+        spots: Spots,
+        widths: Widths,
+        params: IntegrationParams,
+        n_frames: int,
+        errors: Floats | None = None,
+    ):
+        """``errors`` (3,): see `_Learned`; without them, the widths."""
         self.spots, self.widths, self.n_frames = spots, widths, n_frames
         self.centre = spots.centre
         self.sigma = widths.at(spots.zeta, spots.slow, spots.fast)
+        self.error = self.sigma
+        if errors is not None:
+            self.error = np.broadcast_to(errors, (len(spots), 3)).copy()
+            self.error[:, 0] /= spots.zeta
         self.half = bx.half_axes(self.sigma, params.n_sigma)
         self.long = 2 * self.half[:, 0] > params.max_frames
 
@@ -252,7 +271,16 @@ class _Scene:
 
 @dataclass(frozen=True)
 class _Learned:
+    """Quantities learned from the references.
+
+    Attributes
+    ----------
+    errors : (3,) array
+        Standard deviations of predicted centres in (frame, slow, fast), for frames at ζ = 1.
+    """
+
     widths: Widths
+    errors: Floats
     profile: Profile
     curvature: Curvature
     references: frozenset[tuple[int, int, int, int]]
@@ -459,8 +487,12 @@ def _learn(
             break
     curvature = _curvature(measurement, scene, rows, sample, params)
     found = _strong(measurement, scene, rows, kept, params, curvature, fits=kernels.CENTRES)
+    errors = _errors(scene, found)
+    scene = _Scene(spots, widths, params, n_frames, errors)
+    found = _strong(measurement, scene, rows, kept, params, curvature, fits=kernels.CENTRES)
     profile = _profile(measurement, scene, found)
-    return _Learned(widths, profile, curvature, frozenset(_keys(spots.select(found.rows))))
+    references = frozenset(_keys(spots.select(found.rows)))
+    return _Learned(widths, errors, profile, curvature, references)
 
 
 def _thinned(kept: bx.Filled, number: int) -> bx.Filled:
@@ -566,7 +598,9 @@ def _boxes(measurement: Measurement, scene: _Scene, spots: Integers, filled: bx.
     start, near = bx.neighbours(bx.Boxes(filled.origin, filled.shape), spots, scene.cells)
     return _Boxes(
         kernels.Voxels(filled.counts, filled.offset, filled.origin, filled.shape),
-        kernels.Places(scene.centre[spots], scene.sigma[spots], scene.half[spots]),
+        kernels.Places(
+            scene.centre[spots], scene.sigma[spots], scene.half[spots], scene.error[spots]
+        ),
         kernels.Norms(measurement.pixel_norm, measurement.frame_norm, _read_variance(measurement)),
         kernels.Neighbours(start, near, scene.centre, scene.half),
     )
@@ -578,13 +612,25 @@ def _wider(measurement: Measurement, scene: _Scene, found: _Strong, widths: Widt
     boxes = _boxes(measurement, scene, found.spots, found.filled)
     learning_kernels.width_scores(*boxes, found.local, found.columns, profiles.FACTORS, scores)
     at = scene.spots.select(found.rows)
-    return profiles.better_widths(widths, scores, at.slow, at.fast)
+    counts = found.columns[found.local, kernels.COUNTS]
+    return profiles.better_widths(widths, scores, at.slow, at.fast, counts)
 
 
 def _change(before: Widths, after: Widths) -> float:
     """Return the largest ratio between two models of the widths, at the detector centre."""
     ratio = np.log(after.typical() / before.typical())
     return float(np.exp(np.abs(ratio).max()))
+
+
+def _errors(scene: _Scene, found: _Strong) -> Floats:
+    """Return the standard deviations (3,) of predicted centres, for frames at ζ = 1."""
+    seen = found.columns[found.local, kernels.FRAME : kernels.FAST + 1]
+    variance = found.columns[found.local, kernels.VAR_FRAME : kernels.VAR_FAST + 1]
+    sigma = scene.sigma[found.rows]
+    off = seen - scene.centre[found.rows]
+    scale = np.ones_like(off)
+    scale[:, 0] = scene.spots.zeta[found.rows]
+    return profiles.position_errors(off * scale, variance * scale**2, sigma * scale)
 
 
 def _profile(measurement: Measurement, scene: _Scene, found: _Strong) -> Profile:
@@ -606,15 +652,15 @@ def _corrections(
     *,
     moved: bool,
 ) -> Floats:
-    """Return profile corrections about the predicted centres; if ``moved``, the observed ones."""
+    """Return profile corrections about the predicted centres; if ``moved``, the fitted ones."""
     m = len(profiles.NODES)
     observed, expected, variance = (np.zeros((number, m, m, m)) for _ in range(3))
     sums = learning_kernels.ProfileSums(observed, expected, variance, np.zeros((m, m, m)))
     boxes = _boxes(measurement, scene, found.spots, found.filled)
     if moved:
         places = boxes.places
-        seen = found.columns[:, kernels.FRAME : kernels.FAST + 1]
-        places = places._replace(centre=np.where(np.isfinite(seen), seen, places.centre))
+        likely = found.columns[:, kernels.LIKELY_FRAME : kernels.LIKELY_FAST + 1]
+        places = places._replace(centre=np.where(np.isfinite(likely), likely, places.centre))
         boxes = boxes._replace(places=places)
     learning_kernels.profile_sums(
         *boxes, found.local, found.columns, region, float(profiles.NODES[-1]), sums
@@ -651,6 +697,10 @@ def _table(
     reference = np.array([key in learned.references for key in _keys(spots)], dtype=bool)
     flags[reference] |= ReflectionFlag.REFERENCE
     error = _profile_error(column, reference)
+    unsure = _unsure(scene, rows, column, learned.widths)
+    # Sums of reflections that do not fit the profile are used instead of the fits.
+    contradiction = contradict(column, error) & ((flags & int(ReflectionFlag.UNLIKE)) == 0)
+    flags[contradiction] |= ReflectionFlag.CONTRADICTION
     table = Reflections(
         hkl=spots.hkl,
         frame=spots.frame,
@@ -671,9 +721,9 @@ def _table(
         observed_frame=column["frame"],
         observed_slow=column["slow"],
         observed_fast=column["fast"],
-        var_frame=column["var_frame"],
-        var_slow=column["var_slow"],
-        var_fast=column["var_fast"],
+        var_frame=column["var_frame"] + unsure[:, 0],
+        var_slow=column["var_slow"] + unsure[:, 1],
+        var_fast=column["var_fast"] + unsure[:, 2],
         n_foreground=np.nan_to_num(column["n_foreground"]).astype(np.int64),
         n_background=np.nan_to_num(column["n_background"]).astype(np.int64),
         correlation=column["correlation"],
@@ -699,6 +749,43 @@ def _table(
         error,
         counters,
     )
+
+
+def _unsure(scene: _Scene, rows: Integers, column: dict[str, Floats], widths: Widths) -> Floats:
+    """Return the largest variances (n, 3) of centroids due to an unknown width of the spot.
+
+    A centroid of a narrow spot is known by its distance from the border of the voxel, in widths of
+    the spot. The learned width contains errors of predictions, and a width at the lower limit is
+    only an upper bound.
+    """
+    sigma, error = scene.sigma[rows], scene.error[rows]
+    narrower = np.sqrt(np.maximum(sigma**2 - error**2, 0.0))
+    if widths.bound:
+        narrower[:, 0] = 0.0
+    at = np.stack([column[name] for name in ("frame", "slow", "fast")], axis=1)
+    var = np.stack([column[f"var_{name}"] for name in ("frame", "slow", "fast")], axis=1)
+    off = (at - np.round(at)) * (1 - narrower / sigma)
+    # Centres that are only known to be in a voxel do not depend on the width.
+    tied = (sigma < profiles.NARROW) & (var < centre_kernels.VOXEL)
+    return np.asarray(np.where(tied, np.minimum(off**2, centre_kernels.VOXEL - var), 0.0))
+
+
+def contradict(column: dict[str, Floats], error: float) -> NDArray[np.bool_]:
+    """Return True for reflections (n,) whose fit and sum differ far beyond noise.
+
+    Fit and sum use the same voxels. If the fit is efficient, the variance of their difference is
+    the difference of their variances.
+
+    Parameters
+    ----------
+    error : float
+        Relative error of the profile.
+    """
+    total, var = column["sum"], column["var_sum"]
+    expected = np.maximum(var - column["var_profile"], 0) + _ALIKE_NOISE**2 * var
+    expected += (_ALIKE**2 + error**2) * total**2
+    with np.errstate(invalid="ignore"):
+        return np.asarray((column["profile"] - total) ** 2 > _CONTRADICTION**2 * expected)
 
 
 def _profile_error(column: dict[str, Floats], reference: NDArray[np.bool_]) -> float:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.bragg.background import background_chi2, fit_background, least_level, level_at
+from hklflow.bragg.centre_kernels import fit_centre
 from hklflow.bragg.normal_sums import (
     N_VOXEL,
     V_CELL,
@@ -54,6 +55,7 @@ COLUMNS = (
     *("slope_frame", "slope_slow", "slope_fast"),
     *("bend_frame", "bend_slow", "bend_fast"),
     *("var_bend_frame", "var_bend_slow", "var_bend_fast"),
+    *("likely_frame", "likely_slow", "likely_fast"),
 )
 # fmt: off
 (
@@ -61,6 +63,7 @@ COLUMNS = (
     SLOW, FAST, VAR_FRAME, VAR_SLOW, VAR_FAST, N_FOREGROUND, N_BACKGROUND, CORRELATION, CHI2,
     BACKGROUND_CHI2, UNLIKE, SLOPE_FRAME, SLOPE_SLOW, SLOPE_FAST,
     BEND_FRAME, BEND_SLOW, BEND_FAST, VAR_BEND_FRAME, VAR_BEND_SLOW, VAR_BEND_FAST,
+    LIKELY_FRAME, LIKELY_SLOW, LIKELY_FAST,
 ) = range(len(COLUMNS))
 # fmt: on
 
@@ -281,105 +284,6 @@ def fit_intensity(
     return intensity, variance
 
 
-@kernel
-def fit_centre(
-    rows: F64,
-    at: NDArray[np.int32],
-    m: int,
-    shape: I64,
-    start: I64,
-    centre: F64,
-    sigma: F64,
-    background: F64,
-    intensity: float,
-    out: F64,
-) -> None:
-    """Fit the position of a Gaussian: centroid (3) and its variances (3); NaN if it diverges.
-
-    The background is fixed. The learned profile is not used, because its centre is the mean offset
-    of the observed from the predicted centres in a region. With it, a common error of the
-    predictions in this region, or the arc of a mosaic crystal, would not be seen.
-    """
-    p = centre.copy()
-    covariance = np.empty((4, 4))
-    chi2 = 1.0
-    for step in range(12):
-        value = np.zeros((3, max(shape[0], shape[1], shape[2])))
-        slope = np.zeros_like(value)
-        for a in range(3):
-            n = shape[a]
-            add_profile(start[a], p[a], sigma[a], value[a, :n])
-            for k in range(n):
-                low = (start[a] + k - p[a]) / sigma[a]
-                high = (start[a] + k + 1 - p[a]) / sigma[a]
-                slope[a, k] = (math.exp(-0.5 * low * low) - math.exp(-0.5 * high * high)) / (
-                    math.sqrt(2 * math.pi) * sigma[a]
-                )
-        matrix, right = np.zeros((4, 4)), np.zeros(4)
-        m00 = m10 = m11 = m20 = m21 = m22 = m30 = m31 = m32 = m33 = 0.0
-        r0 = r1 = r2 = r3 = 0.0
-        chi2 = 0.0
-        for r in range(m):
-            k, i, j = at[r, 0], at[r, 1], at[r, 2]
-            norm = rows[V_NORM, r]
-            level = level_at(background, rows[V_Z, r], rows[V_Y, r], rows[V_X, r])
-            vz, vy, vx = value[0, k], value[1, i], value[2, j]
-            x0 = vz * vy * vx
-            x1 = intensity * slope[0, k] * vy * vx
-            x2 = intensity * vz * slope[1, i] * vx
-            x3 = intensity * vz * vy * slope[2, j]
-            mean = norm * (max(level, 0.0) + intensity * x0)
-            off = rows[V_COUNTS, r] - norm * (level + intensity * x0)
-            inverse = 1 / (mean + rows[V_READ, r] + 1e-3)
-            chi2 += off * off * inverse
-            weight = norm * inverse
-            seen = weight * off
-            r0 += seen * x0
-            r1 += seen * x1
-            r2 += seen * x2
-            r3 += seen * x3
-            weight *= norm
-            w0, w1, w2 = weight * x0, weight * x1, weight * x2
-            m00 += w0 * x0
-            m10 += w0 * x1
-            m20 += w0 * x2
-            m30 += w0 * x3
-            m11 += w1 * x1
-            m21 += w1 * x2
-            m31 += w1 * x3
-            m22 += w2 * x2
-            m32 += w2 * x3
-            m33 += weight * x3 * x3
-        right[0], right[1], right[2], right[3] = r0, r1, r2, r3
-        matrix[0, 0], matrix[1, 1], matrix[2, 2], matrix[3, 3] = m00, m11, m22, m33
-        matrix[1, 0] = matrix[0, 1] = m10
-        matrix[2, 0] = matrix[0, 2] = m20
-        matrix[3, 0] = matrix[0, 3] = m30
-        matrix[2, 1] = matrix[1, 2] = m21
-        matrix[3, 1] = matrix[1, 3] = m31
-        matrix[3, 2] = matrix[2, 3] = m32
-        for a in range(4):
-            matrix[a, a] *= 1 + 1e-9
-            matrix[a, a] += 1e-30
-        covariance[:] = np.linalg.inv(matrix)
-        move = covariance @ right
-        intensity = max(intensity + move[0], 0.2 * intensity)
-        small = True
-        for a in range(3):
-            d = min(max(move[a + 1], -0.7 * (sigma[a] + 0.3)), 0.7 * (sigma[a] + 0.3))
-            p[a] += d
-            small &= d * d < 1e-4 * covariance[a + 1, a + 1]
-            if not abs(p[a] - centre[a]) < 3 * (sigma[a] + 0.3):
-                out[:] = np.nan
-                return
-        if small and step > 0:
-            break
-    scale = max(1.0, chi2 / max(m - 4, 1))
-    for a in range(3):
-        out[a] = p[a]
-        out[3 + a] = covariance[a + 1, a + 1] * scale
-
-
 class Voxels(NamedTuple):
     """Voxels of all boxes one after the other."""
 
@@ -399,6 +303,8 @@ class Places(NamedTuple):
     centre: F64
     sigma: F64
     half: F64
+    error: F64
+    """Standard deviations of the predicted centre."""
 
 
 class Norms(NamedTuple):
@@ -478,7 +384,7 @@ def integrate_boxes(
     ``fits`` is `SUMS`, `CENTRES` or `FITS`. The columns of fits that are not made stay NaN.
     """
     origin, shape = voxels.origin, voxels.shape
-    centre, sigma, half = places
+    centre, sigma, half, error = places
     most = 0
     for i in range(len(shape)):
         most = max(most, shape[i, 0] * shape[i, 1] * shape[i, 2])
@@ -520,21 +426,24 @@ def integrate_boxes(
         if fits == SUMS:
             continue
         strength = total / math.sqrt(out[i, VAR_SUM])
+        factor = 1.0
         if strength > _CENTROID and recorded > 0.9 * whole:
             seen = out[i, FRAME : VAR_FAST + 1]
-            fit_centre(
-                front, place, m, shape[i], origin[i], centre[i], sigma[i], level, total, seen
-            )
+            likely = out[i, LIKELY_FRAME : LIKELY_FAST + 1]
+            loose = fit_centre(
+                front, place, m, shape[i], origin[i], centre[i], sigma[i], error[i], level, total,
+                seen, likely,
+            )  # fmt: skip
             if (
                 fits == FITS
                 and learned.observed.size
                 and strength > _MOVED
-                and math.isfinite(seen[0])
+                and math.isfinite(loose)
             ):
                 # For a strong reflection, the observed centre is better than the prediction.
-                there = seen[:3].copy()
+                factor = loose
                 grid = learned.observed[learned.region[i]]
-                fill_profile(origin[i], there, sigma[i], grid, learned.last, share)
+                fill_profile(origin[i], likely, sigma[i], grid, learned.last, share)
                 for r in range(m):
                     front[V_SHARE, r] = share[place[r, 0], place[r, 1], place[r, 2]]
         if fits == CENTRES:
@@ -543,7 +452,7 @@ def integrate_boxes(
         if not (math.isfinite(intensity) and var > 0):
             flags[i] |= _NO_PROFILE
             continue
-        out[i, PROFILE], out[i, VAR_PROFILE] = intensity, var
+        out[i, PROFILE], out[i, VAR_PROFILE] = intensity, var * factor
         _compare(front, m, level, intensity, out[i])
 
 

@@ -77,7 +77,7 @@ def width_scores(
 
     The other parameters are as in `integrate_boxes`.
     """
-    origin, (centre, sigma, half) = voxels.origin, places
+    origin, (centre, sigma, half, _) = voxels.origin, places
     pixel_norm, frame_norm, read_variance = norms
     for m in range(len(rows)):
         i = rows[m]
@@ -169,7 +169,7 @@ def profile_sums(
         Sums to add to.
     """
     observed, expected, variance, mass = sums
-    origin, (centre, sigma, half) = voxels.origin, places
+    origin, (centre, sigma, half, _) = voxels.origin, places
     pixel_norm, frame_norm, read_variance = norms
     size = mass.shape[0]
     scale = (size - 1) / (2 * last)

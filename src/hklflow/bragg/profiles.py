@@ -41,6 +41,11 @@ class Widths:
         frames = self.mosaic / (np.asarray(zeta) * abs(self.step))
         return np.stack([frames, np.exp(design @ self.slow), np.exp(design @ self.fast)], axis=1)
 
+    @property
+    def bound(self) -> bool:
+        """True if spots are so much narrower than a frame that the mosaic is an upper bound."""
+        return self.mosaic <= _NARROWEST * abs(self.step) * (1 + 1e-9)
+
     def typical(self) -> Floats:
         """Return standard deviations (3,) at ζ = 1 in the centre of the detector."""
         n_slow, n_fast = self.shape
@@ -128,10 +133,21 @@ def constant_widths(
 FACTORS = np.exp(np.linspace(-1.2, 1.2, 49))
 # Largest contribution of one reflection to the difference of ln L between two widths.
 _VOICE = 50.0
+# The same per count, along frames, if spots are narrower than a frame: errors of predictions are
+# then much of the width, and are common to all counts of a reflection.
+_VOICE_PER_COUNT = 8.0
+#: Width in voxels below which a spot is narrow.
+NARROW = 0.5
+# Smallest width in frames, at ζ = 1: narrower spots cannot be distinguished.
+_NARROWEST = 0.02
 _HUBER = 1.345
+# Half of a normal distribution is within this number of standard deviations.
+_HALF_WITHIN = 0.6745
 
 
-def better_widths(widths: Widths, scores: Floats, slow: Floats, fast: Floats) -> Widths:
+def better_widths(
+    widths: Widths, scores: Floats, slow: Floats, fast: Floats, counts: Floats
+) -> Widths:
     """Return the widths with the largest likelihood.
 
     Parameters
@@ -141,8 +157,13 @@ def better_widths(widths: Widths, scores: Floats, slow: Floats, fast: Floats) ->
         of `FACTORS`.
     slow, fast : (n,) array
         Positions of the reflections.
+    counts : (n,) array
+        Counts of the reflections.
     """
-    scores = np.minimum(scores - scores.min(axis=2, keepdims=True), _VOICE)
+    scores = scores - scores.min(axis=2, keepdims=True)
+    if widths.typical()[0] < NARROW:
+        scores[:, 0] = np.minimum(scores[:, 0] / counts[:, None], _VOICE_PER_COUNT)
+    scores = np.minimum(scores, _VOICE)
     log = np.log(FACTORS)
     shift = [_lowest(scores[:, axis].sum(axis=0), log) for axis in range(3)]
     changed = []
@@ -156,9 +177,8 @@ def better_widths(widths: Widths, scores: Floats, slow: Floats, fast: Floats) ->
         step[: len(course)] = course
         step[0] += shift[axis]
         changed.append(before + step)
-    return replace(
-        widths, mosaic=widths.mosaic * float(np.exp(shift[0])), slow=changed[0], fast=changed[1]
-    )
+    mosaic = max(widths.mosaic * float(np.exp(shift[0])), _NARROWEST * abs(widths.step))
+    return replace(widths, mosaic=mosaic, slow=changed[0], fast=changed[1])
 
 
 def _lowest(score: Floats, log: Floats) -> float:
@@ -189,6 +209,43 @@ def _robust(design: Floats, y: Floats) -> Floats:
             (design.T * weight) @ design + 4.0 * np.eye(len(x)), design.T @ (weight * y)
         )
     return x
+
+
+# Smallest error of a prediction, in widths of the spot; smallest number of centroids to learn from.
+_LEAST_ERROR = 0.1
+_FEWEST_CENTROIDS = 10
+
+
+def position_errors(off: Floats, variance: Floats, sigma: Floats) -> Floats:
+    """Return the standard deviations (3,) of predictions, from centroids of strong reflections.
+
+    The standard deviation is chosen so that half of the differences, divided by their expected
+    standard deviations, are smaller than 0.6745. A centroid is used if it is known better than the
+    width of the spot. If there are few of them, the result is the width itself: it was learned
+    about predicted centres, so that it contains their errors.
+
+    Parameters
+    ----------
+    off, variance : (n, 3) array
+        Observed minus predicted centres, and the variance of the centroid; NaN: not measured.
+    sigma : (n, 3) array
+        Standard deviations of the spots, in the same units.
+    """
+    errors = np.median(sigma, axis=0)
+    for axis in range(3):
+        known = variance[:, axis] < sigma[:, axis] ** 2
+        if known.sum() < _FEWEST_CENTROIDS:
+            continue
+        d2, v = off[known, axis] ** 2, variance[known, axis]
+        low, high = _LEAST_ERROR * errors[axis], np.sqrt(d2.max()) + errors[axis]
+        for _ in range(40):
+            middle = np.sqrt(low * high)
+            if np.median(d2 / (v + middle**2)) > _HALF_WITHIN**2:
+                low = middle
+            else:
+                high = middle
+        errors[axis] = high
+    return np.asarray(errors)
 
 
 # ------------------------------------------------------------------------ the profiles

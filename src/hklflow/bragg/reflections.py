@@ -25,7 +25,8 @@ class ReflectionFlag(IntFlag):
     the Ewald sphere so slowly that its Lorentz factor is uncertain; ``NO_PROFILE``: the profile fit
     failed, ``intensity_profile`` is NaN; ``REFERENCE``: was used for the learned profiles;
     ``UNLIKE``: differs from the learned profile far beyond noise; ``ABSENT``: systematically absent
-    in the space group; ``OUTLIER``: disagrees with its equivalents.
+    in the space group; ``OUTLIER``: disagrees with its equivalents; ``CONTRADICTION``: profile fit
+    and sum of the same counts differ far beyond noise, so that at least one of them is wrong.
     """
 
     EDGE = 1
@@ -40,6 +41,7 @@ class ReflectionFlag(IntFlag):
     UNLIKE = 512
     ABSENT = 1024
     OUTLIER = 2048
+    CONTRADICTION = 4096
 
 
 #: Flags of reflections that scaling leaves out. Reflections cut by edges or masks are used: the
@@ -50,6 +52,7 @@ UNFIT = (
     | ReflectionFlag.OVERLOAD
     | ReflectionFlag.NO_BACKGROUND
     | ReflectionFlag.LONG
+    | ReflectionFlag.CONTRADICTION
 )
 
 

@@ -1,5 +1,6 @@
 """Verdicts on the scans from the results of all finished stages, for `hklflow status`."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
@@ -101,5 +102,7 @@ def lines(found: Sequence[ScanVerdict], *, failed: bool) -> Iterator[str]:
                 continue
             # Print only the first reason; the page of the sample and `--json` have all reasons.
             first, *others = scan.reasons
+            # Sentences of gates begin with the scan, which the line names.
+            first = re.sub(rf"^({re.escape(scan.sample)} )?{re.escape(scan.scan)}: ", "", first)
             more = f" (and {len(others)} more on the page of {scan.sample})" if others else ""
             yield printable(f"{level}  {scan.sample} {scan.scan}: {' '.join(first.split())}{more}")

@@ -92,6 +92,9 @@ class GridWriter:
         self._name, self._direct, self._signed = group, direct, signed
         self._measured = np.zeros(grid.shape[2], np.int64)
         self._types = dict(types)
+        # HDF5 takes as long to find a dataset as to write a chunk, and new memory as long as `cut`.
+        self._datasets: dict[str, h5py.Dataset] = {}
+        self._memory: dict[np.dtype[Any], NDArray[Any]] = {}
         self._context = create(path, title, group)
 
     def __enter__(self) -> Self:
@@ -124,7 +127,7 @@ class GridWriter:
             # Voxels that were not measured have no counts, no norm and no S.
             floating = np.issubdtype(dtype, np.floating)
             fill = np.nan if name.startswith("data") and floating else 0
-            dataset = self._group.create_dataset(
+            dataset = self._datasets[name] = self._group.create_dataset(
                 name, shape=shape, dtype=dtype, chunks=self._chunks, fillvalue=fill, **packed
             )
             if name in _DESCRIPTIONS:
@@ -184,8 +187,7 @@ class GridWriter:
         if not self._fast:
             self._count(at[0], arrays)
         for name in self._types:
-            # HDF5 takes as long to find a dataset as to write a chunk.
-            block, dataset = arrays[name], self._group[name]
+            block, dataset = arrays[name], self._datasets[name]
             for begin, n, chunk, whole in zip(
                 at, block.shape, self._chunks, self._grid.array_shape, strict=False
             ):
@@ -202,8 +204,10 @@ class GridWriter:
         # Imported here, so that reading volumes does not need numba.
         from hklflow.nexus.chunks import cut, pack
 
-        n, stored = -(-strip.shape[2] // self._chunks[2]), dataset.id
-        chunks, used = np.empty((n, *self._chunks), dataset.dtype), np.empty(n, np.bool_)
+        n, stored, dtype = -(-strip.shape[2] // self._chunks[2]), dataset.id, dataset.dtype
+        if dtype not in self._memory:
+            self._memory[dtype] = np.empty((n, *self._chunks), dtype)
+        chunks, used = self._memory[dtype], np.empty(n, np.bool_)
         cut(strip, dataset.fillvalue, chunks, used)
         for i in np.flatnonzero(used):
             stored.write_direct_chunk((*at, int(i) * self._chunks[2]), pack(chunks[i]))
@@ -229,7 +233,7 @@ class GridWriter:
     @property
     def datasets(self) -> dict[str, h5py.Dataset]:
         """Datasets of the file by name; they must be written chunk by chunk."""
-        return {name: self._group[name] for name in self._types}
+        return dict(self._datasets)
 
     def add_group(self, write: Callable[[h5py.Group], None]) -> None:
         """Let a function write a group of its own into the entry."""

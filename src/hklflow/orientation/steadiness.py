@@ -43,6 +43,11 @@ _TELLING = 20  # smallest number of peaks in a rotation to detect a motion
 # decrease of χ² at the ends of the 95 % interval of a change, (1 - exp(-x/2))² = 0.95
 _PROFILE = 7.35
 _AS_WELL = 9.0  # difference of -2 ln p below which two motions are not distinguished: 3 σ
+# χ² of three coordinates that one of a thousand peaks exceeds: the slip cuts the spot in two
+_CUT = 16.27
+_MEDIAN = 2.366  # median of χ² of three coordinates
+_NEXT = 5  # number of peaks next to a slip that are tested for spots that the slip cuts in two
+_WITHIN = 0.5  # distance of a slip from the centroid of a spot that it does not displace, frames
 _TURNS = (1, 2, 3)  # numbers of periods of a wobble in 360° of the goniometer
 
 
@@ -117,6 +122,10 @@ class _Candidate:
     columns: Floats
     periods: int | None = None
 
+    def without(self, peaks: NDArray[np.bool_]) -> "_Candidate":
+        """Return the candidate that some peaks (n,) do not see."""
+        return replace(self, columns=np.repeat(~peaks, 3)[:, None] * self.columns)
+
 
 def motions(
     refined: Refined,
@@ -176,9 +185,10 @@ def motions(
     )
     largest = 0.0
     offsets = [_refined_offset(refined, nuisance, scene) for scene in scenes if scene.centred]
+    whole = np.ones(len(residual))  # 0 for peaks at a slip, which may cut their spots in two
     while len(reported) < _MOST * len(scenes):
-        left = Left.of(residual, known, peak_blocks)
-        best = _best(pairs, left, moving[:, -3:], refined.cell, names)
+        left = Left.of(whole * residual, whole[:, None] * known, peak_blocks)
+        best = _best(pairs, left, whole[:, None] * moving[:, -3:], refined.cell, names)
         # A large (nonlinear) motion leaves a part of its χ² in the residuals after the linear fit.
         if best is None or best[1] < _ECHO * largest:
             break
@@ -186,6 +196,14 @@ def motions(
         largest = max(largest, gain)
         reported.append(replace(motion, bias=bias(problem, nuisance, moved, refined.chi2)))
         known = np.hstack([known, columns])
+        if motion.interval is not None:
+            scene = scenes[motion.rotation]
+            after = Left.of(whole * residual, whole[:, None] * known, peak_blocks)
+            interval = scene.with_cut_spots(motion.interval, after.residual)
+            reported[-1] = replace(reported[-1], interval=interval)
+            at_slip = (scene.frame >= interval[0]) & (scene.frame <= interval[1]) & scene.mine
+            whole = whole * np.repeat(~at_slip, 3)
+            pairs = [(x, candidate.without(at_slip)) for x, candidate in pairs]
     return sorted(offsets + reported, key=lambda motion: -motion.chi2)
 
 
@@ -230,6 +248,39 @@ class _Scene:
         moved = (columns @ values).reshape(-1, 3)[self.mine] * self.sigma[self.mine]
         squares = np.mean(moved**2, axis=0)
         return float(np.sqrt(squares[0] + squares[1])), float(np.sqrt(squares[2]))
+
+    def with_cut_spots(
+        self, interval: tuple[float, float], residual: Floats
+    ) -> tuple[float, float]:
+        """Return the interval (frames) of a slip with the spots that the slip cuts in two.
+
+        A part of such a spot is where the crystal was before the slip, the other part where it is
+        after, so that its centroid fits neither. A slip at the edge of a spot does not displace
+        its centroid.
+
+        Parameters
+        ----------
+        interval : (float, float)
+            Interval for spots that are before or after the slip.
+        residual : (3n,) array
+            Residuals after the fit of the slip, divided by the errors of the peaks.
+        """
+        squares = np.sum(residual.reshape(-1, 3)[self.mine] ** 2, axis=1)
+        frame = self.frame[self.mine]
+        order = np.argsort(frame, kind="stable")
+        frame = frame[order]
+        variance = max(float(np.median(squares)) / _MEDIAN, 1.0)
+        off = squares[order] > _CUT * variance
+        first, last = (int(i) for i in np.searchsorted(frame, interval, "left"))
+        while (before := np.flatnonzero(off[max(first - _NEXT, 0) : first])).size:
+            first = max(first - _NEXT, 0) + int(before[0])
+        last += int(last < len(frame) and frame[last] == interval[1])
+        while (after := np.flatnonzero(off[last : last + _NEXT])).size:
+            last += int(after[-1]) + 1
+        low = min(interval[0], frame[min(first, len(frame) - 1)])
+        high = max(interval[1], frame[max(last - 1, 0)])
+        end = float(self.rotation.scan.n_frames)
+        return max(float(low) - _WITHIN, 0.0), min(float(high) + _WITHIN, end)
 
     def with_time(self, columns: Floats, function: Floats) -> Floats:
         """Return columns (3n, k) times a function of time (n,)."""
@@ -389,7 +440,8 @@ def log_chance_of_slip(gain: float, freedom: int, n_peaks: int) -> float:
 
 def _slip(scene: _Scene, left: Left, turns: Floats) -> list[_Found]:
     """Return the best slip over all frames, from sums from each frame to the end."""
-    rows = np.nonzero(scene.mine)[0]
+    # Peaks at an earlier slip have no derivatives.
+    rows = np.nonzero(scene.mine & np.any(turns.reshape(-1, 9) != 0, axis=1))[0]
     rows = rows[np.argsort(-scene.frame[rows], kind="stable")]
     d = turns.reshape(-1, 3, 3)[rows]
     j = left.basis.reshape(-1, 3, left.basis.shape[1])[rows]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
+from scipy.stats import fisher_exact, spearmanr
 
 from hklflow.geometry import Rotation, lattice, symmetry
 from hklflow.orientation.refinement import Refined
@@ -22,6 +22,13 @@ Mask = NDArray[np.bool_]
 FEWEST = 8  # smallest number of peaks of one origin for a report
 _HALVES = 7 * (2 * NEAR) ** 3  # fraction of the unit cube near half-integer indices
 _ALIKE = 0.4  # smallest rank correlation of the intensities at h/2 and at h
+# smallest rank correlation if all predicted peaks belong to one star of half-integer vectors: a
+# superlattice has the same peaks
+_ALIKE_IN_ONE_STAR = 0.8
+_BY_CHANCE = 1e-3  # probability below which a correlation or a difference between stars is real
+# largest fraction, compared with the star with most peaks, of the predicted peaks that are found in
+# all other stars, if the peaks are those of a superlattice
+_ONE_STAR = 0.3
 # largest intensity relative to h; sources emit a few per cent of half the wavelength
 _MOST_HALF = 0.2
 _SIGNIFICANT = 5.0  # σ by which peaks on powder rings exceed the peaks between the rings
@@ -57,7 +64,11 @@ class Unindexed:
         Unindexed fraction of the peaks that can be judged, see `telling`, and its binomial
         standard deviation.
     half : int
-        Peaks at half the indices of reflections, with correlated intensities.
+        Reflections of half the wavelength: peaks at half the indices of strong reflections, in the
+        same proportions of even and odd indices, with correlated intensities.
+    either : int
+        Peaks at half-integer indices that agree with half the wavelength and with a superlattice;
+        ``half`` is then 0.
     rings : list of (str, int)
         Powders, and numbers of peaks on their rings.
     satellites : list of (vector, int)
@@ -69,6 +80,7 @@ class Unindexed:
     fraction: float
     error: float
     half: int
+    either: int
     rings: list[tuple[str, int]]
     satellites: list[tuple[list[float], int]]
     rest: int
@@ -149,8 +161,9 @@ def unindexed(
         n = int(told[1].sum())
     fraction = float(left.sum()) / max(n, 1)
     error = float(np.sqrt(fraction * (1 - fraction) / max(n, 1)))
-    half = _half_wavelength(miller, length, intensity, left)
+    half, certain = _half_wavelength(miller, length, intensity, left, group)
     left &= ~half
+    n_half = int(half.sum())
     rational, incommensurate = satellites(miller[left], group)
     vectors = []
     for satellite in (*rational, *incommensurate):
@@ -164,7 +177,15 @@ def unindexed(
         if on.any():
             rings.append((name, int(on.sum())))
             left &= ~on
-    return Unindexed(fraction, error, int(half.sum()), rings, vectors, int(left.sum()))
+    return Unindexed(
+        fraction,
+        error,
+        n_half if certain else 0,
+        0 if certain else n_half,
+        rings,
+        vectors,
+        int(left.sum()),
+    )
 
 
 def on_satellites(miller: Floats, left: Mask, group: symmetry.SpaceGroup) -> Mask:
@@ -184,11 +205,19 @@ def _near_vector(miller: Floats, vector: Floats, group: symmetry.SpaceGroup) -> 
     return near
 
 
-def _half_wavelength(miller: Floats, length: Floats, intensity: Floats, left: Mask) -> Mask:
-    """Return True for peaks at h/2 whose intensities correlate with the reflections at h."""
+def _half_wavelength(
+    miller: Floats, length: Floats, intensity: Floats, left: Mask, group: symmetry.SpaceGroup
+) -> tuple[Mask, bool]:
+    """Return a mask of peaks at h/2, perhaps of half the wavelength, and True if this is certain.
+
+    Half the wavelength gives a peak at h/2 for each strong reflection h with an odd index,
+    whichever indices are odd, and its intensity is proportional to that of h. A superlattice gives
+    peaks at the vectors of one star only, and their intensities are independent of those at h. If
+    the lattice has reflections h of one star only, the intensities alone must decide.
+    """
     double = np.rint(2 * miller)
     near: Mask = left & (np.abs(2 * miller - double).max(axis=1) < 2 * NEAR)
-    none = np.zeros_like(left)
+    none = np.zeros_like(left), False
     chance = float(left.sum()) * _HALVES
     if near.sum() < max(FEWEST, chance + _SIGNIFICANT * np.sqrt(chance)):
         return none
@@ -198,31 +227,75 @@ def _half_wavelength(miller: Floats, length: Floats, intensity: Floats, left: Ma
         key = _friedel(hkl)
         strength[key] = max(strength.get(key, 0.0), float(counts))
     rows = np.flatnonzero(near)
+    keys = [_friedel(double[row].astype(int)) for row in rows]
     pairs = [
         (length[row], intensity[row], strength[key])
-        for row in rows
-        if (key := _friedel(double[row].astype(int))) in strength
+        for row, key in zip(rows, keys, strict=True)
+        if key in strength
     ]
-    # The intensities of a superlattice do not correlate with the reflections at twice their h.
     if len(pairs) < FEWEST:
         return none
     q, half_intensity, full_intensity = np.array(pairs).T
-    alike = _alike(q, np.maximum(half_intensity, 1.0), np.maximum(full_intensity, 1.0))
+    alike, chance = _alike(q, np.maximum(half_intensity, 1.0), np.maximum(full_intensity, 1.0))
+    if alike < _ALIKE or np.median(half_intensity) > _MOST_HALF * np.median(full_intensity):
+        return none
+    strong = [h for h, x in strength.items() if x >= np.median(full_intensity)]
+    in_one, several = _in_one_star(strong, set(keys), group)
+    if in_one:
+        return none
+    least = _ALIKE if several else _ALIKE_IN_ONE_STAR
+    return near, bool(alike > least and chance < _BY_CHANCE)
+
+
+def _in_one_star(
+    strong: Sequence[tuple[int, ...]], found: set[tuple[int, ...]], group: symmetry.SpaceGroup
+) -> tuple[bool, bool]:
+    """Return True if peaks at h/2 are at one star only although other stars have strong h.
+
+    The second value is True if the peaks are at several stars.
+
+    Parameters
+    ----------
+    strong : sequence of (h, k, l)
+        Strong reflections h.
+    found : set of (h, k, l)
+        Reflections h with a peak at h/2.
+    """
+    numbers: dict[
+        tuple[int, ...], list[int]
+    ] = {}  # of a star: strong h with a peak at h/2, without
+    for hkl in strong:
+        mates = group.laue_operations @ np.array(hkl) % 2
+        if mates.any():
+            star = max(tuple(int(x) for x in mate) for mate in mates)
+            numbers.setdefault(star, [0, 0])[0 if hkl in found else 1] += 1
+    if len(numbers) < 2:
+        return False, False
+    most = max(numbers, key=lambda star: numbers[star][0])
+    first = np.array(numbers.pop(most))
+    others = np.sum(list(numbers.values()), axis=0)
+    rarer = others[0] / others.sum() < _ONE_STAR * first[0] / first.sum()
     return (
-        near
-        if alike > _ALIKE and np.median(half_intensity) < _MOST_HALF * np.median(full_intensity)
-        else none
+        bool(
+            rarer
+            and fisher_exact(np.stack([first, others])).pvalue < _BY_CHANCE / (len(numbers) + 1)
+        ),
+        bool(others[0]) and not rarer,
     )
 
 
-def _alike(q: Floats, half_intensity: Floats, full_intensity: Floats) -> float:
-    """Return the rank correlation of intensities (n,), corrected for their decrease with q."""
+def _alike(q: Floats, half_intensity: Floats, full_intensity: Floats) -> tuple[float, float]:
+    """Return the rank correlation of intensities (n,), corrected for their decrease with q.
+
+    The second value is the probability of a larger correlation by chance.
+    """
     slopes = np.stack([np.ones_like(q), q**2], axis=1)
     left = [
         y - slopes @ np.linalg.lstsq(slopes, y, rcond=None)[0]
         for y in np.log([half_intensity, full_intensity])
     ]
-    return float(spearmanr(*left).statistic)
+    found = spearmanr(*left)
+    return float(found.statistic), float(found.pvalue)
 
 
 def _friedel(hkl: NDArray[np.int64]) -> tuple[int, ...]:

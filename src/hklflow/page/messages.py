@@ -45,7 +45,11 @@ class Message:
 
 
 def messages(page: Page) -> list[Message]:
-    """Return all sentences, failed scans first; sentences that differ in numbers alone are one."""
+    """Return all sentences, failed scans first; sentences that differ in numbers alone are one.
+
+    The doubts that change cell and orientation most are first, and doubts of a single step about
+    all scans are last.
+    """
     found: dict[tuple[str, str], Message] = {}
     for severity, scan, sentence in sorted(_sentences(page), key=lambda x: _ORDER.index(x[0])):
         name, _, text = sentence.partition(": ")
@@ -53,12 +57,37 @@ def messages(page: Page) -> list[Message]:
             said, text = ("", ""), sentence
         rotation, product = said
         # The page says where a sentence holds.
-        text = re.sub(rf"^{re.escape(f'{page.sample} {scan}')}( at [^:]*)?: ", "", text)
+        text = re.sub(rf"^({re.escape(page.sample)} )?{re.escape(scan)}( at [^:]*)?: ", "", text)
         key = product, _NUMBER.sub("#", text.replace(scan, ""))
         message = found.setdefault(key, Message(text, severity))
         if (scan, rotation, product) not in message.places:
             message.places.append((scan, rotation, product))
-    return list(found.values())
+    return sorted(found.values(), key=lambda message: _weight(message, page))
+
+
+def _weight(message: Message, page: Page) -> tuple[int, int, float]:
+    """Return the key that sorts messages: severity, then size of the effect."""
+    severity = _ORDER.index(message.severity)
+    if message.severity != "doubtful":
+        return severity, 0, 0.0
+    bias = max((_bias(page, scan, message.text) for scan, _, _ in message.places), default=0.0)
+    judged = any(not product for _, _, product in message.places)
+    everywhere = len({scan for scan, _, _ in message.places}) == len(page.scans) > 1
+    return severity, 0 if judged else 1 + everywhere, -bias
+
+
+def _bias(page: Page, scan: str, text: str) -> float:
+    """Return the error of cell and orientation, in σ, that a doubt about a scan reports."""
+    figures = page.one(scan, "accepted").get("figures", {})
+    records = [x for found in figures.values() if isinstance(found, list) for x in found]
+    return max(
+        (
+            float(x.get("bias in sigma") or 0.0)
+            for x in records
+            if isinstance(x, dict) and str(x.get("sentence", "")).endswith(text)
+        ),
+        default=0.0,
+    )
 
 
 def _sentences(page: Page) -> Iterable[tuple[Severity, str, str]]:

@@ -102,7 +102,7 @@ def _findings(page: Page) -> Html:
         elif at.part == "stack" and at.path.stem.startswith("pdf_series_"):
             pairs += data["findings"][:1]
     rows = [*orders[:_MOST], *pairs]
-    items = [tag("li", row["sentence"], " ", tag("code", row["command"])) for row in rows]
+    items = [tag("li", prose(row["sentence"]), " ", tag("code", row["command"])) for row in rows]
     return tag("ul", items, class_="findings") if items else Html("")
 
 

@@ -25,9 +25,8 @@ from hklflow.orientation.refinement import Refined
 from hklflow.orientation.residuals import Peaks
 from hklflow.orientation.rows import Row, off_by_row, other_centre
 from hklflow.orientation.satellites import INDEXED
-from hklflow.quality import pasted, remedies
+from hklflow.quality import pasted, remedies, unindexed_words
 from hklflow.quality.pasted import Imported
-from hklflow.quality.remedies import vector_text
 
 Floats = NDArray[np.float64]
 Record = dict[str, Any]
@@ -379,7 +378,7 @@ def causes(ub: Floats, g: Floats, intensity: Floats, group: symmetry.SpaceGroup)
         return []
     others = _crystals(ub, ~indexed, g, intensity, group)
     left = _unindexed(ub, g, intensity, others, group)
-    return [*map(_whose, others), *_parts(left)]
+    return [*map(_whose, others), *unindexed_words.parts(_numbers(left))]
 
 
 def _of_row(row: Row, refined: Refined, named: Named) -> Record:
@@ -508,6 +507,14 @@ def _of_alike(motion: steadiness.Motion, named: Named) -> Record:
 
 def _of_residuals(refined: Refined) -> Record:
     times = float(np.sqrt(refined.chi2))
+    if refined.chi2 <= 1:
+        return {
+            "reduced chi2": refined.chi2,
+            "sentence": (
+                f"residuals are {times:.2g} times the peaks' own errors (reduced chi² "
+                f"{refined.chi2:.3g}): within their errors"
+            ),
+        }
     return {
         "reduced chi2": refined.chi2,
         "sentence": (
@@ -535,45 +542,23 @@ def _arms(refined: Refined) -> str:
     )
 
 
-def _parts(left: unindexed.Unindexed) -> list[str]:
-    """Return one phrase for each origin of unindexed peaks."""
-    parts = []
-    if left.half:
-        parts.append(
-            f"{left.half} are reflections of half the wavelength, which also contributes to S(Q) "
-            "(remove it with a mirror, a detuned monochromator or a higher detector threshold)"
-        )
-    parts += [f"{n} are on rings of {name} (mask the rings)" for name, n in left.rings]
-    if left.satellites:
-        vectors = ", ".join(vector_text(vector) for vector, _ in left.satellites)
-        number = sum(n for _, n in left.satellites)
-        parts.append(
-            f"{number} are at {vectors} from reflections: a superlattice or a modulation (a larger "
-            "cell would index them)"
-        )
-    if left.rest:
-        parts.append(
-            f"{left.rest} fit no known pattern: another lattice, noise, or maxima of the "
-            "diffuse scattering (look at the picture of the peak search)"
-        )
-    return parts
-
-
 def _of_unindexed(left: unindexed.Unindexed, named: Named) -> Record:
-    parts = _parts(left)
+    record = _numbers(left) | {
+        "named": bool(left.half or left.rings or ((left.either or left.satellites) and named.own))
+    }
+    return record | {"sentence": unindexed_words.sentence(record, named.scan)}
+
+
+def _numbers(left: unindexed.Unindexed) -> Record:
+    """Return the numbers of unindexed peaks by origin, for `quality.unindexed_words`."""
     return {
         "fraction": left.fraction,
         "error": left.error,
-        "named": bool(left.half or left.rings or (left.satellites and named.own)),
-        "half the wavelength": left.half,
+        unindexed_words.HALF: left.half,
+        unindexed_words.EITHER: left.either,
         "rings": dict(left.rings),
         "satellites": left.satellites,
         "rest": left.rest,
-        "sentence": (
-            f"{100 * left.fraction:.1f} ± {100 * left.error:.1f} % of the peaks of {named.scan} "
-            f"are not indexed (h, k or l is off an integer by {INDEXED:g} or more, and by more "
-            f"than its error): {'; '.join(parts)}"
-        ),
     }
 
 

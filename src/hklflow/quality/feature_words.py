@@ -8,6 +8,8 @@ from hklflow.base.axis import TEMPERATURE, Axis
 from hklflow.quality.order_words import decimals
 from hklflow.series.feature_fit import Fit, Interval
 
+UNCHANGED = "does not change beyond errors"
+"""Words of a sentence on a length that is the same in all scans."""
 _BAD = 2.0  # χ² per degree of freedom above which the line shape does not fit
 _CHANGE = 4.0  # change that is claimed, in standard deviations
 
@@ -101,10 +103,7 @@ def _of_length(
         return f"{course.name}: ξ along {axis} is {texts[1]} at {value}"
     change = change_of(a, b)
     if abs(change) < _CHANGE:
-        return (
-            f"{course.name}: ξ along {axis} does not change beyond errors {pair}: "
-            f"{texts[0]} and {texts[1]}"
-        )
+        return f"{course.name}: ξ along {axis} {UNCHANGED} {pair}: {texts[0]} and {texts[1]}"
     verb = "sharpen" if change > 0 else "broaden"
     return (
         f"{course.name} {verb} {along.course}: ξ along {axis} from {texts[0]} to {texts[1]} {pair}"

@@ -16,7 +16,7 @@ from typing import Any
 
 from hklflow.base.values import CELL_NAMES
 from hklflow.orientation.limits import Limits
-from hklflow.quality import remedies
+from hklflow.quality import remedies, unindexed_words
 from hklflow.quality.remedies import along, vector_text
 
 FEWEST = 20
@@ -213,8 +213,30 @@ def hints(
         f"{vector_text(offset['vector'], offset.get('sigma'))} from reflections "
         f"({offset['expected by chance']:.2g} expected by chance), and no peaks of "
         f"{_parent(identity)} do: check for a weak superlattice"
+        for offset in _new_vectors(figures, parent_figures)
+    ]
+
+
+def of_other_sentences(
+    figures: Mapping[str, Any], parent_figures: Mapping[str, Any], scan: str
+) -> dict[str, Any]:
+    """Return the figures of a child without the unindexed peaks that `hints` or a gate counts."""
+    vectors = [x["vector"] for x in _new_vectors(figures, parent_figures)]
+    left = figures.get("unindexed", ())
+    return {**figures, "unindexed": [unindexed_words.without(x, vectors, scan) for x in left]}
+
+
+def _new_vectors(figures: Mapping[str, Any], parent: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the propagation vectors without peaks of the parent, and not of half the wavelength.
+
+    Half the wavelength has peaks at the same vectors in the parent.
+    """
+    halves = any(left.get(unindexed_words.HALF) for left in figures.get("unindexed", ()))
+    return [
+        offset
         for offset in (*figures["offsets"], *_incommensurate(figures))
-        if remedies.is_new(offset, parent_figures)
+        if remedies.is_new(offset, parent)
+        and not (halves and unindexed_words.is_half(offset["vector"]))
     ]
 
 

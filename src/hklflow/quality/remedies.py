@@ -143,10 +143,12 @@ def _lattice(
 def is_new(offset: Mapping[str, Any], parent: Mapping[str, Any]) -> bool:
     """Return True if the parent has no peaks at a propagation vector."""
     known = [*parent["offsets"], *parent.get("incommensurate", ())]
-    return not any(
-        all(abs(x - y) < _SAME for x, y in zip(offset["vector"], other["vector"], strict=True))
-        for other in known
-    )
+    return not any(is_same_vector(offset["vector"], other["vector"]) for other in known)
+
+
+def is_same_vector(first: Sequence[float], second: Sequence[float]) -> bool:
+    """Return True if two propagation vectors agree within the scatter of their peaks."""
+    return all(abs(x - y) < _SAME for x, y in zip(first, second, strict=True))
 
 
 def _modulation(figures: Mapping[str, Any], parent: Mapping[str, Any]) -> str:

@@ -161,6 +161,8 @@ def doubts(
         figures = {**figures, "sizes": parent_figures.get("sizes", ())}
     if is_parent and parent_figures.get("rows"):  # with what to write, which a child does not know
         figures = {**figures, "rows": parent_figures["rows"]}
+    if not is_parent:
+        figures = gates.of_other_sentences(figures, parent_figures, identity["scan"])
     sentences = gates.doubtful(figures, limits)
     sentences += _misplaced(figures, limits)
     # The refinement of the parent requires more indexed peaks than those of its children.

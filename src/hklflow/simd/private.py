@@ -30,6 +30,10 @@ INTERFACES = {
         ("self", "sig"),
         "benchmarks time the compilation",
     ),
+    ("numba.core.event", "register"): (
+        ("kind", "listener"),
+        "a job says that it compiles kernels",
+    ),
     ("numba.core.base", "BaseContext.make_array"): (
         ("self", "typ"),
         "words take the addresses of arrays",
@@ -81,6 +85,20 @@ def lock_index(locked: Callable[[], AbstractContextManager[None]]) -> None:
             save(index, key, data)
 
     setattr(IndexDataCacheFile, "save", save_locked)  # noqa: B010  (a method, to the type checker)
+
+
+def watch_compilations(begins: Callable[[], None], ends: Callable[[], None]) -> None:
+    """Call functions when the compilation of a kernel begins and ends; those of callees nest."""
+    from numba.core.event import Event, Listener, register
+
+    class Calls(Listener):
+        def on_start(self, event: Event) -> None:
+            begins()
+
+        def on_end(self, event: Event) -> None:
+            ends()
+
+    register("numba:compile", Calls())  # type: ignore[no-untyped-call]
 
 
 def pointer_to_data(context: Any, builder: Any, kind: Any, array: Any) -> Any:

@@ -7,7 +7,7 @@ minutes. Without a word, they look as if they hung.
 import sys
 import time
 
-from numba.core.event import Event, Listener, register
+from hklflow.simd import private
 
 _PATIENCE = 10.0  # s; a single new kernel is no news
 _SENTENCE = (
@@ -16,7 +16,7 @@ _SENTENCE = (
 )
 
 
-class Compilations(Listener):
+class Compilations:
     """Adds up the time of compilations, and says so once when it is long.
 
     Kernels that others call are compiled within the compilation of their callers; only the
@@ -29,13 +29,13 @@ class Compilations(Listener):
         self._total = 0.0
         self._said = False
 
-    def on_start(self, event: Event) -> None:
+    def begins(self) -> None:
         """Note when the outermost compilation begins."""
         if self._depth == 0:
             self._began = time.monotonic()
         self._depth += 1
 
-    def on_end(self, event: Event) -> None:
+    def ends(self) -> None:
         """Add the time of the outermost compilation; print the line if it is long."""
         now = time.monotonic()
         self._depth -= 1
@@ -50,4 +50,5 @@ class Compilations(Listener):
 
 def announce() -> None:
     """Announce long compilations of this process."""
-    register("numba:compile", Compilations())  # type: ignore[no-untyped-call]
+    compilations = Compilations()
+    private.watch_compilations(compilations.begins, compilations.ends)

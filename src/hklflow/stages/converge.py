@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 
-VERSION = 10
+VERSION = 11
 FRAMES_OF = "scans"
 
 

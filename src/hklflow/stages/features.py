@@ -121,7 +121,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Fit the features in the volumes of each parent; only windows are in memory."""
     from hklflow import plots
     from hklflow.base.errors import HklflowError
-    from hklflow.quality.feature_words import sentences
+    from hklflow.quality.feature_words import UNCHANGED, sentences
     from hklflow.quality.search_words import sentences as search_sentences
     from hklflow.stage import series_scales
     from hklflow.stage.feature_records import record, write_table
@@ -159,15 +159,17 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     results = inputs.series.with_name("features.json")
     searched = dict.fromkeys(scan.parent for scan in scans) if params.find else {}
     findings = [
-        {"sentence": sentence, "command": f"hklflow show {results}/found"}
-        for parent in searched
-        for sentence in search_sentences([x for x in sightings if x.parent == parent], parent, axis)
-    ]
-    findings += [
         {"sentence": sentence, "command": f"hklflow show {results}/features/{i}"}
         for i, fit in enumerate(fits)
         for sentence in sentences(fit.course, axis)
     ]
+    findings += [
+        {"sentence": sentence, "command": f"hklflow show {results}/found"}
+        for parent in searched
+        for sentence in search_sentences([x for x in sightings if x.parent == parent], parent, axis)
+    ]
+    # The page shows the first sentences: what changes with temperature.
+    findings.sort(key=lambda row: UNCHANGED in row["sentence"])
     findings += [{"sentence": note, "command": f"hklflow show {results}"} for note in notes]
     lines = [row["sentence"] for row in findings]
     stage.write_json(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hklflow.orientation.product import Orientation
     from hklflow.stage.rehearsal import Known
 
-VERSION = 6
+VERSION = 7
 FRAMES_OF = "scan"
 
 _SHELLS = 8
@@ -189,17 +189,30 @@ def _warnings(reflections: "Reflections") -> list[str]:
 
     from hklflow.bragg.reflections import UNFIT, ReflectionFlag
 
+    warnings = []
     with np.errstate(invalid="ignore"):
         strong = reflections.intensity_sum > _STRONG * reflections.sigma_sum
     strong &= ~reflections.has(UNFIT)
+    contradicted = reflections.has(ReflectionFlag.CONTRADICTION)
+    if contradicted.any():
+        with np.errstate(divide="ignore", invalid="ignore"):
+            factor = reflections.intensity_profile / reflections.intensity_sum
+        apart = np.where(contradicted, np.abs(np.log(np.maximum(factor, 1e-3))), -1.0)
+        worst = int(np.argmax(apart))
+        warnings.append(
+            f"{int(contradicted.sum())} reflections are not merged, because profile fit and sum "
+            f"contradict each other (by a factor of {factor[worst]:.2f} for "
+            f"{tuple(reflections.hkl[worst].tolist())}): the profile or the predicted position is "
+            "wrong; check the orientation and `reflections.png`, and integrate again"
+        )
     share = reflections.has(ReflectionFlag.UNLIKE)[strong].mean() if strong.any() else 0.0
-    if share <= _MANY_UNLIKE:
-        return []
-    return [
-        f"{share:.0%} of {int(strong.sum())} strong reflections do not fit the learned "
-        "profile, so their summed intensities are used: predicted positions are wrong, or spots "
-        "vary; compare with `scale_reflections: {estimate: sum}`"
-    ]
+    if share > _MANY_UNLIKE:
+        warnings.append(
+            f"{share:.0%} of {int(strong.sum())} strong reflections do not fit the learned "
+            "profile, so their summed intensities are used: predicted positions are wrong, or "
+            "spots vary; compare with `scale_reflections: {estimate: sum}`"
+        )
+    return warnings
 
 
 def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
@@ -270,6 +283,7 @@ def _figures(integrated: "Integrated") -> dict[str, Any]:
     return {
         "counts": integrated.counters,
         "mosaic in degrees": float(np.degrees(integrated.widths.mosaic)),
+        "mosaic is an upper bound": integrated.widths.bound,
         "spot in pixels (slow, fast), middle of the detector": [float(slow), float(fast)],
         "regions with a profile (frame, slow, fast)": list(integrated.profile.regions),
         "references": [int(n) for n in integrated.profile.n_references],

@@ -176,7 +176,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         shown += [(row["sentence"], row["command"]) for row in rows]
     facts = [text for row in earlier["expansions"] for text in row["sentences"]]
     facts += _agreements(earlier["expansions"], fits, axis)
-    together = [*shown, *((text, cell) for text in (*facts, *earlier["sentences"]))]
+    commands = earlier.get("commands", {})
+    others = [(text, commands.get(text, cell)) for text in (*facts, *earlier["sentences"])]
+    together = [*shown, *others]
     stage.write_json(
         outputs.orders,
         {

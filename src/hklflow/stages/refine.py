@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hklflow.stage.orientation import Observed
     from hklflow.stage.rehearsal import Known
 
-VERSION = 15
+VERSION = 16
 FRAMES_OF = frames_of
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from hklflow.stage.orientation import Observed, Start
     from hklflow.stage.rehearsal import Known
 
-VERSION = 15
+VERSION = 16
 FRAMES_OF = frames_of
 
 # The longest cells reach h = 70000 with the shortest wavelengths.

@@ -8,6 +8,7 @@ settings of their cells may differ, so that their indices are not the same. The 
 of the cell are without the error of the detector and heads that the scans of a parent share.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from hklflow.orientation.product import Orientation
     from hklflow.orientation.series import Departure, Floats, Reflections
 
-VERSION = 4
+VERSION = 5
 
 # rad; goniometer settings with a smaller difference (after small corrections) are equal
 _SETTING = 0.02
@@ -109,6 +110,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         {
             "sample": sample,
             "sentences": sentences,
+            "commands": _commands(sentences, scans, inputs),
             "transitions": transitions,
             "expansions": expansions,
         },
@@ -398,12 +400,15 @@ def _sentences(
         for row in rows
         if row["temperature"] is None
     ]
+    narrow = [row for row in rows if row["mosaic"] != row["mosaic"]]
+    if narrow:
+        numbers = [row["mosaic_reflections"] for row in narrow]
+        of = f"{min(numbers)} to {max(numbers)}" if len(set(numbers)) > 1 else f"{numbers[0]}"
+        told.append(
+            f"{', '.join(row['scan'] for row in narrow)}: no rocking width, because too few of the "
+            f"{of} strong reflections extend over more than one frame"
+        )
     for row in rows:
-        if row["mosaic"] != row["mosaic"]:
-            told.append(
-                f"{row['scan']}: no rocking width, because too few of its "
-                f"{row['mosaic_reflections']} strong reflections extend over more than one frame"
-            )
         if row["scale"] != row["scale"]:
             told.append(
                 f"{row['scan']}: no scale, because it has only {row['common_reflections']} "
@@ -412,12 +417,34 @@ def _sentences(
             )
     by_name = {scan.scan: scan for scan in scans}
     for name in (row["scan"] for row in rows):
-        # The sentences of gates contain the name of the scan.
+        # Only some sentences name the scan, outside the settings to paste.
         told += [
-            sentence if name in sentence else f"{name}: {sentence}"
-            for sentence in by_name[name].warnings
+            text if name in re.sub("`[^`]*`", "", text) else f"{name}: {text}"
+            for text in by_name[name].warnings
         ]
     return told
+
+
+def _commands(
+    sentences: Sequence[str], scans: "Sequence[Orientation]", inputs: Inputs
+) -> dict[str, str]:
+    """Return the command that shows it for each sentence on the refinement of one scan."""
+    commands = {}
+    for scan, path in zip(scans, inputs.orientations, strict=True):
+        for sentence in sentences:
+            warning = next((x for x in scan.warnings if sentence.endswith(x)), None)
+            if warning is None or not re.search(rf"\b{re.escape(scan.scan)}\b", sentence):
+                continue
+            # The numbers of the sentence: a list of records, or the propagation vectors.
+            places = (
+                key
+                for key, records in scan.figures.items()
+                if isinstance(records, list)
+                and any(isinstance(x, dict) and x.get("sentence") == warning for x in records)
+            )
+            vectors = "offsets" if "from reflections (" in warning else "misfit"
+            commands[sentence] = f"hklflow show {path}/symmetry/{next(places, vectors)}"
+    return commands
 
 
 if __name__ == "__main__":

@@ -225,10 +225,15 @@ def _read(inputs: Inputs, params: Params) -> _Task:
     if norm.scale.source != "none":
         norm.corrected.append("transmission")
     pitch = pixel_pitch(rotation, orientation.ub, orientation.grid)
-    if pitch.max() > 1:
+    steps = dict(zip(("frame", "slow", "fast"), pitch.tolist(), strict=True))
+    wide = " and ".join(name for name, voxels in steps.items() if voxels > 1)
+    fine = " and ".join(name for name, voxels in steps.items() if voxels <= 1)
+    if wide:
+        averaged = f"; along {fine} it would average over several steps" if fine else ""
+        spans = ", ".join(f"{voxels:.2f} (1 {name})" for name, voxels in steps.items())
         print(
-            "warning: a voxel is smaller than a pixel-frame: one (frame, slow, fast) step spans "
-            f"{pitch[0]:.2f}, {pitch[1]:.2f}, {pitch[2]:.2f} voxels; a coarser grid loses nothing"
+            f"warning: voxels are smaller than a step along {wide}; steps span, in voxels, "
+            f"{spans}; a coarser grid loses nothing along {wide}{averaged}"
         )
     number, of = params.part
     begin, end = (rotation.scan.n_frames * i // of for i in (number, number + 1))

@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from hklflow.geometry import lattice, subgroups, symmetry
 from hklflow.transform.bricks import EDGE
+from hklflow.volumes import laue_kernels, pairs_kernels
 from hklflow.volumes import symmetrise_kernels as kernels
-from hklflow.volumes.pairs import SIGNIFICANT, Difference, away_from_bragg, terms
+from hklflow.volumes.pairs import SIGNIFICANT, Difference, away_from_bragg
 from hklflow.volumes.symmetrise import Records, index_maps
 
 Floats = NDArray[np.float64]
@@ -30,6 +31,8 @@ _FEWEST_BRICKS, _MOST_BRICKS = 300, 1000
 _FEWEST = 200
 # An operation is contradicted if its difference exceeds the difference of equal S by this factor.
 TIMES = 2.0
+# Number of voxels that are compared at a time, with their monomials in the cache.
+_CHUNK = 2048
 _FLOOR = ("the same voxels in other volumes", "Friedel mates")
 
 
@@ -66,29 +69,22 @@ def examine(
     matrices, shifts = (np.rint(x[is_exact]).astype(np.int64) for x in maps)
     exact = operations[is_exact]
     voxels = _sample(records, cell, bragg_radius, len(exact))
-    first = _pooled(records, voxels)
-    basis = _polynomial(records, voxels, cell)
+    compared = _distinct(exact)
+    found = _compare(records, voxels, matrices[compared], shifts[compared], cell)
+    has_mates = [sums[laue_kernels.MATES] > 0 for sums in found[0]]
+    figures = [_row(*parts) for parts in zip(*found, strict=True)]
+    n_repeats = len(figures) - len(compared)
     floor: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
-    done: set[bytes] = set()
-    if repeated := _repeats(records, voxels, basis):
-        floor.append({"of": _FLOOR[0], **repeated})
-    for operation, matrix, shift in zip(exact, matrices, shifts, strict=True):
-        inverse = np.rint(np.linalg.inv(operation)).astype(np.int64)
-        if np.array_equal(operation, np.eye(3)) or inverse.tobytes() in done:
-            continue
-        done.add(np.asarray(operation, np.int64).tobytes())
-        mates = voxels @ matrix.T + shift
-        inside = np.all((mates >= 0) & (mates < records.grid.shape), axis=1)
-        inside &= np.any(mates != voxels, axis=1)
-        if not inside.any():
-            continue
-        other = _pooled(records, np.where(inside[:, None], mates, 0))
-        figures = _row(terms(first, other, inside), basis)
-        name = _FLOOR[1] if np.array_equal(operation, -np.eye(3)) else triplet(operation)
-        (floor if name == _FLOOR[1] else rows).append(
-            {"of": name, **figures, "matrix": operation.tolist()}
-        )
+    if n_repeats:
+        worst = max(figures[:n_repeats], key=lambda row: row["rest squared"])
+        floor.append({"of": _FLOOR[0], **worst})
+    for i, row, paired in zip(compared, figures[n_repeats:], has_mates[n_repeats:], strict=True):
+        if paired:
+            name = _FLOOR[1] if np.array_equal(exact[i], -np.eye(3)) else triplet(exact[i])
+            (floor if name == _FLOOR[1] else rows).append(
+                {"of": name, **row, "matrix": exact[i].tolist()}
+            )
     contradicted = _contradicted(floor, rows, reported_difference)
     return {
         "floor": floor,
@@ -112,19 +108,25 @@ def triplet(operation: NDArray[Any]) -> str:
     return " ".join(words)
 
 
-def _row(
-    compared: tuple[Floats, Floats, Floats, Floats, NDArray[np.bool_], Floats], basis: Floats
-) -> dict[str, Any]:
+def _distinct(operations: NDArray[Any]) -> list[int]:
+    """Return the indices of the operations without the identity and without inverses."""
+    chosen, done = [], {np.eye(3, dtype=np.int64).tobytes()}
+    for i, operation in enumerate(operations):
+        inverse = np.rint(np.linalg.inv(operation)).astype(np.int64).tobytes()
+        if inverse not in done:
+            done |= {inverse, np.asarray(operation, np.int64).tobytes()}
+            chosen.append(i)
+    return chosen
+
+
+def _row(sums: Floats, moments: Floats, right: Floats) -> dict[str, Any]:
     """Return the difference of one operation, its part that is slow in Q, and the other part."""
-    x, v, spread, weight, used, squares = compared
+    n, chi2, spread_sum, weight_sum = map(float, sums[: pairs_kernels.WEIGHT + 1])
     slow, rank = 0.0, 0
-    if squares.size > 10 * basis.shape[1]:
-        part = basis[used]
-        normal, right = (part * v[used, None]).T @ part, part.T @ x[used]
+    if n > 10 * len(right):
+        normal = moments[_PRODUCTS]
         rank = int(np.linalg.matrix_rank(normal))
         slow = float(right @ np.linalg.pinv(normal) @ right)
-    chi2, n = float(squares.sum()), float(squares.size)
-    spread_sum, weight_sum = float(spread.sum()), float(weight.sum())
     # Each pair occurs twice if the operation is its own inverse.
     difference = Difference(n, chi2, 2 * spread_sum, weight_sum)
     rest = difference._replace(chi2=chi2 - slow, pairs=n - rank)
@@ -154,58 +156,70 @@ def _sample(records: Records, cell: ArrayLike, radius: float, operations: int) -
         region = tuple(slice(a, b) for a, b in zip(first[::-1], last[::-1], strict=True))
         away = away_from_bragg(records.grid, cell, radius, region)
         places = np.argwhere(away)[:, ::-1] + first
-        if len(places) and np.any(_pooled(records, places)[1] > 0):
+        h, k, l = np.ascontiguousarray(places.T)  # noqa: E741
+        if laue_kernels.is_measured(
+            records.words_of_voxels, records.n_volumes, records.strides, h, k, l
+        ):
             chosen_voxels.append(places)
+        records.give_back()
     return np.concatenate(chosen_voxels) if chosen_voxels else np.empty((0, 3), np.int64)
 
 
-def _words(records: Records, voxels: Integers) -> Integers:
-    """Return the first word (n,) of the voxels' records; see `symmetrise_kernels.number`."""
-    h, k, l = voxels.T  # noqa: E741
-    across, along = records.strides
-    number = h + (h >> 3) * 504 + 8 * k + (k >> 3) * across + 64 * l + (l >> 3) * along
-    return np.asarray(number * records.fields)
+def _powers(order: int) -> list[tuple[int, int, int]]:
+    """Return the exponents of x, y, z of the monomials up to an order."""
+    n = order + 1
+    return [(i, j, k) for i in range(n) for j in range(n - i) for k in range(n - i - j)]
 
 
-def _of_volume(records: Records, words: Integers, volume: int) -> tuple[Floats, Floats, Floats]:
-    word = words + volume * records.words
-    counts = records.counts[word].astype(np.float64)
-    norm = records.norm[word + 1].astype(np.float64)
-    if not records.noisy:
-        return counts, norm, np.zeros(len(counts))
-    return counts, norm, np.maximum(records.norm[word + 2] - counts, 0.0)
+# The product of two monomials of third order is one of sixth order: its number (20, 20).
+_ORDER = 3
+_PRODUCTS = np.array(
+    [
+        [_powers(2 * _ORDER).index((a + d, b + e, c + f)) for d, e, f in _powers(_ORDER)]
+        for a, b, c in _powers(_ORDER)
+    ]
+)
 
 
-def _pooled(records: Records, voxels: Integers) -> tuple[Floats, Floats, Floats]:
-    """Return counts, norm and read variance, summed over all volumes."""
-    words = _words(records, voxels)
-    parts = [_of_volume(records, words, i) for i in range(records.n_volumes)]
-    counts, norm, read = (np.sum(part, axis=0) for part in zip(*parts, strict=True))
-    records.give_back()
-    return counts, norm, read
+def _compare(
+    records: Records, voxels: Integers, turns: Integers, shifts: Integers, cell: ArrayLike
+) -> tuple[Floats, Floats, Floats]:
+    """Compare the volumes, if there are several, and then the mates of operations.
 
-
-def _repeats(records: Records, voxels: Integers, basis: Floats) -> dict[str, Any]:
-    """Compare each volume with the sum of the others; return the volume that differs most."""
-    if records.n_volumes < 2:
-        return {}
-    words, rows = _words(records, voxels), []
-    total = _pooled(records, voxels)
-    for i in range(records.n_volumes):
-        volume = _of_volume(records, words, i)
-        others = tuple(a - b for a, b in zip(total, volume, strict=True))
-        compared = terms(volume, others, others[1] > 1e-6 * total[1])  # type: ignore[arg-type]
-        rows.append(_row(compared, basis))
-    return max(rows, key=lambda row: row["rest squared"])
-
-
-def _polynomial(records: Records, voxels: Integers, cell: ArrayLike) -> Floats:
-    """Return the monomials (n, 20) up to third order in Q, scaled to the order of 1."""
+    Returns
+    -------
+    sums : (n, columns) array
+        Sums of `laue_kernels.compare`.
+    moments, right : (n, 84), (n, 20) arrays
+        Σ v times the monomials up to sixth order in Q, and Σ x times those up to third order. Q is
+        scaled to the order of 1.
+    """
+    several = records.n_volumes if records.n_volumes > 1 else 0
+    n = several + len(turns)
+    powers = _powers(2 * _ORDER)
+    low = [powers.index(power) for power in _powers(_ORDER)]
+    sums, moments = np.zeros((n, laue_kernels.COLUMNS)), np.zeros((n, len(powers)))
+    right = np.zeros((n, len(low)))
     q = (records.grid.first + records.grid.step * voxels) @ lattice.b_matrix(cell).T
-    q = q / max(float(np.abs(q).max(initial=0.0)), 1e-9)
-    x, y, z = q.T
-    powers = [(i, j, k) for i in range(4) for j in range(4 - i) for k in range(4 - i - j)]
-    return np.stack([x**i * y**j * z**k for i, j, k in powers], axis=1)
+    q /= max(float(np.abs(q).max(initial=0.0)), 1e-9)
+    orbits = kernels.Orbits(records.grid.shape, records.strides, turns, shifts)
+    for first in range(0, len(voxels), _CHUNK):
+        some = tuple(np.ascontiguousarray(voxels[first : first + _CHUNK].T))
+        x, v = np.empty((2, n, len(some[0])))
+        laue_kernels.compare(
+            records.words_of_voxels, records.n_volumes, several > 0, orbits, some, sums, x, v
+        )
+        records.give_back()
+        monomials = _monomials(q[first : first + _CHUNK], powers)
+        moments += v @ monomials.T
+        right += x @ monomials[low].T
+    return sums, moments, right
+
+
+def _monomials(q: Floats, powers: Sequence[tuple[int, int, int]]) -> Floats:
+    """Return monomials (m, n) of Q (n, 3)."""
+    x, y, z = (np.cumprod([np.ones(len(q)), *[values] * (2 * _ORDER)], axis=0) for values in q.T)
+    return np.stack([x[i] * y[j] * z[k] for i, j, k in powers])
 
 
 def floor_of(floor: Sequence[dict[str, Any]]) -> tuple[float, float]:

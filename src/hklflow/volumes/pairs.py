@@ -26,8 +26,6 @@ from hklflow.volumes.disagreement import EDGE, DisagreementMap
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-# A voxel is a spot if it exceeds this multiple of the rate of its block plus 5 standard deviations.
-_SPOT = 3.0
 # Standard deviations above which a difference is significant.
 SIGNIFICANT = 5.0
 
@@ -90,52 +88,6 @@ class Difference(NamedTuple):
         }
 
 
-def terms(
-    first: tuple[Floats, Floats, Floats], other: tuple[Floats, Floats, Floats], use: Bools
-) -> tuple[Floats, Floats, Floats, Floats, Bools, Floats]:
-    """Compare counts pair by pair.
-
-    Parameters
-    ----------
-    first, other : three arrays
-        Counts, norm, and variance of the read noise.
-    use : bool array
-        Pairs to compare; pairs without counts or with an unmeasured voxel are left out.
-
-    Returns
-    -------
-    x, v, spread, weight : arrays
-        0 for pairs that were not compared.
-    used : bool array
-        True for pairs that were compared.
-    squares : (n,) array
-        x² / v of the pairs that were compared.
-    """
-    shape = np.shape(use)
-    x, v, spread, weight = np.empty((4, *shape))
-    used = np.empty(shape, np.bool_)
-    one, two = (
-        tuple(
-            np.broadcast_to(part, shape).astype(np.float64, copy=False).reshape(-1) for part in of
-        )
-        for of in (first, other)
-    )
-    out = (part.reshape(-1) for part in (x, v, spread, weight, used))
-    squares = np.empty(use.size)
-    n = pairs_kernels.terms(one, two, use.reshape(-1), *out, squares)
-    return x, v, spread, weight, used, squares[:n]
-
-
-def difference(
-    first: tuple[Floats, Floats, Floats], other: tuple[Floats, Floats, Floats], use: Bools
-) -> Difference:
-    """Compare counts pair by pair and sum; see `terms`."""
-    _, _, spread, weight, _, squares = terms(first, other, use)
-    return Difference(
-        float(squares.size), float(squares.sum()), float(spread.sum()), float(weight.sum())
-    )
-
-
 def away_from_bragg(grid: Grid, cell: ArrayLike, radius: float, region: Any) -> Bools:
     """Return True for voxels of a region (l, k, h) farther than ``radius`` (1/Å) from integer hkl.
 
@@ -151,11 +103,9 @@ def away_from_bragg(grid: Grid, cell: ArrayLike, radius: float, region: Any) -> 
     g = b.T @ b
     diagonals = (grid.step * np.array([[1, 1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, -1]])) @ b.T
     near = radius + float(np.linalg.norm(diagonals, axis=1).max()) / 2
-    h, k, l = (axis - np.rint(axis) for axis in axes)  # noqa: E741
-    l, k = l[:, None, None], k[None, :, None]  # noqa: E741
-    square = g[0, 0] * h * h + g[1, 1] * k * k + g[2, 2] * l * l
-    square = square + 2 * (g[0, 1] * h * k + g[0, 2] * h * l + g[1, 2] * k * l)
-    return np.asarray(square >= near**2)
+    found = np.empty([len(axis) for axis in axes[::-1]], np.bool_)
+    pairs_kernels.away(*(axis - np.rint(axis) for axis in axes), g, near**2, found)
+    return found
 
 
 @dataclass
@@ -208,28 +158,19 @@ class Rotations:
         row : int
             First row along k, a multiple of the edge of the blocks.
         """
-        counts, norm = (np.asarray(part, dtype=np.float64) for part in parts[:2])
-        read = np.maximum(np.asarray(parts[2]) - counts, 0.0) if len(parts) > 2 else 0.0 * counts
-        sums = counts.sum(axis=0), norm.sum(axis=0), read.sum(axis=0)
-        away = away & ~_spots(*sums[:2])
-        for i in range(self.n):
-            rotation = counts[i], norm[i], read[i]
-            others = tuple(total - part for total, part in zip(sums, rotation, strict=True))
-            # A smaller remainder of the norm is only a rounding error.
-            use = away & (others[1] > 1e-6 * sums[1])
-            x, v, spread, weight, _, squares = terms(rotation, others, use)
-            sums_of = (squares.size, squares.sum(), spread.sum(), weight.sum())
-            self.sums[i] = self.sums[i].plus(Difference(*map(float, sums_of)))
-            self.total[i] += x.sum(), v.sum()
-            by_block = _blocks(x), _blocks(v)
-            self.map.add(i, planes, row, *by_block)
-            known = by_block[1] > 0
-            self.smooth[i] += np.sum(by_block[0][known] ** 2 / by_block[1][known] - 1)
-            for j in range(i):
-                of_pair = (part.reshape(-1) for n in (i, j) for part in (counts[n], norm[n]))
-                compared, equal = pairs_kernels.equal(away.reshape(-1), *of_pair)
-                self.compared[i, j] += compared
-                self.equal[i, j] += equal
+        counts, norm, *variance = (np.ascontiguousarray(part) for part in parts)
+        read = np.empty((self.n, 0, 0, 0))
+        if variance:
+            read = np.maximum(np.asarray(variance[0], np.float64) - counts, 0.0)
+        blocks = [-(-size // EDGE) for size in counts.shape[2:]]
+        x, v = np.empty((2, self.n, len(counts[0]), *blocks))
+        sums = np.zeros((self.n, pairs_kernels.SUMS))
+        pairs_kernels.compare(counts, norm, read, away, sums, x, v, self.compared, self.equal)
+        for i, (n, chi2, spread, weight, *total, smooth) in enumerate(sums):
+            self.sums[i] = self.sums[i].plus(Difference(*map(float, (n, chi2, spread, weight))))
+            self.total[i] += total
+            self.smooth[i] += smooth
+            self.map.add(i, planes, row, x[i], v[i])
 
     def copies(self, names: list[str]) -> list[dict[str, Any]]:
         """Describe pairs of rotations that are copies of the same measurement.
@@ -276,24 +217,3 @@ def _factor(x: float, v: float) -> float | None:
         return None
     half = float(np.clip(x / v, -1.99, 1.99)) / 2
     return (1 + half) / (1 - half)
-
-
-def _blocks(values: Floats) -> Floats:
-    """Sum (l, k, h) over 8 × 8 voxels of each plane."""
-    for axis in (1, 2):
-        values = np.add.reduceat(values, np.arange(0, values.shape[axis], EDGE), axis=axis)
-    return values
-
-
-def _spots(counts: Floats, norm: Floats) -> Bools:
-    """Return True for voxels far brighter than their block of 8 × 8 voxels.
-
-    These voxels are not compared, because each rotation divides the counts of a sharp maximum
-    differently among the voxels.
-    """
-    total, measured = _blocks(counts), _blocks(norm)
-    rate = np.divide(total, measured, out=np.zeros_like(total), where=measured > 0)
-    for axis in (1, 2):
-        rate = np.repeat(rate, EDGE, axis=axis)
-    expected = _SPOT * norm * np.maximum(rate[:, : norm.shape[1], : norm.shape[2]], 0.0)
-    return np.asarray(counts > expected + 5 * np.sqrt(expected) + 5)

@@ -163,19 +163,18 @@ def counted(
     if np.isnan(sums.intensity):
         return (float("nan"),) * 7
     in_box, in_shell = (norm > 0) & box.inside, (norm > 0) & ~box.inside
-    ratio = float(norm[in_shell].sum() / norm[in_box].sum())
+    inside, outside = float(norm[in_box].sum()), float(norm[in_shell].sum())
     inner, outer = float(counts[in_box].sum()), float(counts[in_shell].sum())
     both = in_box | in_shell
     noise = max(float(variance[both].sum()) / max(inner + outer, 1.0), 1.0)
     # Half a count: no counts in the shell are not a background of exactly 0.
-    background = (outer / noise + 0.5) / ratio
+    rate = (outer / noise + 0.5) / outside
+    background, background_var = rate * inside, rate * inside**2 / outside
     bend, bend_var = _bend(box, in_box, in_shell, counts / noise, norm)
-    rate = (outer / noise + 0.5) / float(norm[in_shell].sum())
     # The photons of a sharp reflection follow the mean norm, see `volumes.boxes`.
     factor = float(norm[in_box].mean()) / box.voxel / noise
-    straight = background, background / ratio
-    curved = background + bend, background / ratio + rate * bend_var
-    return (inner / noise, *straight, *curved, factor, sums.roughness / 6)
+    curved = background + bend, background_var + rate * bend_var
+    return (inner / noise, background, background_var, *curved, factor, sums.roughness / 6)
 
 
 def _bend(

@@ -25,6 +25,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.geometry import lattice
 from hklflow.geometry.grid import Grid
 from hklflow.transform.bricks import EDGE
+from hklflow.volumes import orbit_kernels
 from hklflow.volumes import symmetrise_kernels as kernels
 
 Floats = NDArray[np.float64]
@@ -215,6 +216,11 @@ class Records:
         _, fields = cls._words(n_volumes, noisy, dealt)
         return bricks * kernels.BRICK * (fields * (4 if whole else 8) + 5)
 
+    @property
+    def words_of_voxels(self) -> kernels.Words:
+        """Records as kernels need them."""
+        return kernels.Words(self.counts, self.norm, self.fields, self.noisy)
+
     def put(self, first: tuple[int, int], parts: list[NDArray[Any]]) -> float:
         """Store counts, norm and variance (n, l, k, h) of all volumes.
 
@@ -228,29 +234,24 @@ class Records:
         float
             Largest count.
         """
-        sizes = self.fields, self.words
-        largest = kernels.put(parts[0], self.counts, *sizes, 0, first, self.strides)
-        for word in range(1, self.words):
-            kernels.put(parts[word], self.norm, *sizes, word, first, self.strides)
+        counts, norm, variance = [*parts, parts[1]][:3]
+        kernels.put(counts, norm, variance, self.words_of_voxels, first, self.strides)
         self.give_back()
-        return float(largest)
+        return float(counts.max())
 
     def planes(self, first: int, last: int) -> list[Floats]:
         """Return counts, norm and variance (last - first, k, h) of the first volume or the sums."""
-        arrays = []
-        for word in range(self.words):
-            target = np.empty((last - first, *self.grid.array_shape[1:]))
-            source = self.norm if word else self.counts
-            kernels.take(source, self.fields, self._result + word, first, self.strides, target)
-            arrays.append(target)
-        return arrays
+        counts, *others = np.empty((self.words, last - first, *self.grid.array_shape[1:]))
+        records = self.words_of_voxels
+        kernels.take_sums(records, self._result, first, self.strides, counts, tuple(others))
+        return [counts, *others]
 
     def maps(self, first: int, last: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Return multiplicity and disagreement (last - first, k, h)."""
         shape = (last - first, *self.grid.array_shape[1:])
         many, chi2 = np.empty(shape, np.uint8), np.empty(shape, np.float32)
-        kernels.take(self.multiplicity, 1, 0, first, self.strides, many)
-        kernels.take(self.disagreement, 1, 0, first, self.strides, chi2)
+        kernels.take(self.multiplicity, first, self.strides, many)
+        kernels.take(self.disagreement, first, self.strides, chi2)
         self.give_back()
         return many, chi2
 
@@ -320,7 +321,7 @@ class Agreement:
 
 
 def _correlation(rows: Floats) -> Floats:
-    w, x, y, xx, yy, xy = rows[:, kernels.W : kernels.XY + 1].T
+    w, x, y, xx, yy, xy = rows[:, kernels.W : kernels.WXY + 1].T
     enough = (rows[:, kernels.PAIRS] >= 10) & (w > 0)
     w = np.where(enough, w, 1.0)
     square = (xx / w - (x / w) ** 2) * (yy / w - (y / w) ** 2)
@@ -368,7 +369,7 @@ def apply(
     edges = np.linspace(0, far * (1 + 1e-9), n_shells + 1)
     n_bricks = int(np.prod(records.bricks))
     tasks = [(i, min(i + _TASK, n_bricks)) for i in range(0, n_bricks, _TASK)]
-    words = kernels.Words(records.counts, records.norm, records.fields, records.noisy)
+    words = records.words_of_voxels
     filled = kernels.Maps(records.disagreement, records.multiplicity)
     orbits = kernels.Orbits(grid.shape, records.strides, maps.turns, maps.shifts)
     dealt = kernels.Dealt(maps.dealt_turns, maps.dealt_shifts)
@@ -378,7 +379,7 @@ def apply(
     def combine(bricks: tuple[int, int]) -> tuple[Floats, Integers]:
         table = np.zeros((n_shells, kernels.COLUMNS))
         rejected = np.zeros(records.n_volumes, np.int64)
-        kernels.combine(words, filled, bricks, orbits, shells, judge, table, rejected)
+        orbit_kernels.combine(words, filled, bricks, orbits, shells, judge, table, rejected)
         records.give_back()
         return table, rejected
 

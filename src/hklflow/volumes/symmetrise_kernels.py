@@ -18,13 +18,11 @@ BRICK = EDGE**3
 # Columns of the table of shells: all voxels, voxels measured before and after symmetrising, ...
 INSIDE, BEFORE, AFTER = 0, 1, 2
 # ... number of orbits divided in halves, and weighted sums of 1, x, y, x², y², xy, ...
-PAIRS, W, X, Y, XX, YY, XY = 3, 4, 5, 6, 7, 8, 9
+PAIRS, W, WX, WY, WXX, WYY, WXY = 3, 4, 5, 6, 7, 8, 9
 # ... χ² of equivalents, its degrees of freedom, Σ |C - M S|, Σ C, rejected and all observations.
 CHI2, DOF, SPREAD, COUNTS, REJECTED, OBSERVED = 10, 11, 12, 13, 14, 15
 COLUMNS = 16
 
-# Least expected counts of a group of observations in χ².
-_LEAST = 5.0
 # Distance in voxels below which two images are the same.
 _SAME = 1e-4
 
@@ -35,34 +33,70 @@ def number(h, k, l, strides):  # type: ignore[no-untyped-def]  # noqa: E741
     return h + (h >> 3) * 504 + 8 * k + (k >> 3) * strides[0] + 64 * l + (l >> 3) * strides[1]
 
 
-@kernel
-def _members(h, k, l, shape, strides, turns, shifts, members):  # type: ignore[no-untyped-def]  # noqa: E741
-    """Return the number of distinct voxels of an orbit if this voxel has the last index, else 0.
+@kernel(inline="always")
+def image_of(op, h, k, l, orbits):  # type: ignore[no-untyped-def]  # noqa: E741
+    """Return the h, k, l of the image of a voxel, and True if the image is inside the grid."""
+    a, b, shape = orbits.turns[op], orbits.shifts[op], orbits.shape
+    x = a[0, 0] * h + a[0, 1] * k + a[0, 2] * l + b[0]
+    y = a[1, 0] * h + a[1, 1] * k + a[1, 2] * l + b[1]
+    z = a[2, 0] * h + a[2, 1] * k + a[2, 2] * l + b[2]
+    return x, y, z, (0 <= x < shape[0]) & (0 <= y < shape[1]) & (0 <= z < shape[2])
 
-    The indices of these voxels are written to ``members``.
+
+@kernel
+def is_last(h, k, l, orbits):  # type: ignore[no-untyped-def]  # noqa: E741
+    """Return True if a voxel has the largest index of its orbit."""
+    own = number(h, k, l, orbits.strides)
+    for op in range(1, orbits.turns.shape[0]):
+        x, y, z, inside = image_of(op, h, k, l, orbits)
+        if inside and number(x, y, z, orbits.strides) > own:
+            return False
+    return True
+
+
+@kernel
+def is_passed(h, k, l, orbits):  # type: ignore[no-untyped-def]  # noqa: E741
+    """Return True if an operation maps all voxels of a brick to bricks with larger numbers.
+
+    No voxel of such a brick is the last of its orbit. ``h, k, l``: first voxel of the brick.
     """
-    n_h, n_k, n_l = shape
-    members[0] = number(h, k, l, strides)
-    n = 1
-    for op in range(1, turns.shape[0]):
-        a, b = turns[op], shifts[op]
-        x = a[0, 0] * h + a[0, 1] * k + a[0, 2] * l + b[0]
-        y = a[1, 0] * h + a[1, 1] * k + a[1, 2] * l + b[1]
-        z = a[2, 0] * h + a[2, 1] * k + a[2, 2] * l + b[2]
-        if 0 <= x < n_h and 0 <= y < n_k and 0 <= z < n_l:
-            mate = number(x, y, z, strides)
-            if mate > members[0]:
-                return 0
-            members[n] = mate
-            n += 1
-    distinct = 1
-    for i in range(1, n):
-        new = True
-        for j in range(distinct):
-            new &= members[i] != members[j]
-        if new:
-            members[distinct] = members[i]
-            distinct += 1
+    own, shape = number(h, k, l, orbits.strides), orbits.shape
+    last = (min(h + EDGE, shape[0]) - 1, min(k + EDGE, shape[1]) - 1, min(l + EDGE, shape[2]) - 1)
+    for op in range(1, orbits.turns.shape[0]):
+        x, x1 = _range(orbits.turns[op, 0], orbits.shifts[op, 0], (h, k, l), last)
+        y, y1 = _range(orbits.turns[op, 1], orbits.shifts[op, 1], (h, k, l), last)
+        z, z1 = _range(orbits.turns[op, 2], orbits.shifts[op, 2], (h, k, l), last)
+        inside = x >= 0 and y >= 0 and z >= 0 and x1 < shape[0] and y1 < shape[1] and z1 < shape[2]
+        if inside and number(x, y, z, orbits.strides) >= own + BRICK:
+            return True
+    return False
+
+
+@kernel
+def _range(turn, shift, first, last):  # type: ignore[no-untyped-def]
+    """Return the smallest and largest index of images along one axis."""
+    low = high = shift
+    for i in range(3):
+        a, b = turn[i] * first[i], turn[i] * last[i]
+        low += min(a, b)
+        high += max(a, b)
+    return low, high
+
+
+@kernel
+def _members(h, k, l, orbits, members):  # type: ignore[no-untyped-def]  # noqa: E741
+    """Return the number of distinct voxels of an orbit, and write their indices to ``members``."""
+    distinct = 0
+    for op in range(orbits.turns.shape[0]):
+        x, y, z, inside = image_of(op, h, k, l, orbits)
+        if inside:
+            mate = number(x, y, z, orbits.strides)
+            new = True
+            for j in range(distinct):
+                new &= members[j] != mate
+            if new:
+                members[distinct] = mate
+                distinct += 1
     return distinct
 
 
@@ -129,96 +163,17 @@ def reject(c, m, r, use, limit, tolerance):  # type: ignore[no-untyped-def]
     return out
 
 
-@kernel(error_model="numpy")
-def disagreement(c, m, r, use):  # type: ignore[no-untyped-def]
-    """Return χ² of observations about their common rate, and its expectation.
-
-    Observations are joined, in their order, to groups of at least 5 expected counts. The groups
-    depend only on the norms, so that the expectation is right for few counts. For n groups the
-    expectation is n - 1 for photons, and ``n - 2 + (V / M²) Σ M_g² / V_g`` with read noise. For
-    fewer than two groups the result is (0, 0).
-
-    Parameters
-    ----------
-    c, m, r, use
-        See `reject`.
-    """
-    counts, norm = 0.0, 0.0
-    for i in range(c.size):
-        if use[i]:
-            counts += c[i]
-            norm += m[i]
-    rate = max(counts, 0.0) / norm if norm > 0 else 0.0
-    groups, chi2, shares, variance = 0, 0.0, 0.0, 0.0
-    # Suffix 0: last complete group, which gets the remainder at the end; 1: incomplete group.
-    c0, m0, v0, c1, m1, v1 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    for i in range(c.size):
-        if not use[i]:
-            continue
-        c1 += c[i]
-        m1 += m[i]
-        v1 += m[i] * rate + r[i]
-        variance += m[i] * rate + r[i]
-        if v1 >= _LEAST:
-            if groups:
-                chi2 += (c0 - m0 * rate) ** 2 / v0
-                shares += m0 * m0 / v0
-            groups += 1
-            c0, m0, v0, c1, m1, v1 = c1, m1, v1, 0.0, 0.0, 0.0
-    if groups < 2:
-        return 0.0, 0.0
-    c0, m0, v0 = c0 + c1, m0 + m1, v0 + v1
-    chi2 += (c0 - m0 * rate) ** 2 / v0
-    shares += m0 * m0 / v0
-    return chi2, groups - 2 + variance * shares / norm**2
-
-
-@kernel(error_model="numpy")
-def _halves(c, m, use, seed, row):  # type: ignore[no-untyped-def]
-    """Divide an orbit into two halves of equal size by a hash; add it to their correlation."""
-    order = np.empty(c.size, np.int64)
-    n = 0
-    for i in range(c.size):
-        if use[i]:
-            order[n] = i
-            n += 1
-    if n < 2:
-        return
-    state = np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0xD1B54A32D192ED03)
-    sums = np.zeros((2, 2))
-    side = 0
-    for i in range(n):
-        state ^= state >> np.uint64(29)
-        state = state * np.uint64(0xBF58476D1CE4E5B9) + np.uint64(0x94D049BB133111EB)
-        drawn = int(state >> np.uint64(33))
-        if i == 0:
-            side = (drawn >> 20) & 1
-        other = i + drawn % (n - i)
-        chosen = order[other]
-        order[other] = order[i]
-        sums[(side + i) & 1, 0] += c[chosen]
-        sums[(side + i) & 1, 1] += m[chosen]
-    x, y = sums[0, 0] / sums[0, 1], sums[1, 0] / sums[1, 1]
-    # Weights depend on the norm, because weights from counts would favour low counts.
-    w = sums[0, 1] * sums[1, 1] / (sums[0, 1] + sums[1, 1])
-    row[PAIRS] += 1
-    row[W] += w
-    row[X] += w * x
-    row[Y] += w * y
-    row[XX] += w * x * x
-    row[YY] += w * y * y
-    row[XY] += w * x * y
-
-
 @kernel
-def _near_bragg(q, metric, radius):  # type: ignore[no-untyped-def]
+def near_bragg(q, metric, radius):  # type: ignore[no-untyped-def]
+    """Return True if hkl is closer than a radius (1/Å) to integers."""
     a, b, c = q[0] - np.rint(q[0]), q[1] - np.rint(q[1]), q[2] - np.rint(q[2])
     return _square(a, b, c, metric) < radius * radius
 
 
 @kernel
-def _shell(h, k, l, axes, metric, per_q, n, q):  # type: ignore[no-untyped-def]  # noqa: E741
-    """Return the index of a voxel's shell; q is set to the hkl of the voxel."""
+def shell(h, k, l, shells, n, q):  # type: ignore[no-untyped-def]  # noqa: E741
+    """Return the index of a voxel's shell, of n shells; q is set to the hkl of the voxel."""
+    axes, metric, per_q = shells
     q[0] = axes[0][0] + axes[1][0] * h
     q[1] = axes[0][1] + axes[1][1] * k
     q[2] = axes[0][2] + axes[1][2] * l
@@ -292,110 +247,6 @@ class Judge(NamedTuple):
 
 
 @kernel(error_model="numpy")
-def combine(  # type: ignore[no-untyped-def]
-    records, maps, bricks, orbits, shells, judge, table, rejected
-):
-    """Sum, in place, the orbits whose last voxel (largest index) is in some bricks.
-
-    Parameters
-    ----------
-    records : Words
-        Records of the voxels; the sums replace the words of the first volume.
-    maps : Maps
-        Output.
-    bricks : (int, int)
-        Number of the first brick, and number of the last brick + 1.
-    orbits : Orbits
-    shells : Shells
-    judge : Judge
-    table : (shells, COLUMNS) array
-        Sums of this call are added.
-    rejected : (volumes,) array
-        Numbers of observations rejected by this call are added.
-    """
-    counts, norm, fields, noisy = records
-    chi2_map, multiplicity = maps
-    shape, strides, turns, shifts = orbits
-    axes, metric, per_q = shells
-    radius, limit, tolerance = judge
-    n_h, n_k, n_l = shape
-    words = 3 if noisy else 2
-    n_volumes = rejected.size
-    members = np.empty(turns.shape[0], np.int64)
-    room = turns.shape[0] * n_volumes
-    all_c, all_m, all_r = np.empty(room), np.empty(room), np.zeros(room)
-    all_use, volume = np.empty(room, np.bool_), np.empty(room, np.int64)
-    q = np.empty(3)
-    across_h = (n_h + EDGE - 1) >> 3
-    across_k = (n_k + EDGE - 1) >> 3
-    for brick in range(bricks[0], bricks[1]):
-        h0 = brick % across_h * EDGE
-        k0 = brick // across_h % across_k * EDGE
-        l0 = brick // (across_h * across_k) * EDGE
-        for at in range(BRICK):
-            h, k, l = h0 + (at & 7), k0 + ((at >> 3) & 7), l0 + (at >> 6)  # noqa: E741
-            if h >= n_h or k >= n_k or l >= n_l:
-                continue
-            distinct = _members(h, k, l, shape, strides, turns, shifts, members)
-            if distinct == 0:
-                continue
-            row = table[_shell(h, k, l, axes, metric, per_q, table.shape[0], q)]
-            row[INSIDE] += distinct
-            n = 0
-            for i in range(distinct):
-                seen = False
-                for v in range(n_volumes):
-                    word = members[i] * fields + v * words
-                    exposed = float(norm[word + 1])
-                    if exposed > 0:
-                        all_c[n], all_m[n] = float(counts[word]), exposed
-                        if noisy:
-                            all_r[n] = max(float(norm[word + 2]) - all_c[n], 0.0)
-                        all_use[n], volume[n] = True, v
-                        n += 1
-                        seen = True
-                row[BEFORE] += seen
-            if n == 0:
-                for i in range(distinct):
-                    chi2_map[members[i]] = np.nan
-                continue
-            c, m, r, use = all_c[:n], all_m[:n], all_r[:n], all_use[:n]
-            judged = not _near_bragg(q, metric, radius)
-            out = 0
-            if judged:
-                out = reject(c, m, r, use, limit, tolerance)
-                if out:
-                    for i in range(n):
-                        rejected[volume[i]] += not use[i]
-            chi2, dof = disagreement(c, m, r, use)
-            sum_c, sum_m, sum_v = 0.0, 0.0, 0.0
-            for i in range(n):
-                if use[i]:
-                    sum_c += c[i]
-                    sum_m += m[i]
-                    sum_v += c[i] + r[i]
-            row[AFTER] += distinct
-            if judged:
-                row[REJECTED] += out
-                row[OBSERVED] += n
-                row[CHI2] += chi2
-                row[DOF] += dof
-                _halves(c, m, use, members[0], row)
-                if n - out >= 2:
-                    for i in range(n):
-                        if use[i]:
-                            row[SPREAD] += abs(c[i] - m[i] * sum_c / sum_m)
-                    row[COUNTS] += sum_c
-            for i in range(distinct):
-                word = members[i] * fields
-                counts[word], norm[word + 1] = sum_c, sum_m
-                if noisy:
-                    norm[word + 2] = sum_v
-                chi2_map[members[i]] = chi2 / dof if dof > 0 else np.nan
-                multiplicity[members[i]] = min(n - out, 255)
-
-
-@kernel(error_model="numpy")
 def deal(  # type: ignore[no-untyped-def]
     values, fields, words, bricks, orbits, dealt, shells, table
 ):
@@ -419,7 +270,6 @@ def deal(  # type: ignore[no-untyped-def]
     """
     shape, strides, turns, shifts = orbits
     turns_dealt, shifts_dealt = dealt
-    axes, metric, per_q = shells
     n_h, n_k, n_l = shape
     members = np.empty(turns.shape[0], np.int64)
     images = np.empty((turns_dealt.shape[0] + 1, 3))
@@ -430,13 +280,13 @@ def deal(  # type: ignore[no-untyped-def]
         h0 = brick % across_h * EDGE
         k0 = brick // across_h % across_k * EDGE
         l0 = brick // (across_h * across_k) * EDGE
+        if is_passed(h0, k0, l0, orbits):
+            continue
         for at in range(BRICK):
             h, k, l = h0 + (at & 7), k0 + ((at >> 3) & 7), l0 + (at >> 6)  # noqa: E741
-            if h >= n_h or k >= n_k or l >= n_l:
+            if h >= n_h or k >= n_k or l >= n_l or not is_last(h, k, l, orbits):
                 continue
-            distinct = _members(h, k, l, shape, strides, turns, shifts, members)
-            if distinct == 0:
-                continue
+            distinct = _members(h, k, l, orbits, members)
             images[0, 0], images[0, 1], images[0, 2] = h, k, l
             for word in range(words):
                 sums[word] = values[members[0] * fields + word]
@@ -449,8 +299,8 @@ def deal(  # type: ignore[no-untyped-def]
                     images[n] = image
                     n += 1
                     _gather(image, values, fields, shape, strides, turns, shifts, sums)
-            shell = _shell(h, k, l, axes, metric, per_q, table.shape[0], q)
-            table[shell, AFTER] += distinct * (sums[1] > 0)
+            row = shell(h, k, l, shells, table.shape[0], q)
+            table[row, AFTER] += distinct * (sums[1] > 0)
             for i in range(distinct):
                 for word in range(words):
                     values[members[i] * fields + words + word] = sums[word]
@@ -508,24 +358,62 @@ def _gather(image, values, fields, shape, strides, turns, shifts, sums):  # type
 
 
 @kernel
-def put(parts, target, fields, words, word, first, strides):  # type: ignore[no-untyped-def]
-    """Write a strip (n, l, k, h) of one word of all volumes to the records; return the maximum."""
-    largest = 0.0
-    for v in range(parts.shape[0]):
-        for l in range(parts.shape[1]):  # noqa: E741
-            for k in range(parts.shape[2]):
-                for h in range(parts.shape[3]):
-                    value = parts[v, l, k, h]
-                    place = number(h, first[1] + k, first[0] + l, strides)
-                    target[place * fields + v * words + word] = value
-                    largest = max(largest, value)
-    return largest
+def put(counts, norm, variance, records, first, strides):  # type: ignore[no-untyped-def]
+    """Write a strip of all volumes to the records.
+
+    Parameters
+    ----------
+    counts, norm, variance : (n, l, k, h) arrays
+        The variance is not used if the records have none.
+    records : Words
+    first : (int, int)
+        First plane and first row of the strip.
+    """
+    words = 3 if records.noisy else 2
+    for l in range(counts.shape[1]):  # noqa: E741
+        for k in range(counts.shape[2]):
+            row = number(0, first[1] + k, first[0] + l, strides)
+            # Line by line of a brick: the records of eight voxels follow each other in memory.
+            for h0 in range(0, counts.shape[3], EDGE):
+                for v in range(counts.shape[0]):
+                    for h in range(h0, min(h0 + EDGE, counts.shape[3])):
+                        word = (row + h + (h >> 3) * 504) * records.fields + v * words
+                        records.counts[word] = counts[v, l, k, h]
+                        records.norm[word + 1] = norm[v, l, k, h]
+                        if records.noisy:
+                            records.norm[word + 2] = variance[v, l, k, h]
 
 
 @kernel
-def take(source, fields, word, first, strides, target):  # type: ignore[no-untyped-def]
-    """Fill planes (l, k, h) with one word of the records; ``first`` is the first plane."""
+def take_sums(records, word, first, strides, counts, others):  # type: ignore[no-untyped-def]
+    """Fill planes with the sums in the records.
+
+    Parameters
+    ----------
+    records : Words
+    word : int
+        First word of the sums in a record.
+    first : int
+        First plane.
+    counts : (l, k, h) array
+    others : tuple of (l, k, h) arrays
+        Norm and, if the records have it, variance.
+    """
+    for l in range(counts.shape[0]):  # noqa: E741
+        for k in range(counts.shape[1]):
+            row = number(0, k, first + l, strides)
+            for h in range(counts.shape[2]):
+                place = (row + h + (h >> 3) * 504) * records.fields + word
+                counts[l, k, h] = records.counts[place]
+                for i in range(len(others)):
+                    others[i][l, k, h] = records.norm[place + 1 + i]
+
+
+@kernel
+def take(source, first, strides, target):  # type: ignore[no-untyped-def]
+    """Fill planes (l, k, h) with the numbers of voxels in bricks; ``first`` is the first plane."""
     for l in range(target.shape[0]):  # noqa: E741
         for k in range(target.shape[1]):
+            row = number(0, k, first + l, strides)
             for h in range(target.shape[2]):
-                target[l, k, h] = source[number(h, k, first + l, strides) * fields + word]
+                target[l, k, h] = source[row + h + (h >> 3) * 504]
