@@ -2,11 +2,13 @@
 
 import copy
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
@@ -62,10 +64,35 @@ def test_a_volume_larger_than_the_memory_of_the_transform_takes_passes(
 
 
 def test_frames_that_cannot_be_read_leave_the_clock(base: Path) -> None:  # noqa: F811
+    experiment = config.load(copy.deepcopy(CONFIG), base)
+    key = experiment.all_rotations()[0]
+    raw = base / experiment.rotation(*key).parts[0]
+    for content in (None, b"", b"no frames", b"\x89HDF\r\n\x1a\n"):
+        if content is not None:
+            raw.parent.mkdir(parents=True, exist_ok=True)
+            raw.write_bytes(content)
+        found = pace.measured(experiment)
+        assert found.clock > 0
+        assert (found.decode, found.search) == (None, None)
+        assert raw.name in found.reason
+        assert found.reason in str(found)
+
+
+def test_kernels_are_not_compiled_for_a_prediction(
+    base: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @numba.njit
+    def kernel(x: float) -> float:
+        return x + 1.0
+
+    monkeypatch.setattr(pace, "_rates", lambda experiment: (kernel(1.0), 1.0))
     found = pace.measured(config.load(copy.deepcopy(CONFIG), base))
-    assert found.clock > 0
+    assert not kernel.signatures
     assert (found.decode, found.search) == (None, None)
-    assert "cannot be read" in str(found)
+    assert "hklflow.experiment.warm" in str(found)
+    # Afterwards, kernels compile as before.
+    assert kernel(1.0) == 2.0
 
 
 def test_the_first_frames_are_measured(
@@ -74,6 +101,8 @@ def test_the_first_frames_are_measured(
 ) -> None:
     """The rates are those of a clock that advances by a second for each piece of work."""
     monkeypatch.setattr(pace, "_SHORTEST", 0.5)
+    # The kernels may not be compiled yet where tests run.
+    monkeypatch.setattr(pace.private, "no_compilation", lambda error: nullcontext())
     experiment = config.load(copy.deepcopy(CONFIG), base)
     key = experiment.all_rotations()[0]
     path = base / experiment.rotation(*key).parts[0]

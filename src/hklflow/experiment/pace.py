@@ -8,14 +8,16 @@ rate of the decoder, and the rate of the peak search, which depends on the cryst
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hklflow.base.errors import HklflowError
+from hklflow.simd import private
 
 if TYPE_CHECKING:
     from hklflow.experiment.experiment import Experiment
     from hklflow.formats.raw_frames import Frames
+    from hklflow.stages.find_peaks import Settings
 
 CLOCK_SECONDS = 0.054
 """CPU seconds of the clock on the machine of the costs (AMD EPYC of 2025)."""
@@ -26,6 +28,14 @@ _TURNS = 5
 _SHORTEST = 0.3  # CPU seconds of decoding
 _SEARCHED = 100e6  # pixels for the peak search
 _FEWEST, _MOST = 16, 200  # frames for the peak search
+_COLD = (
+    "the kernels are not compiled for this processor yet; `python -m hklflow.experiment.warm` "
+    "compiles them"
+)
+
+
+class _NotCompiledError(Exception):
+    """A kernel of the measurement is not on disk."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +48,23 @@ class Pace:
         CPU time of a fixed piece of work, relative to the machine of the costs.
     decode, search : float or None
         Mpixel per CPU second of the decoder, and of the peak search with statistics and decoding,
-        on the first frames of the first rotation. None: the frames cannot be read.
+        on the first frames of the first rotation. None: not measured.
+    reason : str
+        The reason why decoder and peak search are not measured.
     """
 
     clock: float
     decode: float | None = None
     search: float | None = None
+    reason: str = ""
 
     def __str__(self) -> str:
         words = f"this machine takes {self.clock:.2f} of the time of the machine of the costs"
         if self.decode is None or self.search is None:
-            return f"{words}; frames that cannot be read yet are taken for usual ones"
+            return (
+                f"{words}; decoder and peak search are not measured, the rates of other frames are "
+                f"used: {self.reason}"
+            )
         return (
             f"{words}; on the first frames the decoder does {self.decode:.0f} and the peak search "
             f"{self.search:.0f} Mpixel per CPU second"
@@ -56,21 +72,30 @@ class Pace:
 
 
 def measured(experiment: "Experiment") -> Pace:
-    """Measure the speed of this machine, in a few CPU seconds."""
+    """Measure the speed of this machine, in a few CPU seconds.
+
+    Nothing is compiled, and no frame stops the measurement: the reason is in the result.
+    """
     _work()  # loads what it needs
     clock = median(_seconds(_work) for _ in range(_TURNS)) / CLOCK_SECONDS
-    for sample, scan, rotation in experiment.all_rotations():
-        raw = experiment.base / experiment.rotation(sample, scan, rotation).parts[0]
-        try:
-            from hklflow.formats.raw import open_frames
+    try:
+        with private.no_compilation(_NotCompiledError()):
+            return Pace(clock, *_rates(experiment))
+    except _NotCompiledError:
+        return Pace(clock, reason=_COLD)
+    except Exception as error:  # noqa: BLE001  (a prediction does not fail with the frames)
+        return Pace(clock, reason=str(error) or type(error).__name__)
 
-            with open_frames(raw) as frames:
-                settings = experiment.settings(sample, scan).find_peaks
-                decode = _decode_rate(frames)
-                return Pace(clock, decode, _search_rate(frames, raw, settings))
-        except (HklflowError, OSError):  # the import will fail with this error
-            break
-    return Pace(clock)
+
+def _rates(experiment: "Experiment") -> tuple[float, float]:
+    """Return the rates of the decoder and of the peak search on the first frames."""
+    from hklflow.formats.raw import open_frames
+
+    sample, scan, rotation = experiment.all_rotations()[0]
+    raw = experiment.base / experiment.rotation(sample, scan, rotation).parts[0]
+    with open_frames(raw) as frames:
+        settings = experiment.settings(sample, scan).find_peaks
+        return _decode_rate(frames), _search_rate(frames, raw, settings)
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -112,7 +137,7 @@ def _decode_rate(frames: "Frames") -> float:
     return pixels / 1e6 / seconds
 
 
-def _search_rate(frames: "Frames", raw: Any, settings: Any) -> float:
+def _search_rate(frames: "Frames", raw: Path, settings: "Settings") -> float:
     """Return the rate of the peak search with statistics and decoding, in Mpixel per CPU second."""
     import numpy as np
 
