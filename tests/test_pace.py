@@ -2,6 +2,7 @@
 
 import copy
 import math
+import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
+import yaml
 
 from hklflow.experiment import config, cost, pace
 from hklflow.experiment.cost import COSTS, Estimate, Shape
@@ -63,6 +65,22 @@ def test_a_volume_larger_than_the_memory_of_the_transform_takes_passes(
     assert saved == pytest.approx(0.66 * needed)
 
 
+def _write(experiment: Any) -> None:
+    """Write 30 frames of the first rotation."""
+    key = experiment.all_rotations()[0]
+    path = experiment.base / experiment.rotation(*key).parts[0]
+    header = NXmxHeader(
+        shape=(64, 80), pixel_size=(1e-4, 1e-4), origin=np.array([0, 0, 0.1]),
+        slow=np.array([0, 1.0, 0]), fast=np.array([1.0, 0, 0]), wavelength=1.0,
+        axis_names=["phi"], axes=np.array([[-1.0, 0, 0]]), angles=np.zeros(1), scan_axis=0,
+        start=0.0, step=0.01, n_frames=30, exposure=0.1,
+    )  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(1)
+    with NXmxWriter(path, header) as writer:
+        writer.append(rng.poisson(3.0, (30, 64, 80)).astype(np.uint32))
+
+
 def test_frames_that_cannot_be_read_leave_the_clock(base: Path) -> None:  # noqa: F811
     experiment = config.load(copy.deepcopy(CONFIG), base)
     key = experiment.all_rotations()[0]
@@ -78,6 +96,14 @@ def test_frames_that_cannot_be_read_leave_the_clock(base: Path) -> None:  # noqa
         assert found.reason in str(found)
 
 
+def test_simulated_frames_do_not_exist_yet(tmp_path: Path) -> None:
+    demo = Path(__file__).parents[1] / "demo"
+    shutil.copytree(demo / "config", tmp_path / "config")
+    data = yaml.safe_load((tmp_path / "config/config.yaml").read_text())
+    experiment = config.load(data, tmp_path)
+    assert "not simulated yet" in str(pace.measured(experiment))
+
+
 def test_kernels_are_not_compiled_for_a_prediction(
     base: Path,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
@@ -86,8 +112,10 @@ def test_kernels_are_not_compiled_for_a_prediction(
     def kernel(x: float) -> float:
         return x + 1.0
 
-    monkeypatch.setattr(pace, "_rates", lambda experiment: (kernel(1.0), 1.0))
-    found = pace.measured(config.load(copy.deepcopy(CONFIG), base))
+    experiment = config.load(copy.deepcopy(CONFIG), base)
+    _write(experiment)
+    monkeypatch.setattr(pace, "_decode_rate", lambda frames: kernel(1.0))
+    found = pace.measured(experiment)
     assert not kernel.signatures
     assert (found.decode, found.search) == (None, None)
     assert "hklflow.experiment.warm" in str(found)
@@ -104,17 +132,7 @@ def test_the_first_frames_are_measured(
     # The kernels may not be compiled yet where tests run.
     monkeypatch.setattr(pace.private, "no_compilation", lambda error: nullcontext())
     experiment = config.load(copy.deepcopy(CONFIG), base)
-    key = experiment.all_rotations()[0]
-    path = base / experiment.rotation(*key).parts[0]
-    header = NXmxHeader(
-        shape=(64, 80), pixel_size=(1e-4, 1e-4), origin=np.array([0, 0, 0.1]),
-        slow=np.array([0, 1.0, 0]), fast=np.array([1.0, 0, 0]), wavelength=1.0,
-        axis_names=["phi"], axes=np.array([[-1.0, 0, 0]]), angles=np.zeros(1), scan_axis=0,
-        start=0.0, step=0.01, n_frames=30, exposure=0.1,
-    )  # fmt: skip
-    rng = np.random.default_rng(1)
-    with NXmxWriter(path, header) as writer:
-        writer.append(rng.poisson(3.0, (30, 64, 80)).astype(np.uint32))
+    _write(experiment)
     done = []
 
     def second(work: Any) -> float:

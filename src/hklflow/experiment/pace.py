@@ -29,8 +29,8 @@ _SHORTEST = 0.3  # CPU seconds of decoding
 _SEARCHED = 100e6  # pixels for the peak search
 _FEWEST, _MOST = 16, 200  # frames for the peak search
 _COLD = (
-    "the kernels are not compiled for this processor yet; `python -m hklflow.experiment.warm` "
-    "compiles them"
+    "kernels for these frames and this processor are not compiled yet; the first jobs compile them "
+    "(`python -m hklflow.experiment.warm` does it in advance)"
 )
 
 
@@ -79,8 +79,7 @@ def measured(experiment: "Experiment") -> Pace:
     _work()  # loads what it needs
     clock = median(_seconds(_work) for _ in range(_TURNS)) / CLOCK_SECONDS
     try:
-        with private.no_compilation(_NotCompiledError()):
-            return Pace(clock, *_rates(experiment))
+        return Pace(clock, *_rates(experiment))
     except _NotCompiledError:
         return Pace(clock, reason=_COLD)
     except Exception as error:  # noqa: BLE001  (a prediction does not fail with the frames)
@@ -89,11 +88,14 @@ def measured(experiment: "Experiment") -> Pace:
 
 def _rates(experiment: "Experiment") -> tuple[float, float]:
     """Return the rates of the decoder and of the peak search on the first frames."""
+    import hklflow.simd.jit  # noqa: F401  (its message about compilations registers first)
     from hklflow.formats.raw import open_frames
 
     sample, scan, rotation = experiment.all_rotations()[0]
     raw = experiment.base / experiment.rotation(sample, scan, rotation).parts[0]
-    with open_frames(raw) as frames:
+    if experiment.config.simulation is not None and not raw.exists():
+        raise FileNotFoundError("the frames are not simulated yet")
+    with private.no_compilation(_NotCompiledError()), open_frames(raw) as frames:
         settings = experiment.settings(sample, scan).find_peaks
         return _decode_rate(frames), _search_rate(frames, raw, settings)
 
