@@ -31,8 +31,11 @@ from hklflow.experiment import config
 from hklflow.experiment.jobs import Job, Plan
 from hklflow.experiment.rehearsal import inputs_of
 
-SMALL = World("few", modules=(2, 2), module_shape=(128, 128), gap=(8, 8), pixel=690e-6, frames=100,
-              step=0.4, side=61)  # fmt: skip
+# Reflections strong enough for `converge` and `integrate` on few pixels.
+SMALL = World(
+    "few", modules=(2, 2), module_shape=(128, 128), gap=(8, 8), pixel=690e-6, frames=100,
+    step=0.4, side=61, more={"scale": 0.4},
+)  # fmt: skip
 _FRAMES = ("find_peaks", "mask_3d", "transform", "converge", "integrate")
 _VOXELS = ("transform", "merge", "symmetrise", "fill", "pdf", "planes", "stack")
 _SERIES = ("temperature_series", "order_parameters", "stack", "stack_pdf", "sample_page")
