@@ -37,7 +37,7 @@ SMALL = World(
     step=0.4, side=61, more={"scale": 0.4},
 )  # fmt: skip
 _FRAMES = ("find_peaks", "mask_3d", "transform", "converge", "integrate")
-_VOXELS = ("transform", "merge", "symmetrise", "fill", "pdf", "planes", "stack")
+_VOXELS = ("transform", "merge", "symmetrise")
 _SERIES = ("temperature_series", "order_parameters", "stack", "stack_pdf", "sample_page")
 _SECONDS, _MEGABYTES = 0.05, 20.0
 
@@ -151,8 +151,9 @@ def _resident(name: str = "VmRSS") -> float:
 def dry_run(folder: Path, scans: int) -> Costs:
     """Measure a dry run of snakemake for a number of scans."""
     workflow.write(folder, replace(SMALL, temperatures=scans))
-    command = f"{sys.executable} -m snakemake --snakefile {Path.cwd() / 'Snakefile'} -n -q all"
-    ran = workflow.run(workflow.Command("dry run", "dry run", f"{command} --cores 1"), folder)
+    snakefile = Path(__file__).parents[1] / "Snakefile"
+    command = f"python -m snakemake --snakefile {snakefile} --cores 1 -n -q all > dry_run.log 2>&1"
+    ran = workflow.run(workflow.Command("dry run", "dry run", command), folder)
     return {"dry run": (ran.cpu, ran.mb)}
 
 

@@ -199,18 +199,15 @@ def write(folder: Path, world: World) -> None:
     samples += [["x", kind.group, *map(str, cell)]]
     names = ["sample", "scan", "temperature", "parent", "rotation", "raw", "goniometer"]
     scans = [names]
-    first = f"{_kelvin(0)}K"
-    for t in range(world.temperatures):
+    kelvins = [300 - t * min(10, 290 // world.temperatures) for t in range(world.temperatures)]
+    first = f"{kelvins[0]}K"
+    for t, kelvin in enumerate(kelvins):
         for name, chi in world.rotations.items():
-            scan = [f"{_kelvin(t)}K", str(_kelvin(t)), first, name, f"raw/{t}_{name}.nxs"]
+            scan = [f"{kelvin}K", str(kelvin), first, name, f"raw/{t}_{name}.nxs"]
             scans.append(["x", *scan, f"chi={chi} phi=0:{world.step}"])
     for path, rows in (("samples", samples), ("scans", scans)):
         text = "".join("\t".join(row) + "\n" for row in rows)
         (folder / f"config/{path}.tsv").write_text(text)
-
-
-def _kelvin(t: int) -> int:
-    return 300 - 10 * t
 
 
 # ------------------------------------------------------------------------------- jobs
