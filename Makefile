@@ -16,7 +16,7 @@ help:
 	@echo "make test-programs   set up, run the tests that need Slurm and DIALS on this machine"
 	@echo "make lint    set up, check style, types, layers and the workflow"
 	@echo "make docs    set up, make the documentation as a site: docs/_build/html/index.html"
-	@echo "make bench   set up, measure hklflow and its peers side by side (25 minutes)"
+	@echo "make bench   set up, measure hklflow and its peers side by side, and the whole chain (up to an hour)"
 	@echo "make setup   set up only (virtual environment in $(VENV))"
 	@echo "make setup-slurm   the same with what profiles/slurm needs, see docs/slurm.md"
 	@echo "make setup-xfel    that, and what reads raw files of the European XFEL, see docs/constants.md"

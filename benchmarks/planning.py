@@ -1,30 +1,30 @@
-"""What an experiment costs: a table for real instruments, and its check against a measured run.
+"""What an experiment costs: a table for real instruments, and its check against measured runs.
 
     python -m benchmarks.planning                  # the table of docs/performance.md
-    python -m benchmarks.planning --run FOLDER     # one tenth of its first row, measured
+    python -m benchmarks.planning --run FOLDER     # predictions against three experiments
+    python -m benchmarks.planning --beamtime FOLDER   # cores that keep pace with CHESS QM2
 
-The table comes from the cost model of `hklflow.experiment.cost`, as `hklflow check` does. The run
-simulates a tenth of the frames (not measured), reduces them on one core from import to report,
-and compares the CPU seconds of all processes with the model's.
+The table comes from the cost model of `hklflow.experiment.cost`, as `hklflow check` does. --run
+simulates three experiments (not measured) that the model was not fitted to, measures the speed of
+the machine on their first frames as `hklflow check` does, and compares CPU seconds, memory and disk
+of all jobs with the model.
 """
 
 import argparse
-import csv
-import resource
-import subprocess
-import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from benchmarks import workflow
+from benchmarks.workflow import World
 from hklflow.experiment import config
 from hklflow.experiment.cost import COSTS, Estimate, Shape
-from hklflow.experiment.jobs import job_counts
+from hklflow.experiment.jobs import Key, job_counts
+from hklflow.experiment.pace import measured
 
 ROTATIONS = {"r1": 0.0, "r2": 35.0, "r3": -30.0}
-DEMO = Path(__file__).parents[1] / "demo/config/config.yaml"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def seconds(rule: str, shape: Shape) -> float:
     """CPU seconds of one job, by the model."""
     cost = COSTS[rule]
     work = shape.frames * shape.pixels / 1e6
-    return cost.seconds + work / cost.rate + shape.voxels / 1e6 / cost.voxel_rate
+    rest = shape.pixels / 1e6 / cost.pixel_rate + shape.voxels / 1e6 / cost.voxel_rate
+    return cost.seconds + work / cost.rate + rest
 
 
 def megabytes(rule: str, shape: Shape) -> float:
@@ -102,110 +103,138 @@ def table() -> None:
         )
 
 
-def write(folder: Path, temperatures: int) -> None:
-    """Write an experiment: a tenth of the frames of the first instrument."""
-    it = INSTRUMENTS[0]
-    data: dict[str, Any] = yaml.safe_load(DEMO.read_text())
-    simulated = data["simulation"]
-    del simulated["samples"]["hexa"]["crystal"]["superlattice"], data["per_scan"]
-    simulated["scan"]["detector"] |= {
-        "modules": [5, 1],
-        "module_shape": [195, it.fast],
-        "gap": [17, 0],
-        "pixel_size": [172e-6, 172e-6],
-        "distance": 0.25,
-        "foot": [530.4, 485.7],
-    }
-    simulated["scan"] |= {"n_frames": it.frames // 10, "wavelength": 0.3}
-    data["calibrations"]["powder"] |= {
-        "wavelength": 0.3,
-        "pixel_size": [172e-6, 172e-6],
-        "distance": 0.251,
-        "beam_centre": [532, 484],
-    }
-    side = round(it.voxels ** (1 / 3))
-    limits = [5.0, 5.0, 7.5]
-    data["refine_parent"] = {
-        "grid_limits": limits,
-        "grid_step": [2 * limit / (side - 1) * (1 - 1e-9) for limit in limits],
-    }
-    data["accept"] = {"on_failure": "warn"}
-    (folder / "config").mkdir(parents=True, exist_ok=True)
-    (folder / "config/config.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
-    samples = [
-        "sample space_group a b c alpha beta gamma",
-        "hexa P_6/m_m_m 4.75 4.75 7.2 90 90 120",
-    ]
-    (folder / "config/samples.tsv").write_text(_tsv(samples))
-    rows = ["sample scan temperature parent rotation raw goniometer calibration"]
-    rows += [
-        f"hexa {300 - 50 * t}K {300 - 50 * t} 300K {name} raw/{t}_{name}.nxs "
-        f"chi={chi}_phi=0:0.1 powder"
-        for t in range(temperatures)
-        for name, chi in ROTATIONS.items()
-    ]
-    (folder / "config/scans.tsv").write_text(_tsv(rows))
+# Detector, frames, grid, number of peaks and rotations differ from the data of the costs
+# (`benchmarks.chain`, and `small detector` for the jobs of series and pages).
+UNSEEN = {
+    "many peaks": World(
+        "few", frames=300, step=0.25, side=181,
+        more={"cell": [10.4, 11.2, 15.8, 90, 90, 90], "scale": 0.01},
+    ),
+    "2 Mpixel": World(
+        "few", modules=(8, 3), module_shape=(195, 487), gap=(17, 7), frames=120, step=0.3,
+        side=251,
+    ),
+    "two rotations": World(
+        "few", modules=(2, 2), module_shape=(256, 256), gap=(8, 8), pixel=344e-6, frames=240,
+        step=0.2, rotations={"r1": 0.0, "r2": 40.0}, temperatures=2, side=121, bragg=True,
+    ),
+}  # fmt: skip
 
 
-def _tsv(lines: list[str]) -> str:
-    made = ["\t".join(line.split(" ")) for line in lines]
-    # Blanks within a field.
-    return (
-        "\n".join(line.replace("P_6/m_m_m", "P 6/m m m").replace("_phi", " phi") for line in made)
-        + "\n"
-    )
+# A beamtime at CHESS QM2, as its users describe it.
+QM2 = World(
+    "strong", modules=(12, 5), module_shape=(195, 487), gap=(17, 7), frames=3650,
+    rotations=ROTATIONS, temperatures=15, side=(1021, 1021, 911),
+    memory=3000.0,
+)  # fmt: skip
+ROTATION_SECONDS = 182.0
 
 
-def snakemake(folder: Path, *arguments: str) -> float:
-    """Run snakemake on one core; CPU seconds of it and all its jobs."""
-    command = [sys.executable, "-m", "snakemake", "--quiet", "rules"]
-    command += ["--snakefile", str(Path(__file__).parents[1] / "Snakefile")]
-    command += ["--directory", str(folder), "--cores", "1", *arguments]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, check=True, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+def beamtime(folder: Path) -> None:
+    """Print the cores that keep pace with QM2, by the model with the speed of this machine.
+
+    FOLDER gets a wedge of 60 frames of its detector, which decoder and peak search are measured on.
+    """
+    wedge = replace(QM2, frames=60, rotations={"r1": 0.0}, temperatures=1)
+    workflow.write(folder, wedge)
+    for command in workflow.jobs(folder):
+        if command.rule == "simulate":
+            workflow.run(command, folder)
+    pace = measured(_experiment(folder))
+    print(pace)
+    available = ROTATION_SECONDS * len(QM2.rotations) * QM2.temperatures
+    for bragg in (False, True):
+        plan = folder / f"plan_{bragg}"
+        workflow.write(plan, replace(QM2, bragg=bragg))
+        experiment = _experiment(plan)
+        estimate = Estimate(experiment, False, pace)
+        counts = {k: v for k, v in job_counts(experiment).items() if k != "simulate"}
+        costs = {
+            rule: sum(estimate.seconds(rule, s) * n for s, n in _shapes(estimate, keys))
+            for rule, keys in counts.items()
+        }
+        memory = {
+            rule: max(estimate.megabytes(rule, s) for s, _ in _shapes(estimate, keys))
+            for rule, keys in counts.items()
+        }
+        total = sum(costs.values())
+        print(
+            f"{'with' if bragg else 'without'} Bragg: {total / 3600:.2f} core-hours, "
+            f"{total / available:.2f} cores keep pace with {available:.0f} s of measurement; "
+            f"largest job {max(memory.values()):.0f} MB"
+        )
+        for rule in sorted(costs, key=costs.__getitem__, reverse=True)[:12]:
+            print(
+                f"  {rule:20s} {costs[rule]:8.0f} core-s, {costs[rule] / available:6.3f} cores, "
+                f"{memory[rule]:7.0f} MB"
+            )
 
 
-def run(folder: Path, temperatures: int) -> None:
-    """Measure a run and print it beside the model."""
-    write(folder, temperatures)
-    experiment = config.load(yaml.safe_load((folder / "config/config.yaml").read_text()), folder)
-    estimate = Estimate(experiment, learn=False)
-    print(f"simulation: {snakemake(folder, '--until', 'simulate'):.0f} CPU s")
-    measured = snakemake(folder)
-    predicted: dict[str, tuple[int, float]] = {}
+def _experiment(folder: Path) -> config.Experiment:
+    return config.load(yaml.safe_load((folder / "config/config.yaml").read_text()), folder)
+
+
+def run(folder: Path, name: str) -> None:
+    """Measure all jobs of an experiment in turn, and print them next to the predictions."""
+    world = UNSEEN[name]
+    workflow.write(folder, world)
+    experiment = _experiment(folder)
+    commands = workflow.jobs(folder)
+    for command in commands:
+        if command.rule == "simulate":
+            workflow.run(command, folder)
+    pace = measured(experiment)
+    plain, calibrated = Estimate(experiment, False), Estimate(experiment, False, pace)
+    runs: dict[str, list[workflow.Run]] = {}
+    for command in commands:
+        if command.rule != "simulate":
+            ran = workflow.run(command, folder)
+            print(f"{command.name}: {ran.cpu:.2f} CPU s, {ran.mb:.0f} MB", flush=True)
+            runs.setdefault(command.rule, []).append(ran)
+    print(f"{name}: {pace}")
+    print(f"{'rule':20s} jobs  CPU s: plain  calibrated  measured  ratio    MB: asked  measured")
+    totals = [0.0, 0.0, 0.0]
+    disk = 0.0
     for rule, counts in job_counts(experiment).items():
-        if rule != "simulate":
-            times = [estimate.seconds(rule, estimate.shape(*key)) * n for key, n in counts.items()]
-            predicted[rule] = (sum(counts.values()), sum(times))
-    print("rule                 jobs   predicted, CPU s   measured, CPU s")
-    tables = folder / experiment.config.results / "benchmarks"
-    for rule, (jobs, time) in predicted.items():
-        print(f"{rule:20s} {jobs:4d} {time:14.1f}     {_measured(tables / rule)}")
-    total = sum(time for _, time in predicted.values())
-    print(f"{'all':20s}      {total:14.1f}     {measured:14.1f}   {total / measured:.2f}")
+        if rule not in runs:
+            continue
+        shapes = _shapes(plain, counts)
+        row = [sum(it.seconds(rule, s) * n for s, n in shapes) for it in (plain, calibrated)]
+        row.append(sum(ran.cpu for ran in runs[rule]))
+        totals = [a + b for a, b in zip(totals, row, strict=True)]
+        disk += sum(plain.megabytes_on_disk(rule, s) * n for s, n in shapes)
+        asked = max(plain.megabytes(rule, s) for s, _ in shapes)
+        used = max(ran.mb for ran in runs[rule])
+        print(
+            f"{rule:20s} {len(runs[rule]):4d} {row[0]:13.1f} {row[1]:11.1f} {row[2]:9.1f} "
+            f"{row[1] / row[2]:6.2f} {asked:12.0f} {used:9.0f}"
+        )
+    print(
+        f"{'all':20s}      {totals[0]:13.1f} {totals[1]:11.1f} {totals[2]:9.1f} "
+        f"{totals[1] / totals[2]:6.2f}"
+    )
+    written = sum(path.stat().st_size for path in (folder / "results").rglob("*.*")) / 1e6
+    print(f"disk: {disk:.0f} MB predicted, {written:.0f} MB written", flush=True)
 
 
-def _measured(folder: Path) -> str:
-    """CPU seconds in Snakemake's benchmark tables, where a rule has them."""
-    times = []
-    for path in folder.glob("*.tsv"):
-        with path.open(newline="", encoding="utf-8") as file:
-            times += [float(row["cpu_time"]) for row in csv.DictReader(file, delimiter="\t")]
-    return f"{sum(times):14.1f}" if times else ""
+def _shapes(estimate: Estimate, counts: Mapping[Key, int]) -> list[tuple[Shape, int]]:
+    return [(estimate.shape(*key), number) for key, number in counts.items()]
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, metavar="FOLDER")
-    parser.add_argument("--temperatures", type=int, default=1)
+    parser.add_argument("--beamtime", type=Path, metavar="FOLDER")
+    parser.add_argument("--only", choices=UNSEEN, help="one of the experiments of --run")
     given = parser.parse_args()
-    if given.run is None:
+    if given.beamtime is not None:
+        beamtime(given.beamtime.resolve())
+    elif given.run is None:
         table()
     else:
-        run(given.run, given.temperatures)
+        for name in [given.only] if given.only else UNSEEN:
+            run(given.run.resolve() / name.replace(" ", "_"), name)
 
 
 if __name__ == "__main__":

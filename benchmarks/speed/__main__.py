@@ -17,12 +17,15 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks import chain
 from benchmarks.speed import jobs, run, table
 
 ROOT = Path(__file__).resolve().parents[2]
+PARTS = [*jobs.PARTS, "agree", "chain"]
 PACKAGES = ("numpy", "numba", "h5py", "hdf5plugin")
 PEERS = ("meerkat", "xrayutilities", "ImageD11", "bitshuffle", "numpy", "fabio")
 _VERSIONS = """
@@ -142,17 +145,18 @@ def main() -> None:
     """Prepare, measure, write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default=",".join([*jobs.PARTS, "agree"]))
+    parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--frames", type=int, default=360, help="frames for hklflow")
     parser.add_argument("--data", type=Path, default=ROOT / ".bench/data")
     parser.add_argument("--peers", default=str(ROOT / ".bench/peers/bin/python"))
+    parser.add_argument("--full", action="store_true", help="the chain at 3600 frames and 501³")
     parser.add_argument("--table", type=Path, help="where to write the tables; default: print")
     options = parser.parse_args()
     # Not resolved: the link is what makes it the environment's Python.
     peers = str(Path(options.peers).absolute())
     only = set(options.only.split(","))
-    if unknown := only - {*jobs.PARTS, "agree"}:
-        parser.error(f"--only: no {', '.join(unknown)}; there are {', '.join(jobs.PARTS)}, agree")
+    if unknown := only - set(PARTS):
+        parser.error(f"--only: no {', '.join(unknown)}; there are {', '.join(PARTS)}")
     start, load = time.time(), os.getloadavg()[0]
     folder = options.data.resolve()
     facts = prepare(folder, 360)
@@ -168,10 +172,14 @@ def main() -> None:
         "load before": round(load, 2),
         "jobs": measure(place, chosen, options.rounds),
         "agree": {},
+        "chain": [],
     }
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     if "agree" in only:
         results["agree"] = agree(place)
+    if "chain" in only:
+        size = chain.FULL if options.full else replace(chain.BENCH, rounds=min(options.rounds, 3))
+        results["chain"] = chain.both(folder / "chain", size)
     results["minutes"] = round((time.time() - start) / 60, 1)
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     text = table.document(results)

@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
+from benchmarks import chain
+
 Results = dict[str, Any]
 Row = list[str]
 
@@ -11,7 +13,7 @@ Row = list[str]
 def document(results: Results) -> str:
     """All tables with what one must know to read them."""
     sections = [_head(results), _transform(results), _options(results), _roofline(results)]
-    sections += [_peaks(results), _memory(results), _agree(results)]
+    sections += [_peaks(results), _memory(results), _chain(results), _agree(results)]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
@@ -250,6 +252,20 @@ def _memory(results: Results) -> str:
     head = ["transform, 1001³", "frames", "Mpixel per CPU s", "peak memory"]
     head += ["memory before the first frame"]
     return "## Memory of a large grid\n\n" + _table(head, rows)
+
+
+def _chain(results: Results) -> str:
+    if not results["chain"]:
+        return ""
+    return f"""## The whole chain: every step of a scan, in passes of the decoder
+
+Every step is the job that snakemake runs: with the start of Python, checksums and pictures, in a
+process of its own. A decode is the CPU time of our decoder for one pass over the frames of the
+rotation, in turn with the jobs. One scan of one rotation; the difference compares two temperatures.
+The start of jobs (0.4 to 2 s each) does not grow with the frames: a longer rotation takes fewer
+decodes. Other programs for single steps are in the sections above.
+
+{chain.document(results["chain"])}"""
 
 
 def _agree(results: Results) -> str:

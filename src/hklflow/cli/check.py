@@ -25,7 +25,9 @@ class _Row:
     measured: bool
 
 
-def check_experiment(directory: Directory = Path(), *, cores: int = 1, tsv: bool = False) -> None:
+def check_experiment(
+    directory: Directory = Path(), *, cores: int = 1, calibrate: bool = True, tsv: bool = False
+) -> None:
     """Validate configuration and tables, and estimate jobs, time, memory and disk of each rule.
 
     Every test that a job makes before it reads the pixels of frames is made here, too: headers,
@@ -40,6 +42,9 @@ def check_experiment(directory: Directory = Path(), *, cores: int = 1, tsv: bool
     ----------
     cores
         Number of cores that run jobs at the same time, for the total time.
+    calibrate
+        Measure the speed of this machine on the first frames, in a few seconds, for the times of
+        jobs. `--no-calibrate`: take the times of the machine on which hklflow was measured.
     tsv
         Print a tab-separated table for scripts.
     """
@@ -49,10 +54,12 @@ def check_experiment(directory: Directory = Path(), *, cores: int = 1, tsv: bool
     from hklflow.experiment import axis_problems
     from hklflow.experiment.config import load, require_own_frames
     from hklflow.experiment.cost import Estimate
-    from hklflow.experiment.jobs import job_counts
+    from hklflow.experiment.jobs import Plan, job_counts
     from hklflow.experiment.load import report
     from hklflow.experiment.normalization import doubts
+    from hklflow.experiment.pace import measured
     from hklflow.experiment.rehearsal import rehearsed
+    from hklflow.experiment.wall_time import wall_seconds
 
     if cores < 1:
         raise HklflowError(f"--cores {cores} is not a number of cores; give 1 or more")
@@ -70,7 +77,8 @@ def check_experiment(directory: Directory = Path(), *, cores: int = 1, tsv: bool
         from hklflow.dials import programs
 
         programs.find(experiment.config.dials.prefix)
-    estimate = Estimate(experiment)
+    pace = measured(experiment) if calibrate else None
+    estimate = Estimate(experiment, pace=pace)
     disk_here = shutil.disk_usage(_existing(folder.base / experiment.paths.folder))
     problems, warnings = _grid_problems(experiment, estimate, disk_here.total / 1e9)
     if problems:
@@ -114,8 +122,10 @@ def check_experiment(directory: Directory = Path(), *, cores: int = 1, tsv: bool
     print(f"{'all':20s} {jobs:6d} {hours:11.3f} {'':11s} {disk:9.2f}")
     if any(row.measured for row in rows):
         print("* from the times of this experiment's own finished jobs")
-    print(f"\nabout {hours / cores:.2g} hours on {cores} core{'s' if cores > 1 else ''}")
-    for note in (*filter(None, [experiment.note]), *estimate.notes, *remarks):
+    wall = wall_seconds(todo := Plan(experiment).jobs, estimate.of_jobs(todo), cores) / 3600
+    print(f"\nabout {wall:.2g} hours on {cores} core{'s' if cores > 1 else ''}")
+    speed = [] if pace is None else [str(pace)]
+    for note in (*filter(None, [experiment.note]), *estimate.notes, *speed, *remarks):
         print(f"note: {note}")
     free = disk_here.free / 1e9
     if disk > free:

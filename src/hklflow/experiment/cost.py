@@ -12,7 +12,7 @@ same shape. If a job needs more memory or time than requested, it is repeated wi
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,8 @@ from typing import Any
 from hklflow.base.errors import HklflowError
 from hklflow.experiment.config import Experiment, PowderImage, simulation_description
 from hklflow.experiment.constants import branch as constants_branch
-from hklflow.experiment.jobs import Key, job_counts
+from hklflow.experiment.jobs import Job, Key, job_counts, shape_key
+from hklflow.experiment.pace import DECODE_RATE, Pace
 from hklflow.geometry import grid as grids
 from hklflow.geometry import plausible
 
@@ -42,6 +43,8 @@ class Cost:
         Memory in MB: constant part, per million pixels of a frame, per million voxels.
     seconds, rate, voxel_rate : float
         Constant time in seconds; million pixel-frames and million voxels per second (one core).
+    pixel_rate : float
+        Million pixels of a frame per second, for work that does not grow with the frames.
     disk : float
         Bytes written per pixel-frame.
     disk_pixel, disk_voxel : float
@@ -54,6 +57,7 @@ class Cost:
     seconds: float = 2.0
     rate: float = math.inf
     voxel_rate: float = math.inf
+    pixel_rate: float = math.inf
     disk: float = 0.0
     disk_pixel: float = 0.0
     disk_voxel: float = 0.0
@@ -67,18 +71,18 @@ COSTS: Mapping[str, Cost] = {
     "sum_scans": Cost(200, per_mpixel=150, rate=25, disk=0.5),
     # The rate is for pixels before binning; all other rules count the binned pixels.
     "bin_frames": Cost(250, per_mpixel=150, rate=100, disk=0.1),
-    "import_scan": Cost(420, per_mpixel=150, seconds=5),
-    "pixel_mask": Cost(280, per_mpixel=250, seconds=4, disk_pixel=4),
+    "import_scan": Cost(250, per_mpixel=150, seconds=1.2, pixel_rate=1.2),
+    "pixel_mask": Cost(280, per_mpixel=250, seconds=1.7, pixel_rate=0.3, disk_pixel=4),
     # Counts and monitor of 16 groups of frames, and their medians.
     "artificial_normalization": Cost(300, per_mpixel=700, rate=25, disk_pixel=6),
-    "frame_scale": Cost(250, per_mpixel=100),
+    "frame_scale": Cost(250, per_mpixel=100, seconds=1.7),
     "background": Cost(300, per_mpixel=250, seconds=4, disk_pixel=10),
-    "find_peaks": Cost(300, per_mpixel=360, seconds=3, rate=55, disk_pixel=40),
-    "mask_3d": Cost(280, per_mpixel=190, rate=500, disk=0.005),
-    "refine_parent": Cost(260, seconds=4),
-    "refine": Cost(260, seconds=4),
+    "find_peaks": Cost(300, per_mpixel=360, seconds=2.6, rate=82, disk_pixel=40),
+    "mask_3d": Cost(280, per_mpixel=190, seconds=1.8, rate=500, disk=0.005),
+    "refine_parent": Cost(260, seconds=2.3),
+    "refine": Cost(260, seconds=2.3),
     "absorption": Cost(400, seconds=30),
-    "accept": Cost(60, seconds=0.5),
+    "accept": Cost(60, seconds=0.4),
     "unmeasured_background": Cost(2500, per_mpixel=500, seconds=90, rate=60),
     "refine_scale": Cost(2500, per_mpixel=300, seconds=60, rate=100),
     "transform": Cost(
@@ -92,28 +96,28 @@ COSTS: Mapping[str, Cost] = {
     # 10 without the covariance of lattice vectors.
     "pdf": Cost(400, per_mvoxel=17, voxel_rate=8, disk_voxel=7),
     "difference": Cost(400, per_mvoxel=2, voxel_rate=7, disk_voxel=12),
-    "planes": Cost(300, seconds=5, voxel_rate=30),
-    "scan_file": Cost(),
-    "temperature_series": Cost(260, seconds=5),
-    "order_parameters": Cost(500, seconds=90),
+    "planes": Cost(300, seconds=1.4, voxel_rate=30),
+    "scan_file": Cost(seconds=1.1),
+    "temperature_series": Cost(260, seconds=1.6),
+    "order_parameters": Cost(500, seconds=5),
     # Each feature takes seconds per scan; twenty scans of three features are assumed.
     "features": Cost(400, seconds=400),
-    "stack": Cost(300, seconds=5),
+    "stack": Cost(300, seconds=2.3),
     "cluster": Cost(600, per_mvoxel=25, seconds=30, voxel_rate=0.5),
     # The rate is for twenty scans.
-    "stack_pdf": Cost(400, per_mvoxel=2, seconds=20, voxel_rate=9),
-    "sample_page": Cost(400, seconds=30),
-    "overview": Cost(200, seconds=4),
+    "stack_pdf": Cost(400, per_mvoxel=2, seconds=2, voxel_rate=9),
+    "sample_page": Cost(400, seconds=5),
+    "overview": Cost(200, seconds=1),
     # `integrate: memory` limits the memory of the reflections during their integration.
-    # All rotations of a scan (three are assumed), each at 240.
-    "converge": Cost(1500, per_mpixel=350, seconds=30, rate=80),
+    # All rotations of a scan (three are assumed), each at 600; crowded reflections take longer.
+    "converge": Cost(1500, per_mpixel=350, seconds=2.4, rate=200),
     # From some 70 with crowded reflections (a cell of 20 Å) to 400.
-    "integrate": Cost(1500, per_mpixel=350, seconds=5, rate=200),
-    "scale_reflections": Cost(500, seconds=10),
-    "merge_reflections": Cost(500, seconds=15),
+    "integrate": Cost(1500, per_mpixel=350, seconds=2.2, rate=400),
+    "scale_reflections": Cost(500, seconds=1.7),
+    "merge_reflections": Cost(500, seconds=1.8),
     "merge_crystals": Cost(800, seconds=60),
     "absolute_scale": Cost(600, per_mvoxel=1, seconds=15, voxel_rate=5),
-    "bragg_series": Cost(400, seconds=10),
+    "bragg_series": Cost(400),
     # Parameters limit the memory of stages that read frames; times are for runs of 1000 frames.
     "constants_preprocess": Cost(300, seconds=30),
     "constants_sanity": Cost(300, seconds=30),
@@ -172,11 +176,17 @@ class Estimate:
     experiment : Experiment
     learn : bool
         True: use the times of finished jobs.
+    pace : Pace or None
+        Speed of this machine on frames of the experiment. None: the speed of the machine on which
+        the costs were measured.
     """
 
-    def __init__(self, experiment: Experiment, learn: bool = True) -> None:
+    def __init__(
+        self, experiment: Experiment, learn: bool = True, pace: Pace | None = None
+    ) -> None:
         self._experiment = experiment
         self._learn = learn
+        self._pace = pace or Pace(1.0)
         self._costs = {**COSTS, **(DIALS_COSTS if experiment.uses_dials else {})}
         self._frames: dict[tuple[str, str | None], tuple[int, int]] = {}
         self._grids: dict[tuple[str, str], tuple[int, int, int]] = {}
@@ -215,7 +225,8 @@ class Estimate:
     def megabytes(self, rule: str, shape: Shape) -> float:
         """Return the memory that a job uses, in MB."""
         cost, shape = self._costs[rule], self._of_job(rule, shape)
-        return cost.fixed + (cost.per_mpixel * shape.pixels + cost.per_mvoxel * shape.voxels) / 1e6
+        volumes = min(cost.per_mvoxel * shape.voxels / 1e6, self._limit(rule))
+        return cost.fixed + cost.per_mpixel * shape.pixels / 1e6 + volumes
 
     def seconds(self, rule: str, shape: Shape) -> float:
         """Return the expected time of a job in seconds, from finished jobs if there are any."""
@@ -225,6 +236,10 @@ class Estimate:
             return self.measured[rule] * (work if self._costs[rule].rate < math.inf else 1.0)
         return self._modelled(rule, shape)
 
+    def of_jobs(self, jobs: Sequence[Job]) -> list[float]:
+        """Return the expected time of each job in seconds."""
+        return [self.seconds(job.rule, self.shape(*shape_key(job))) for job in jobs]
+
     def _of_job(self, rule: str, shape: Shape) -> Shape:
         blocks = self._experiment.config.frame_blocks if rule == "transform" else 1
         binning = 1 if rule in _UNBINNED else self._experiment.config.binning
@@ -232,9 +247,33 @@ class Estimate:
         return replace(shape, frames=-(-shape.frames // blocks), pixels=pixels)
 
     def _modelled(self, rule: str, shape: Shape) -> float:
+        """Return the time of a job by the model.
+
+        Decoding takes its measured rate; the clock of the machine scales everything else.
+        """
         cost, shape = self._costs[rule], self._of_job(rule, shape)
-        work = shape.frames * shape.pixels / 1e6
-        return cost.seconds + work / cost.rate + shape.voxels / 1e6 / cost.voxel_rate
+        rest = cost.seconds + shape.voxels / 1e6 / cost.voxel_rate
+        rest += shape.pixels / 1e6 / cost.pixel_rate
+        if cost.rate == math.inf:
+            return self._pace.clock * rest
+        if rule == "find_peaks" and self._pace.search is not None:
+            return self._pace.clock * rest + shape.frames * shape.pixels / 1e6 / self._pace.search
+        work = self._passes(rule, shape) * shape.frames * shape.pixels / 1e6
+        rest += work * max(1 / cost.rate - 1 / DECODE_RATE, 0.0)
+        decode = self._pace.decode or DECODE_RATE / self._pace.clock
+        return self._pace.clock * rest + work / decode
+
+    def _passes(self, rule: str, shape: Shape) -> int:
+        """Return the number of passes over the frames that a job makes."""
+        if rule != "transform":
+            return 1
+        needed = self._costs[rule].per_mvoxel * shape.voxels / 1e6
+        return max(1, math.ceil(needed / self._limit(rule)))
+
+    def _limit(self, rule: str) -> float:
+        """Return the limit of the memory for volumes in the settings of a stage, in MB."""
+        settings = getattr(self._experiment.config, rule, None)
+        return float(getattr(settings, "memory", math.inf))
 
     def megabytes_on_disk(self, rule: str, shape: Shape) -> float:
         """Return the size of the products of a job, in MB."""

@@ -7,7 +7,7 @@ products.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -342,11 +342,12 @@ def job_counts(experiment: "Experiment") -> dict[str, dict[Key, int]]:
     plan = Plan(experiment)
     counts: dict[str, Counter[Key]] = {rule: Counter() for rule in plan.steps}
     for job in plan.jobs:
-        key = job.key if "sample" in job.at or len(job.key) == 3 else ()
-        counts[job.rule][_key(key)] += 1
+        counts[job.rule][shape_key(job)] += 1
     return {rule: dict(keys) for rule, keys in counts.items() if keys}
 
 
-def _key(key: Sequence[str]) -> Key:
+def shape_key(job: Job) -> Key:
+    """Return the sample, scan and rotation whose data a job reads."""
+    key = job.key if "sample" in job.at or len(job.key) == 3 else ()
     sample, scan, rotation = (*key, None, None, None)[:3]
     return sample, scan, rotation

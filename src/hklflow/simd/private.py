@@ -5,8 +5,8 @@ ones. Modules of Numba are imported only when needed, so that `changed` always w
 """
 
 import inspect
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from importlib import import_module
 from pkgutil import resolve_name
@@ -33,6 +33,10 @@ INTERFACES = {
     ("numba.core.event", "register"): (
         ("kind", "listener"),
         "a job says that it compiles kernels",
+    ),
+    ("numba.core.event", "install_listener"): (
+        ("kind", "listener"),
+        "`hklflow check` measures only with kernels that are compiled",
     ),
     ("numba.core.base", "BaseContext.make_array"): (
         ("self", "typ"),
@@ -99,6 +103,22 @@ def watch_compilations(begins: Callable[[], None], ends: Callable[[], None]) -> 
             ends()
 
     register("numba:compile", Calls())  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def no_compilation(error: Exception) -> Iterator[None]:
+    """Raise the error where a kernel is not on disk and would have to be compiled."""
+    from numba.core.event import Event, Listener, install_listener
+
+    class Refusal(Listener):
+        def on_start(self, event: Event) -> None:
+            raise error
+
+        def on_end(self, event: Event) -> None:
+            pass
+
+    with install_listener("numba:compile", Refusal()):
+        yield
 
 
 def pointer_to_data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
