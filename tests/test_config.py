@@ -785,7 +785,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {},
         {
             "define": {
-                ODD: {"shape": "rod", "point": (0.5, 0.5, 0), "direction": (0, 0, 1)},
+                "M' (0 +.-_)": {"shape": "rod", "point": (0.5, 0.5, 0), "direction": (0, 0, 1)},
                 "p": {"shape": "point", "point": (-0.5, 0, 1e-3), "width": 0.2},
             },
             "resolution": (0.01, 0.02, 0.03),

@@ -212,7 +212,7 @@ def test_impossible_definitions_are_refused(changed: dict[str, Any], words: str)
     "name", ["", "a\nb", "a\tb", "..", "../x", "a/b", "$M$", "x" * 61, " x", "-x", "a{b}"]
 )
 def test_names_that_sentences_and_tables_cannot_have_are_refused(name: str) -> None:
-    with pytest.raises(ValidationError, match="the name .* of a feature has 1 to 60 letters"):
+    with pytest.raises(ValidationError, match=r"the name .* of a feature has 1 to 60 letters"):
         features.Settings(define={name: features.Definition(**RODS)})
 
 

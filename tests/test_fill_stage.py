@@ -276,9 +276,7 @@ def test_voxels_with_infinite_errors_count_as_not_measured(
         n = np.isinf(file["entry/transform/data_errors"][()]).sum()
     assert f"σ is infinite in {n} voxels: they count as not measured" in metrics["warnings"]
     missing = {"data": lambda s, _: np.where(unknown, np.nan, s)}
-    _, without = run(
-        changed(inputs[0], tmp_path / "b.nxs", **missing), tmp_path / "b", radius=0.2
-    )
+    _, without = run(changed(inputs[0], tmp_path / "b.nxs", **missing), tmp_path / "b", radius=0.2)
     for name, array in without.items():
         np.testing.assert_array_equal(now[name], array)
 

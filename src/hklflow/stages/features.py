@@ -169,7 +169,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         if mine:
             files = [inputs.volumes[i] for i in mine]
             taken = [*params.define, *(x.name for x in sightings)]
-            own, average, of_parent = _fits([scans[i] for i in mine], files, scales, params, taken, fits)
+            own, average, of_parent = _fits(
+                [scans[i] for i in mine], files, scales, params, taken, fits
+            )
             sightings += own
             notes += of_parent
             if average is not None:

@@ -431,9 +431,8 @@ def _check(path: Path, sums: "pdf.Sums", of_errors: "pdf.Sums", params: Params) 
     for symbol, squares in (("S", sums.squares), ("σ", of_errors.squares)):
         if squares == 0:
             raise HklflowError(
-                f"{path}: {symbol} = 0 in all voxels within q_max, so that the PDF would have no "
-                f"{'features' if symbol == 'S' else 'errors'}; make the volume again with the stage "
-                "fill from a volume with scattering and errors"
+                f"{path}: {symbol} = 0 in all voxels within q_max: there is no PDF of this volume; "
+                "run the stage fill on a volume with scattering and errors"
             )
     share = sums.missing / (sums.weight + sums.missing)
     if share > params.allowed_missing:
