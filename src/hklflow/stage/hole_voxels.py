@@ -129,7 +129,7 @@ def _load(volume: "OpenVolume", target: "Target") -> list[str]:
         if unusable.any():
             _refuse(volume, first, unusable, data, errors)
         unknown = errors == np.inf
-        infinite += np.count_nonzero(unknown & np.isfinite(data))
+        infinite += int(np.count_nonzero(unknown & np.isfinite(data)))
         data[unknown] = errors[unknown] = np.nan
     if not infinite:
         return []
