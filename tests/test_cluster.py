@@ -13,6 +13,7 @@ from hklflow import nexus, stage
 from hklflow.base.errors import HklflowError
 from hklflow.geometry.grid import Grid
 from hklflow.stages import cluster
+from tests import taken
 from tests.truth import trajectories
 
 CELL = np.array([*trajectories.CELL, 90.0, 90.0, 90.0])
@@ -60,6 +61,7 @@ def test_labels_trajectories_and_places(world: trajectories.World, tmp_path: Pat
     outputs = run([paths[i] for i in mixed], world.temperatures[mixed], tmp_path)
     figures = json.loads(outputs.metrics.read_text())
     assert outputs.picture.stat().st_size > 5000
+    assert taken.accepted(outputs.clusters) == set()
     with h5py.File(outputs.clusters) as file:
         labels = file["entry/transform/data"][()]
         mean, at = (file[f"entry/trajectories/{name}"][()] for name in ("mean", "temperature"))

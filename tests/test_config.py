@@ -22,6 +22,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.experiment import config
 from hklflow.experiment.cost import Estimate
 from hklflow.experiment.jobs import Plan
+from hklflow.experiment.params import titled
 from hklflow.experiment.sources import POWDERS, powder_numbers
 from hklflow.stage import contract
 from tests.parameters import params_of
@@ -784,7 +785,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {},
         {
             "define": {
-                ODD: {"shape": "rod", "point": (0.5, 0.5, 0), "direction": (0, 0, 1)},
+                "M' (0 +.-_)": {"shape": "rod", "point": (0.5, 0.5, 0), "direction": (0, 0, 1)},
                 "p": {"shape": "point", "point": (-0.5, 0, 1e-3), "width": 0.2},
             },
             "resolution": (0.01, 0.02, 0.03),
@@ -1229,11 +1230,40 @@ def test_a_column_of_an_axis_needs_the_setting(base: Path) -> None:
         ({"column": "volume", "unit": "T"}, "the results have a quantity volume"),
         ({"unit": "C"}, "temperatures are in K"),
         ({"column": "field", "unit": "k Oe"}, "has blanks"),
+        ({"column": "field", "unit": "$T$"}, "the unit '$T$' has blanks, `$`"),
+        ({"column": "field", "unit": "T", "symbol": "$B$"}, "the symbol '$B$' has blanks, `$`"),
+        ({"column": "field", "unit": True}, "unit"),
+        ({"column": "title", "unit": "T"}, "the results have a quantity title"),
+        ({"column": "data_errors", "unit": "T"}, "is not a name of small letters"),
+        ({"column": "field_sigma", "unit": "T"}, "is not a name of small letters"),
     ],
 )
 def test_settings_of_an_axis_that_are_wrong(base: Path, axis: dict[str, str], said: str) -> None:
     problems = _problems(CONFIG | {"series": {"axis": axis}}, base)
     assert any(said in problem for problem in problems)
+
+
+@pytest.mark.parametrize("unit", [1, "1"])
+def test_numbers_without_a_unit(base: Path, unit: object) -> None:
+    _along_field(base, "0\t", "3\t")
+    numbers = {"series": {"axis": {"column": "field", "unit": unit}}}
+    assert config.load(CONFIG | numbers, base).axis("hexa").label == "field"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("1e300\t", "field 1e+300 is not between 1e-30 and 1e+30 (or 0)"),
+        ("-1e300\t", "field -1e+300 is not between"),
+        ("1e-320\t", "field 9.99989e-321 is not between"),
+        ("3\t1e300", "field_error 1e+300 is not between"),
+    ],
+)
+def test_values_along_an_axis_have_a_usual_size(base: Path, value: str, said: str) -> None:
+    _along_field(base, "0\t", value)
+    (problem,) = _problems(CONFIG | FIELD, base)
+    assert said in problem
+    assert "row 2" in problem
 
 
 def test_missing_values_and_two_axes_are_refused(base: Path) -> None:
@@ -1260,6 +1290,37 @@ def test_a_temperature_that_varies_along_a_field_is_a_doubt(base: Path) -> None:
     assert "the temperature varies from 5 to 9 K along the field (parent s0)" in doubt
     _along_field(base, "0\t", "3\t", temperatures=("5", "5.3"))
     assert list(doubts(config.load(CONFIG | FIELD, base))) == []
+
+
+def test_titles_along_a_field_name_the_field(base: Path) -> None:
+    _along_field(base, "0\t", "3\t")
+    at = {"sample": "hexa", "scan": "s1", "kind": "transform"}
+    assert titled(config.load(CONFIG | FIELD, base), "S(Q) of ", at) == "S(Q) of hexa s1 at 3 T"
+    (base / "config/scans.tsv").write_text(SCANS)
+    experiment = config.load(CONFIG, base)
+    (sample, scan), row = next((k, x) for k, x in experiment.scans.items() if x.temperature)
+    title = titled(experiment, "", {"sample": sample, "scan": scan, "kind": "transform"})
+    assert title == f"{sample} {scan} at {row.temperature:g} K"
+
+
+DOUBTFUL = {
+    "M": {"shape": "point", "point": [0.5, 0, 0]},
+    "M'": {"shape": "point", "point": [0, 1.5, 2]},
+    "A": {"shape": "point", "point": [0.5, 0, 0.5]},
+    "rods": {"shape": "rod", "point": [0.5, 0, 0], "direction": [0, 0, 1]},
+    "node": {"shape": "point", "point": [1, 0, 0]},
+}
+
+
+def test_features_that_are_doubtful(base: Path) -> None:
+    from hklflow.experiment.feature_doubts import doubts
+
+    (base / "config/scans.tsv").write_text(SCANS)
+    features = {"per_sample": {"hexa": {"features": {"define": DOUBTFUL}}}}
+    node, twice = sorted(doubts(config.load(CONFIG | features, base)), reverse=True)
+    assert node.startswith("hexa: features: define: node is at a reflection: ")
+    assert twice.startswith("hexa: features: define: M and M' are equivalent by symmetry")
+    assert list(doubts(config.load(CONFIG, base))) == []
 
 
 def test_jobs_along_a_field_get_the_values_on_their_command_lines(base: Path) -> None:

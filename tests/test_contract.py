@@ -242,6 +242,24 @@ def test_a_rule_has_what_it_must_have(name: str) -> None:
     assert {"writes", "log", "resources_of", "params_of", "command"} <= {key for key, _ in named}
 
 
+# Rules that read no frames and no volumes, but headers, spots, orientations, constants of a
+# detector, tables, or pictures. All others are tried once more, with more memory and time: see
+# docs/failures.md.
+READ_LITTLE = {
+    *("simulate", "import_poni", "import_scan", "pixel_mask", "frame_scale", "absorption"),
+    *("refine_parent", "refine", "accept", "scale_reflections", "merge_reflections"),
+    *("merge_crystals", "bragg_series", "refine_stills_detector", "merge_stills"),
+    *("scan_file", "temperature_series", "overview", "sample_page"),
+    *("merge_current_source", "combine_constants", "mask_constants", "join_module"),
+    *("join_constants", "counter_constants", "constants_report", "propose_constants"),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_that_reads_frames_or_volumes_is_tried_once_more(name: str) -> None:
+    assert ("\n    retries: RETRIES\n" in RULES[name]) == (name not in READ_LITTLE)
+
+
 @pytest.mark.parametrize("step", TABLE, ids=lambda step: step.rule)
 def test_a_step_gives_every_path_of_its_stage(step: Step) -> None:
     module = _module(step.rule)

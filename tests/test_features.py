@@ -17,6 +17,7 @@ from hklflow.geometry.grid import Grid
 from hklflow.geometry.symmetry import space_group
 from hklflow.stages import features
 from hklflow.transform import estimator
+from tests import taken
 from tests.truth.orientations import write_orientation
 
 GRID = Grid.symmetric([1.4, 1.4, 1.4], [0.05, 0.05, 0.1])
@@ -133,6 +134,7 @@ def outputs(made: dict[str, Any]) -> features.Outputs:
 def test_correlation_lengths_of_the_rods_are_those_of_the_model(
     outputs: features.Outputs,
 ) -> None:
+    assert taken.accepted(outputs.table) == set()
     rods, nothing = json.loads(outputs.results.read_text())["features"]
     assert len(rods["scans"]) == 3
     for row in rods["scans"]:
@@ -262,6 +264,36 @@ def test_one_volume_for_each_orientation(made: dict[str, Any], tmp_path: Path) -
 def test_impossible_definitions_are_refused(changed: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         features.Definition(**(RODS | changed))
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a\nb", "a\tb", "..", "../x", "a/b", "$M$", "x" * 61, " x", "-x", "a{b}"]
+)
+def test_names_that_sentences_and_tables_cannot_have_are_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match=r"the name .* of a feature has 1 to 60 letters"):
+        features.Settings(define={name: features.Definition(**RODS)})
+
+
+def test_names_of_features() -> None:
+    names = ["rods", "M-point (hk0)", "Γ'", "rod_1", "x" * 60]
+    settings = features.Settings(define={name: features.Definition(**RODS) for name in names})
+    assert list(settings.define) == names
+
+
+def test_a_window_without_voxels_is_refused(made: dict[str, Any], tmp_path: Path) -> None:
+    tiny = {"shape": "point", "point": (0.5, 0.5, 0.5), "width": 1e-9}
+    with pytest.raises(HklflowError, match=r"define: x: with `width` = 1e-09 r.l.u. a window has"):
+        run(made, tmp_path, define={"x": tiny})
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_point_at_a_reflection_is_said(made: dict[str, Any], tmp_path: Path) -> None:
+    at_node = {"shape": "point", "point": (1, 0, 0)}
+    beside = {"shape": "point", "point": (0.5, 0.5, 0.5)}
+    outputs = run(made, tmp_path, define={"node": at_node, "R": beside})
+    sentences = json.loads(outputs.results.read_text())["sentences"]
+    (said,) = (text for text in sentences if "is at a reflection" in text)
+    assert said.startswith("node of parent 300K is at a reflection: ")
 
 
 def test_rods_are_found_without_help_and_followed(made: dict[str, Any], tmp_path: Path) -> None:

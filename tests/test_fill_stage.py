@@ -225,6 +225,62 @@ def test_what_cannot_be_known_is_said(
         )
 
 
+def changed(
+    given: fill.Inputs, path: Path, data: object = None, errors: object = None
+) -> fill.Inputs:
+    """Copy a symmetrised volume with S and σ changed by functions of the arrays and of |Q|."""
+    shutil.copy(given.symmetrised, path)
+    q = sum(x**2 for x in np.meshgrid(*(GRID.axis(i) for i in range(3)))) ** 0.5 * 2 * np.pi / 5
+    with h5py.File(path, "r+") as file:
+        for name, change in (("data", data), ("data_errors", errors)):
+            if change is not None:
+                array = file["entry/transform"][name]
+                array[...] = change(array[()], q)
+    return fill.Inputs(symmetrised=path, orientation=given.orientation)
+
+
+@pytest.mark.parametrize(
+    ("change", "params", "words"),
+    [
+        ({"data": lambda s, q: 0 * s}, {}, r"S = 0 in all \d+ measured voxels"),
+        ({"errors": lambda e, q: 0 * e}, {}, r"σ = 0 in all \d+ measured voxels"),
+        ({"data": lambda s, q: np.nan * s}, {"q_max": 1.5}, "no voxel within q_max = 1.5 1/Å"),
+        ({"data": lambda s, q: np.where(q > 1.6, s, np.nan)}, {"q_max": 1.5}, "no voxel within"),
+        ({"errors": lambda e, q: -e}, {}, "has σ = -1, but σ of a measured voxel is 0 or larger"),
+        ({"errors": lambda e, q: np.where(q > 1, e, np.nan)}, {}, "has σ = nan"),
+    ],
+)
+def test_volumes_without_scattering_or_errors_are_refused(
+    tmp_path: Path,
+    inputs: tuple[fill.Inputs, np.ndarray],
+    change: dict[str, object],
+    params: dict[str, object],
+    words: str,
+) -> None:
+    given = changed(inputs[0], tmp_path / "changed.nxs", **change)
+    with pytest.raises(HklflowError, match=f"changed.nxs: .*{words}"):
+        run(given, tmp_path / "a", radius=0.2, **params)
+
+
+def test_voxels_with_infinite_errors_count_as_not_measured(
+    tmp_path: Path, inputs: tuple[fill.Inputs, np.ndarray]
+) -> None:
+    unknown = np.zeros(GRID.array_shape, bool)
+    unknown[27:30, 33:36, 30:33] = True
+    unknown |= unknown[::-1, ::-1, ::-1]
+    infinite = {"errors": lambda e, _: np.where(unknown & np.isfinite(e), np.inf, e)}
+    metrics, now = run(
+        changed(inputs[0], tmp_path / "a.nxs", **infinite), tmp_path / "a", radius=0.2
+    )
+    with h5py.File(tmp_path / "a.nxs") as file:
+        n = np.isinf(file["entry/transform/data_errors"][()]).sum()
+    assert f"σ is infinite in {n} voxels: they count as not measured" in metrics["warnings"]
+    missing = {"data": lambda s, _: np.where(unknown, np.nan, s)}
+    _, without = run(changed(inputs[0], tmp_path / "b.nxs", **missing), tmp_path / "b", radius=0.2)
+    for name, array in without.items():
+        np.testing.assert_array_equal(now[name], array)
+
+
 def test_much_that_was_not_measured_is_warned_of(
     tmp_path: Path, inputs: tuple[fill.Inputs, np.ndarray], capsys: pytest.CaptureFixture[str]
 ) -> None:

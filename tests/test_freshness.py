@@ -14,7 +14,7 @@ from hklflow.base import identity
 from hklflow.base.errors import HklflowError
 from hklflow.cli import main
 from hklflow.experiment import config
-from hklflow.experiment.freshness import MEMORY, Freshness, Verdict, sentences
+from hklflow.experiment.freshness import MEMORY, Freshness, Verdict, _changes, sentences
 from hklflow.stages import import_scan, pixel_mask, refine
 from tests.bad_input.experiment import make
 from tests.parameters import params_of
@@ -129,6 +129,19 @@ def test_a_parameter_changes_and_goes_back(base: Path) -> None:
     assert lines == [f"out of date: quartz 300K r1 import_scan and 1 more: {reason}"]
     path.write_text(before)
     assert told(base) == {}
+
+
+def test_the_part_of_a_parameter_that_changed_is_named() -> None:
+    values = {f"{i}T": float(i) for i in range(40)}
+    before = {"name": "field", "unit": "T", "values": values, "box": [0.1, 0.1, 0.2]}
+    now = before | {"unit": "mT", "values": values | {"39T": 40.0}, "box": [0.1, 0.1, 0.3]}
+    assert list(_changes("along", before, now)) == [
+        ("along.box[2]", 0.2, 0.3),
+        ("along.unit", "T", "mT"),
+        ("along.values.39T", 39.0, 40.0),
+    ]
+    assert list(_changes("along", None, now)) == [("along", None, now)]
+    assert list(_changes("along", now, now)) == []
 
 
 def test_linked_data_file(base: Path) -> None:

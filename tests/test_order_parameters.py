@@ -15,6 +15,7 @@ from hklflow.cli.show import show
 from hklflow.geometry.grid import Grid
 from hklflow.stages import order_parameters
 from hklflow.transform import estimator
+from tests import taken
 from tests.truth.orientations import write_orientation
 
 GRID = Grid.symmetric([1.2, 1.2, 0.8], [0.05, 0.05, 0.1])
@@ -304,6 +305,7 @@ def test_along_a_field_everything_names_the_field(
     with done.table.open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     assert [float(row["field"]) for row in rows] == pytest.approx(FIELDS.tolist())
+    assert taken.accepted(done.table, axis="field") == set()
     assert "temperature" not in rows[0]
 
 

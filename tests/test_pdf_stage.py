@@ -323,3 +323,7 @@ def test_inputs_that_do_not_fit_are_told(tmp_path: Path) -> None:
             inputs(tmp_path, data=nothing, data_errors=nothing),
             allowed_missing=1.0,
         )
+    with pytest.raises(HklflowError, match=r"filled.nxs: S = 0 in all voxels within q_max"):
+        run(tmp_path / "out", inputs(tmp_path, data=np.zeros_like(diffuse())))
+    with pytest.raises(HklflowError, match=r"filled.nxs: σ = 0 in all voxels within q_max"):
+        run(tmp_path / "out", inputs(tmp_path, data_errors=np.zeros_like(diffuse())))

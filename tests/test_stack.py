@@ -17,6 +17,7 @@ from hklflow.export.source import open_stack
 from hklflow.geometry.grid import Grid
 from hklflow.stages import stack
 from hklflow.transform import estimator
+from tests import taken
 
 GRID = Grid.symmetric([2.6, 2.6, 1.5], [0.05, 0.05, 0.1])
 CELL = np.array([4.8, 4.8, 7.2, 90.0, 90.0, 120.0])
@@ -400,6 +401,7 @@ def test_a_stack_along_a_field_names_the_field(
     along = stage.Along(name="field", symbol="B", unit="T")
     fields = [6.0, 0.0, 3.0, 9.0]
     done = run(volumes, tmp_path / "a/b", temperatures=fields, along=along)
+    assert taken.accepted(done.stack, done.table, axis="field") == set()
     assert "4 volumes from 0 T to 9 T" in capsys.readouterr().out
     table = rows(done.table)
     assert sorted({float(row["field"]) for row in table}) == sorted(fields)

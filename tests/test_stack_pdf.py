@@ -16,6 +16,7 @@ from hklflow.geometry.grid import Grid
 from hklflow.nexus.lattice_vectors import write_covariance
 from hklflow.stages import pdf, stack_pdf
 from hklflow.volumes import extrema
+from tests import taken
 
 GRID = Grid.symmetric([1.8, 1.8, 1.2], [0.1, 0.1, 0.1])
 Q_MAX = 4.5
@@ -155,6 +156,7 @@ def test_nexusformat_opens_one_four_dimensional_nxdata(
 ) -> None:
     from nexusformat.nexus import nxload
 
+    assert taken.accepted(stacked.stack, stacked.table, stacked.changes) == set()
     data = nxload(str(stacked.stack), "r")["entry/pdf"]
     assert data.nxclass == "NXdata"
     assert data.nxname == "pdf"

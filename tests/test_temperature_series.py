@@ -17,6 +17,7 @@ from hklflow.images.frame_scale import FrameScale, Transmission
 from hklflow.nexus.entry import open_entry
 from hklflow.peaks.table import PeakTable
 from hklflow.stages import temperature_series
+from tests import taken
 from tests.truth.orientations import write_orientation
 
 ROTATIONS = {"r1": 0.0, "r2": 40.0}
@@ -541,6 +542,7 @@ def test_under_pressure_a_cell_shrinks_and_no_transition_is_claimed(tmp_path: Pa
         rows = list(csv.DictReader(file, delimiter="\t"))
     assert [float(row["pressure"]) for row in rows] == pressures
     assert "temperature" not in rows[0]
+    assert taken.accepted(done.series, done.table, axis="pressure") == set()
     with open_entry(done.series) as entry:
         assert list(entry["cell"].attrs["axes"]) == ["pressure"]
         assert entry["cell/pressure"].attrs["units"] == "GPa"

@@ -130,6 +130,7 @@ OTHERS = {
     "stages/counter_rate.py": RUNS,
     "stages/counter_stability.py": RUNS,
     "stages/difference.py": PRODUCT,
+    "stage/hole_checks.py": PRODUCT,
     "stage/hole_voxels.py": PRODUCT,
     "stage/pdf_series.py": PRODUCT,
     "stages/features.py": PRODUCT,

@@ -322,6 +322,25 @@ CASES = [
         written("config/config.yaml", CONFIG + "series: {axis: {column: field}}\n"),
     ),
     Case(
+        "unit of an axis that pictures take for a formula",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: series.axis: Value error, the unit '$T$' has blanks, `$`, braces or over 20 "
+        "letters",
+        written("config/config.yaml", CONFIG + "series: {axis: {column: field, unit: $T$}}\n"),
+    ),
+    Case(
+        "feature with a line break in its name",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: features.define: Value error, the name 'a\\nb' of a feature has 1 to 60 "
+        "letters, digits, blanks and `_.+-()'`, and begins with a letter or digit",
+        written(
+            "config/config.yaml",
+            CONFIG + 'features: {define: {"a\\nb": {shape: point, point: [0.5, 0, 0]}}}\n',
+        ),
+    ),
+    Case(
         "column of an axis that is not set",
         CHECK,
         "1 problem in the experiment:\n"

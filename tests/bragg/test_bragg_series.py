@@ -14,6 +14,7 @@ from hklflow.bragg.structure_factors import Crystal, Means, StructureFactors
 from hklflow.geometry import lattice, symmetry
 from hklflow.nexus import structure_factors as files
 from hklflow.stages import bragg_series
+from tests import taken
 
 CELL = (5.0, 6.0, 7.0, 90.0, 90.0, 90.0)
 
@@ -141,6 +142,7 @@ def test_stage(scans: list[tuple[Crystal, StructureFactors]], tmp_path: Path) ->
     with h5py.File(out.series) as file:
         assert file["entry/scans/intensity"].shape[1] == 4
     assert out.picture.stat().st_size > 5000
+    assert taken.accepted(out.series, out.table) == set()
 
 
 def test_strongest_change_comes_first(scans: list[tuple[Crystal, StructureFactors]]) -> None:

@@ -174,6 +174,7 @@ rule absolute_scale:
         **writes("absolute_scale", "picture", "metrics"),
     log:
         table.log("absolute_scale"),
+    retries: RETRIES
     conda:
         ENVIRONMENT
     resources:

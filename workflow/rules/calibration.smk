@@ -12,6 +12,7 @@ rule powder_calibration:
         table.benchmark("powder_calibration")
     wildcard_constraints:
         calibration=table.calibrations(images=True),
+    retries: RETRIES
     conda:
         ENVIRONMENT
     resources:

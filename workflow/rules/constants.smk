@@ -23,6 +23,7 @@ rule constants_preprocess:
         **writes("constants_preprocess", "facts"),
     log:
         table.log("constants_preprocess"),
+    retries: RETRIES
     conda:
         ENVIRONMENT
     resources:
@@ -42,6 +43,7 @@ rule constants_sanity:
         **writes("constants_sanity", "report"),
     log:
         table.log("constants_sanity"),
+    retries: RETRIES
     conda:
         ENVIRONMENT
     resources:
@@ -86,6 +88,7 @@ rule process_dark:
         table.log("process_dark"),
     benchmark:
         table.benchmark("process_dark")
+    retries: RETRIES
     conda:
         ENVIRONMENT
     resources:
@@ -107,6 +110,7 @@ rule process_xray:
         table.log("process_xray"),
     benchmark:
         table.benchmark("process_xray")
+    retries: RETRIES
     conda:
         ENVIRONMENT
     resources:
@@ -128,6 +132,7 @@ rule process_pulse_capacitor:
         table.log("process_pulse_capacitor"),
     benchmark:
         table.benchmark("process_pulse_capacitor")
+    retries: RETRIES
     conda:
         ENVIRONMENT
     resources:
@@ -149,6 +154,7 @@ rule process_current_source:
         table.log("process_current_source"),
     benchmark:
         table.benchmark("process_current_source")
+    retries: RETRIES
     conda:
         ENVIRONMENT
     resources:
@@ -278,6 +284,7 @@ rule counter_dark:
         table.log("counter_dark"),
     wildcard_constraints:
         constants=table.detectors(integrating=False),
+    retries: RETRIES
     conda:
         ENVIRONMENT
     resources:
@@ -299,6 +306,7 @@ rule counter_flood:
         table.log("counter_flood"),
     wildcard_constraints:
         constants=table.detectors(integrating=False),
+    retries: RETRIES
     conda:
         ENVIRONMENT
     resources:
@@ -320,6 +328,7 @@ rule counter_stability:
         table.log("counter_stability"),
     wildcard_constraints:
         constants=table.detectors(integrating=False),
+    retries: RETRIES
     conda:
         ENVIRONMENT
     resources:
@@ -341,6 +350,7 @@ rule counter_rate:
         table.log("counter_rate"),
     wildcard_constraints:
         constants=table.detectors(integrating=False),
+    retries: RETRIES
     conda:
         ENVIRONMENT
     resources:

@@ -75,6 +75,7 @@ rule planes:
         **writes("planes", "picture"),
     log:
         table.log("planes"),
+    retries: RETRIES
     conda:
         ENVIRONMENT
     resources:
@@ -94,6 +95,7 @@ rule difference:
         **writes("difference", "difference", "pdf_difference", "picture", "metrics"),
     log:
         table.log("difference"),
+    retries: RETRIES
     conda:
         ENVIRONMENT
     resources:
@@ -121,6 +123,7 @@ rule stack_pdf:
         ),
     log:
         table.log("stack_pdf"),
+    retries: RETRIES
     conda:
         ENVIRONMENT
     resources:

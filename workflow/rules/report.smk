@@ -27,6 +27,7 @@ rule features:
         **writes("features", "table", "picture", "results"),
     log:
         table.log("features"),
+    retries: RETRIES
     conda:
         ENVIRONMENT
     resources:
@@ -53,6 +54,7 @@ rule order_parameters:
         **writes("order_parameters", "table", "picture", "orders"),
     log:
         table.log("order_parameters"),
+    retries: RETRIES
     conda:
         ENVIRONMENT
     resources:

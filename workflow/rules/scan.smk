@@ -272,6 +272,7 @@ rule background:
         **writes("background", "background", "picture", "metrics"),
     log:
         table.log("background"),
+    retries: RETRIES
     conda:
         ENVIRONMENT
     resources:

@@ -16,6 +16,7 @@ rule index_stills:
         table.log("index_stills"),
     benchmark:
         table.benchmark("index_stills")
+    retries: RETRIES
     conda:
         ENVIRONMENT
     resources:

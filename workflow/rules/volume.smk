@@ -175,6 +175,7 @@ rule stack:
         table.log("stack"),
     wildcard_constraints:
         kind="(symm_)?(masked_)?transform",
+    retries: RETRIES
     conda:
         ENVIRONMENT
     resources:

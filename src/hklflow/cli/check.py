@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,7 @@ def check_experiment(
     import shutil
 
     from hklflow.base.errors import HklflowError
-    from hklflow.experiment import axis_problems
+    from hklflow.experiment import axis_problems, feature_doubts
     from hklflow.experiment.config import load, require_own_frames
     from hklflow.experiment.cost import Estimate
     from hklflow.experiment.jobs import Plan, job_counts
@@ -137,7 +138,8 @@ def check_experiment(
             f"a job of {largest.rule} needs {largest.megabytes / 1e3:.1f} GB of memory and this "
             f"machine has {memory:.1f} GB; run it on a larger one"
         )
-    for warning in (*warnings, *doubts(experiment), *axis_problems.doubts(experiment)):
+    of_experiment = (f(experiment) for f in (doubts, axis_problems.doubts, feature_doubts.doubts))
+    for warning in (*warnings, *chain.from_iterable(of_experiment)):
         print(f"warning: {warning}")
     if jobs:
         print("Next: `snakemake -n` lists the jobs, `snakemake` runs them.")

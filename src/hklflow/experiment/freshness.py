@@ -202,11 +202,8 @@ class Freshness:
         records = [r for r in self._history(holder) if r["stage"] == recipe.stage]
         before = records[-1]["params"] if records else {}
         for name in sorted(before.keys() | now.keys()):
-            if before.get(name) != now.get(name):
-                yield (
-                    f"{recipe.stage}: {name} was {_shown(before.get(name))} and is "
-                    f"{_shown(now.get(name))}"
-                )
+            for key, old, new in _changes(name, before.get(name), now.get(name)):
+                yield f"{recipe.stage}: {key} was {_shown(old)} and is {_shown(new)}"
 
     def _likeness(self, entry: Mapping[str, Any]) -> Likeness:
         """Compare a file with its entry in a record."""
@@ -289,6 +286,20 @@ def sampled_sentence(verdicts: Sequence[Verdict], *, full: bool = False) -> Iter
             "files as a whole"
         )
         yield f"sampled only: {first}{more} ({why})"
+
+
+def _changes(name: str, before: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield name and values of each parameter that differs, also inside of other parameters."""
+    if before == now:
+        return
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            yield from _changes(f"{name}.{key}", before.get(key), now.get(key))
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for i, pair in enumerate(zip(before, now, strict=True)):
+            yield from _changes(f"{name}[{i}]", *pair)
+    else:
+        yield name, before, now
 
 
 def _shown(value: Any) -> str:

@@ -5,7 +5,7 @@ Without settings the axis is the temperature.
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, field_validator, model_validator
 
@@ -14,14 +14,22 @@ from hklflow.base.described import Described
 from hklflow.experiment.tables import SCAN_COLUMNS
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-# Names of other columns and datasets of the results.
+# Names of other columns, datasets and attributes of the results; `tests/taken.py` compares them
+# with what the stages write.
 _TAKEN = {
     *("a", "b", "c", "alpha", "beta", "gamma", "volume", "cell", "space_group", "reference"),
     *("mosaic", "indexed", "peaks", "scale", "debye_waller", "h", "k", "l", "x", "y", "z"),
     *("data", "counts", "norm", "intensity", "value", "length", "mean", "vector", "vectors"),
     *("arms", "feature", "seen", "xi", "determined", "cluster", "reflection", "sigma", "hkl"),
+    *("title", "signal", "axes", "axis", "units", "unit_cell", "angles", "file", "weight"),
+    *("d", "n", "setting", "multiplicity", "course", "xyz", "mosaic_reflections"),
+    *("common_reflections", "difference", "departure", "changes", "q", "q_h", "q_k", "q_l"),
+    *("dh", "dk", "dl", "xi_68_low", "xi_68_high", "xi_95_low", "xi_95_high"),
+    *("shape", "point", "direction", "definition", "name", "coordinates", "equivalents"),
 }
-_UNIT = re.compile(r"[^\s{}\x00-\x1f]{1,20}")
+_OF_ERRORS = re.compile(r".*_(error|errors|sigma)|sigma_.*")
+# Pictures take text between two `$` for a formula.
+_UNIT = re.compile(r"[^\s{}$\x00-\x1f]{1,20}")
 
 
 class _Section(Described):
@@ -50,12 +58,17 @@ class SeriesAxis(_Section):
             raise ValueError(f"the column {value} of the table of scans is not an axis")
         if value in _TAKEN:
             raise ValueError(f"the results have a quantity {value}: give the column another name")
-        if not _NAME.fullmatch(value) or value.endswith("_error"):
+        if not _NAME.fullmatch(value) or _OF_ERRORS.fullmatch(value):
             raise ValueError(
                 f"the column {value!r} is not a name of small letters, digits and '_' without "
-                "`_error` at its end"
+                "`_error`, `_errors` or `_sigma` at its end or `sigma_` at its beginning"
             )
         return value
+
+    @field_validator("unit", mode="before", json_schema_input_type=str | Literal[1] | None)
+    @classmethod
+    def _number_as_text(cls, value: Any) -> Any:
+        return "1" if value == 1 and not isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _with_unit(self) -> "SeriesAxis":
@@ -68,9 +81,11 @@ class SeriesAxis(_Section):
                 "without a unit)"
             )
         elif not _UNIT.fullmatch(self.unit):
-            raise ValueError(f"the unit {self.unit!r} has blanks or more than 20 letters")
+            raise ValueError(f"the unit {self.unit!r} has blanks, `$`, braces or over 20 letters")
         if self.symbol is not None and not _UNIT.fullmatch(self.symbol):
-            raise ValueError(f"the symbol {self.symbol!r} has blanks or more than 20 letters")
+            raise ValueError(
+                f"the symbol {self.symbol!r} has blanks, `$`, braces or over 20 letters"
+            )
         return self
 
     @property

@@ -23,6 +23,8 @@ from hklflow.geometry import plausible
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 _LONGEST = 64  # characters in a name; a file name contains several names and is limited to 255
+# Smallest value along the axis of a series; its fits square and cube values.
+_SMALLEST = 1e-30
 _MISFIT = 0.1  # largest strain between a cell and the same cell with its space group's symmetry
 _MOST_FRAMES = 10_000_000  # a larger number is a typing error
 
@@ -225,11 +227,13 @@ def read_scans(
                 problems.append(f"{where}: temperature {temperature:g} K is below absolute zero")
             elif temperature is not None and (fault := plausible.temperature_problem(temperature)):
                 problems.append(f"{where}: {fault}")
-        numbers = {name: _number(row[name], name, where, problems) for name in more if row[name]}
+        numbers = {name: _along(row[name], name, where, problems) for name in more if row[name]}
         known = {name: x for name, x in numbers.items() if x is not None}
         axis = axes.get(row["sample"], "temperature")
         value = temperature if axis == "temperature" else known.pop(axis, None)
         error = _error(row[error_column(axis)], error_column(axis), where, problems)
+        if error and (fault := _size_problem(error)) is not None:
+            problems.append(f"{where}: {error_column(axis)} {fault}")
         rotation = Rotation(
             row["rotation"],
             row["raw"],
@@ -546,6 +550,24 @@ def _number(text: str, what: str, where: str, problems: list[str]) -> float | No
         return value
     problems.append(f"{where}: {what} {text!r} is not a number")
     return None
+
+
+def _along(text: str, what: str, where: str, problems: list[str]) -> float | None:
+    """Return a value along the axis of a series; None if the text is wrong."""
+    value = _number(text, what, where, problems)
+    if value is not None and (fault := _size_problem(value)) is not None:
+        problems.append(f"{where}: {what} {fault}")
+    return value
+
+
+def _size_problem(value: float) -> str | None:
+    """Return the message for a number with which no fit can compute; None if the size is usual."""
+    if value == 0 or _SMALLEST <= abs(value) <= 1 / _SMALLEST:
+        return None
+    return (
+        f"{value:g} is not between {_SMALLEST:g} and {1 / _SMALLEST:g} (or 0); correct it, or "
+        "choose another unit"
+    )
 
 
 def _error(text: str, what: str, where: str, problems: list[str]) -> float:

@@ -249,6 +249,24 @@ class Copy:
         return h, k, l
 
 
+def reach_of(feature: Feature) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return the half-width (3,) of windows along h, k, l, and where the feature is flat (3,)."""
+    columns = _columns(feature)
+    flat = np.zeros(3, np.bool_)
+    if columns.shape[1] < 3:
+        project = np.eye(3) - np.linalg.pinv(columns.T) @ columns.T
+        flat = np.abs(project).max(axis=1) > _CLOSE
+    return np.where(flat, _PIECE / 2, feature.width), flat
+
+
+def is_reflection(feature: Feature, lattice: Lattice) -> bool:
+    """Return True if a feature has its maximum at a reflection that the centring allows."""
+    node = np.rint(feature.point)
+    has_maximum = feature.shape == "point" or feature.along
+    at_node = bool(np.all(np.abs(feature.point - node) < _CLOSE))
+    return has_maximum and at_node and bool(lattice.allowed(node))
+
+
 def copies(
     feature: Feature, grid: Grid, lattice: Lattice, bragg: Callable[[Floats], Floats]
 ) -> list[Copy]:
@@ -261,17 +279,13 @@ def copies(
         distance at which reflections end.
     """
     columns = _columns(feature)
+    reach, flat = reach_of(feature)
     arms: list[_Arm] = []
     for operation in _operations(lattice):
         arm = _Arm(operation, operation @ feature.point, np.linalg.inv(operation).T @ columns)
         if not any(arm.same_as(other, lattice) for other in arms):
             arms.append(arm)
     ends = np.array([[grid.axis(i)[0], grid.axis(i)[-1]] for i in range(3)])
-    flat = np.zeros(3, np.bool_)
-    if columns.shape[1] < 3:
-        project = np.eye(3) - np.linalg.pinv(columns.T) @ columns.T
-        flat = np.abs(project).max(axis=1) > _CLOSE
-    reach = np.where(flat, _PIECE / 2, feature.width)
     near = _translations(lattice)
     found = []
     for arm in arms:
@@ -307,6 +321,8 @@ def _copy(
     low = np.ceil((centre - wide - grid.first) / grid.step - 1e-6).astype(int)
     high = np.floor((centre + wide - grid.first) / grid.step + 1e-6).astype(int) + 1
     low, high = np.maximum(low, 0), np.minimum(high, grid.shape)
+    if np.any(low >= high):
+        return None
     axes = [x[a:b] for x, a, b in zip(axes, low, high, strict=True)]
     hkl = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).transpose(2, 1, 0, 3)
     away = hkl - centre

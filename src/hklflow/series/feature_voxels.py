@@ -13,6 +13,8 @@ from hklflow.series.line_shape import Smearing
 
 Floats = NDArray[np.float64]
 
+LEAST = 20
+"""Smallest number of voxels of a copy that is fitted."""
 _REACH = 5.0  # standard deviations of the resolution at which a reflection ends
 
 
@@ -64,7 +66,7 @@ def gather(
     for copy in copies:
         data, sigma, per_unit, extra = read(copy.region)
         good = copy.inside & np.isfinite(data) & (sigma > 0)
-        if good.sum() < max(least * copy.inside.sum(), 20):
+        if good.sum() < max(least * copy.inside.sum(), LEAST):
             continue
         axes = [grid.axis(i)[s] for i, s in zip((2, 1, 0), copy.region, strict=True)]
         l, k, h = np.meshgrid(*axes, indexing="ij")  # noqa: E741

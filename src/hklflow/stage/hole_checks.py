@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from hklflow.transform.shells import Shells
     from hklflow.volumes.control import Control
     from hklflow.volumes.cosines import Cosine
+    from hklflow.volumes.fill import Target
     from hklflow.volumes.tails import Tails
 
 # Filled fraction within q_max above which errors of the ΔPDF at small r are known less well.
@@ -14,6 +15,58 @@ _MUCH = 0.02
 _TOO_MUCH = 0.7
 # Lost part of a cosine, in σ of its noise: as large as σ, it doubles the mean square of the pulls.
 _LOST = 1.0
+
+
+def require_scattering(target: "Target", within: bool, q_max: float, path: str) -> None:
+    """Refuse a volume whose measured voxels outside of holes say nothing about S.
+
+    Parameters
+    ----------
+    target : Target
+        S, σ and codes of a volume.
+    within : bool
+        True if a voxel within q_max is measured.
+    q_max : float
+        1/Å.
+    path : str
+        File of the volume, for messages.
+
+    Raises
+    ------
+    HklflowError
+        If no voxel within q_max or outside of the holes is measured, or if S or σ is 0 in all
+        measured voxels outside of the holes.
+    """
+    from hklflow.base.errors import HklflowError
+    from hklflow.volumes.fill import MEASURED
+
+    if not within:
+        raise HklflowError(
+            f"{path}: no voxel within q_max = {q_max:.4g} 1/Å is measured, so that nothing can be "
+            "filled; check q_max and the masks"
+        )
+    number, has_scattering, has_errors = 0, False, False
+    for data, errors, code in zip(target.data, target.errors, target.code, strict=True):
+        measured = code == MEASURED
+        number += int(measured.sum())
+        has_scattering |= bool(data[measured].any())
+        has_errors |= bool(errors[measured].any())
+        if has_scattering and has_errors:
+            return
+    if not number:
+        raise HklflowError(
+            f"{path}: no voxel outside of the holes is measured, so that nothing can be filled; "
+            "check the radius of the holes, and the masks"
+        )
+    if not has_scattering:
+        raise HklflowError(
+            f"{path}: S = 0 in all {number} measured voxels outside of the holes; check that the "
+            "frames have counts, and the masks and the subtracted background"
+        )
+    raise HklflowError(
+        f"{path}: σ = 0 in all {number} measured voxels outside of the holes, so that no result "
+        "would have an error; make the volume again with `symmetrise`"
+    )
 
 
 def gaps(shells: "Shells", q_max: float, coverage: float) -> list[str]:

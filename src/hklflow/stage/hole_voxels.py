@@ -70,8 +70,9 @@ def read(
 
     measured = params.method == "bragg" and not params.radii and params.radius == "measured"
     if not measured or whole is None:
-        _load(volume, target)
-        return _radius(params, target, group) if measured else {}
+        warnings = _load(volume, target)
+        width = _radius(params, target, group) if measured else {}
+        return _with(width, warnings)
     with nexus.open_volume(whole) as other:
         if not other.grid.same_as(target.grid):
             raise HklflowError(
@@ -81,8 +82,11 @@ def read(
             )
         _load(other, target)
         width = _radius(params, target, group)
-    _load(volume, target)
-    return width
+    return _with(width, _load(volume, target))
+
+
+def _with(width: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
+    return width | {"warnings": [*width.get("warnings", []), *warnings]}
 
 
 def read_measured(volume: "OpenVolume", target: "Target") -> None:
@@ -100,15 +104,57 @@ def read_measured(volume: "OpenVolume", target: "Target") -> None:
         np.copyto(target.data[own], stored.read(own.start, own.stop), where=measured)
 
 
-def _load(volume: "OpenVolume", target: "Target") -> None:
-    """Read S and σ, some planes at a time."""
+def _load(volume: "OpenVolume", target: "Target") -> list[str]:
+    """Read S and σ, some planes at a time; return a warning if σ is infinite in some voxels.
+
+    Voxels with infinite σ are set to NaN, like voxels that were not measured.
+
+    Raises
+    ------
+    HklflowError
+        If σ of a measured voxel is negative or NaN.
+    """
+    import numpy as np
+
     from hklflow.nexus import PLANES
     from hklflow.nexus.slabs import SlabReader
 
-    for name, array in (("data", target.data), ("data_errors", target.errors)):
-        stored = SlabReader(volume.group[name])
-        for first in range(0, len(array), PLANES):
-            stored.read_into(array[first : first + PLANES], first)
+    stored = SlabReader(volume.group["data"]), SlabReader(volume.group["data_errors"])
+    infinite = 0
+    for first in range(0, len(target.data), PLANES):
+        data, errors = (array[first : first + PLANES] for array in (target.data, target.errors))
+        stored[0].read_into(data, first)
+        stored[1].read_into(errors, first)
+        unusable = ~(errors >= 0) & np.isfinite(data)
+        if unusable.any():
+            _refuse(volume, first, unusable, data, errors)
+        unknown = errors == np.inf
+        infinite += int(np.count_nonzero(unknown & np.isfinite(data)))
+        data[unknown] = errors[unknown] = np.nan
+    if not infinite:
+        return []
+    return [f"σ is infinite in {infinite} voxels: they count as not measured"]
+
+
+def _refuse(
+    volume: "OpenVolume",
+    first: int,
+    unusable: "NDArray[np.bool_]",
+    data: "NDArray[np.float32]",
+    errors: "NDArray[np.float32]",
+) -> None:
+    """Raise an error that names the first voxel without a usable σ in planes from ``first`` on."""
+    import numpy as np
+
+    from hklflow.base.errors import HklflowError
+
+    l, k, h = np.argwhere(unusable)[0]  # noqa: E741
+    place = (volume.grid.axis(axis)[i] for axis, i in enumerate((h, k, first + l)))
+    raise HklflowError(
+        f"{volume.group.file.filename}: S({', '.join(f'{x:.4g}' for x in place)}) = "
+        f"{data[l, k, h]:.4g} has σ = {errors[l, k, h]:.4g}, but σ of a measured voxel is 0 or "
+        "larger; make the volume again with `symmetrise`"
+    )
 
 
 def _radius(params: HoleSettings, target: "Target", group: "SpaceGroup") -> dict[str, Any]:

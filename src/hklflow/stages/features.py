@@ -9,16 +9,18 @@ With ``find``, further features are searched in the average over the zones of ea
 (`series.feature_search`), and followed like defined ones.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hklflow import stage
 
 if TYPE_CHECKING:
+    from hklflow.geometry.grid import Grid
     from hklflow.nexus import OpenVolume
     from hklflow.orientation.product import Orientation
     from hklflow.quality.search_words import Sighting
@@ -33,6 +35,8 @@ VERSION = 5
 
 Hkl = tuple[float, float, float]
 
+# Names are in sentences, tables and pictures.
+_NAME = re.compile(r"[^\W_][\w .+()'-]{0,59}")
 _SEARCHED = 300  # reflections that are tried for the resolution
 
 
@@ -82,6 +86,16 @@ class Definition(stage.Params):
             raise ValueError(f"a {self.shape} has no `along`; it is for rods")
         return self
 
+    def feature(self, name: str) -> "Feature":
+        """Return the feature with its name."""
+        import numpy as np
+
+        from hklflow.series.feature_copies import Feature
+
+        direction = None if self.direction is None else np.asarray(self.direction)
+        point = np.asarray(self.point)
+        return Feature(name, self.shape, point, direction, self.along, self.width)
+
 
 class Settings(stage.Params):
     """Settings of this stage in the configuration file."""
@@ -108,6 +122,17 @@ class Settings(stage.Params):
     """Relative error of S of each voxel besides its noise."""
     scale_error: float = Field(0.01, ge=0, le=0.5)
     """Relative standard deviation of an intensity beyond counts and the error of the scale."""
+
+    @field_validator("define", mode="after")
+    @classmethod
+    def _with_names(cls, value: dict[str, Definition]) -> dict[str, Definition]:
+        for name in value:
+            if not _NAME.fullmatch(name):
+                raise ValueError(
+                    f"the name {name[:80]!r} of a feature has 1 to 60 letters, digits, blanks and "
+                    "`_.+-()'`, and begins with a letter or digit"
+                )
+        return value
 
 
 class Params(Settings):
@@ -144,8 +169,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         if mine:
             files = [inputs.volumes[i] for i in mine]
             taken = [*params.define, *(x.name for x in sightings)]
-            own, average = _fits([scans[i] for i in mine], files, scales, params, taken, fits)
+            own, average, of_parent = _fits(
+                [scans[i] for i in mine], files, scales, params, taken, fits
+            )
             sightings += own
+            notes += of_parent
             if average is not None:
                 averages.append((parent, average, own))
             names = [scans[i].scan for i in mine]
@@ -192,7 +220,7 @@ def _fits(
     params: Params,
     taken: Sequence[str],
     fits: list["Fitted"],
-) -> tuple[list["Sighting"], "ZoneAverage | None"]:
+) -> tuple[list["Sighting"], "ZoneAverage | None", list[str]]:
     """Add the fits of all features in the scans of one parent.
 
     Returns
@@ -201,11 +229,19 @@ def _fits(
         Features that were found without help, the most significant first.
     average : ZoneAverage or None
         Average of the volume in which the most significant one was found; None without search.
+    notes : list of str
+        Doubts about the definitions.
+
+    Raises
+    ------
+    HklflowError
+        If the windows of a defined feature have too few voxels for a fit.
     """
     import numpy as np
 
     from hklflow import nexus
     from hklflow.nexus.stack import in_order
+    from hklflow.series.feature_copies import is_reflection
     from hklflow.series.features import Lattice
     from hklflow.volumes import extrema
     from hklflow.volumes.planes import metric_of
@@ -218,6 +254,15 @@ def _fits(
         cell = np.asarray(scans[0].cell)
         metric = metric_of(cell, direct=False)
         lattice = Lattice(metric, operations, group.crystal_system, group.centring)
+        defined = [one.feature(name) for name, one in params.define.items()]
+        for feature in defined:
+            _require_voxels(feature, volumes[0].grid)
+        notes = [
+            f"{feature.name} of parent {scans[0].parent} is at a reflection: voxels near it are "
+            "left out, and what remains may be its tails; its correlation lengths may be wrong"
+            for feature in defined
+            if is_reflection(feature, lattice)
+        ]
         resolutions = [_resolution(volume, lattice, cell, params) for volume in volumes]
         sightings: list[Sighting] = []
         average = None
@@ -231,12 +276,30 @@ def _fits(
             if x.discovery.certain
         }
         for name in stage.progress(definitions, len(definitions), "features"):
-            feature = _feature(name, definitions[name])
+            feature = definitions[name].feature(name)
             words = _words(name, definitions[name])
             fits.append(
                 _fitted(feature, words, scans, volumes, lattice, resolutions, scales, params)
             )
-        return sightings, average
+        return sightings, average, notes
+
+
+def _require_voxels(feature: "Feature", grid: "Grid") -> None:
+    """Refuse a feature whose windows have too few voxels for a fit."""
+    import numpy as np
+
+    from hklflow.base.errors import HklflowError
+    from hklflow.series.feature_copies import reach_of
+    from hklflow.series.feature_voxels import LEAST
+
+    along = np.floor(2 * reach_of(feature)[0] / grid.step + 1e-6).astype(int) + 1
+    if np.prod(along) < LEAST:
+        raise HklflowError(
+            f"features: define: {feature.name}: with `width` = {feature.width:g} r.l.u. a window "
+            f"has at most {' x '.join(map(str, along))} voxels (steps of "
+            f"{', '.join(f'{x:.3g}' for x in grid.step)} r.l.u.), and a fit needs {LEAST}; use a "
+            "larger `width`"
+        )
 
 
 def _found(
@@ -252,7 +315,7 @@ def _found(
     from hklflow.series import feature_copies, feature_search
     from hklflow.series.zone_average import zone_average
 
-    defined = [_feature(name, one) for name, one in params.define.items()]
+    defined = [one.feature(name) for name, one in params.define.items()]
     every: list[Sighting] = []
     strongest = None
     for i in stage.progress(range(len(volumes)), len(volumes), "search"):
@@ -267,7 +330,7 @@ def _found(
         every += own
     sightings: list[Sighting] = []
     for one in sorted(every, key=lambda x: (not x.discovery.certain, -x.discovery.significance)):
-        feature = _feature("", Definition.model_validate(one.definition()))
+        feature = Definition.model_validate(one.definition()).feature("")
         close = 2 * one.discovery.width.max()
         if not any(feature_copies.same(feature, other, lattice, close) for other in defined):
             defined.append(feature)
@@ -277,22 +340,6 @@ def _found(
             sightings.append(replace(one, name=f"{shape}_{number}"))
     assert strongest is not None
     return sightings, strongest[1]
-
-
-def _feature(name: str, definition: Definition) -> "Feature":
-    """Return the feature of a definition."""
-    import numpy as np
-
-    from hklflow.series.feature_copies import Feature
-
-    return Feature(
-        name,
-        definition.shape,
-        np.asarray(definition.point),
-        None if definition.direction is None else np.asarray(definition.direction),
-        definition.along,
-        definition.width,
-    )
 
 
 def _operations(volumes: Sequence["OpenVolume"]) -> Any:

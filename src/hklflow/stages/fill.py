@@ -76,6 +76,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         q_max, warnings = _extent(target, params)
         warnings += width.pop("warnings", [])
         metrics, n = hole_voxels.punch_voxels(target, params, group, q_max, width)
+        within = metrics["voxels within q_max"] > n[fill.UNMEASURED]
+        hole_checks.require_scattering(target, within, q_max, str(inputs.symmetrised))
         l = _shown(target)  # noqa: E741
         before = target.data[l].copy()
         unmeasured = n[fill.UNMEASURED] / max(metrics["voxels within q_max"], 1)

@@ -415,7 +415,7 @@ def _plan(path: Path, filled: "OpenVolume", params: Params) -> "Plan":
 
 
 def _check(path: Path, sums: "pdf.Sums", of_errors: "pdf.Sums", params: Params) -> None:
-    """Refuse S if too much is missing, or if voxels have no error."""
+    """Refuse S if it or σ is 0, if too much is missing, or if voxels have no error."""
     from hklflow.base.errors import HklflowError
 
     if sums.weight == 0:
@@ -428,6 +428,12 @@ def _check(path: Path, sums: "pdf.Sums", of_errors: "pdf.Sums", params: Params) 
             f"{path}: within q_max, {sums.n_missing} voxels have no S but {of_errors.n_missing} "
             "have no error; make the volume again, so that every voxel has both or neither"
         )
+    for symbol, squares in (("S", sums.squares), ("σ", of_errors.squares)):
+        if squares == 0:
+            raise HklflowError(
+                f"{path}: {symbol} = 0 in all voxels within q_max: there is no PDF of this volume; "
+                "run the stage fill on a volume with scattering and errors"
+            )
     share = sums.missing / (sums.weight + sums.missing)
     if share > params.allowed_missing:
         raise HklflowError(

@@ -22,10 +22,10 @@ def section(name: str) -> Any:
 
 def titled(experiment: Experiment, subject: str, at: Wildcards) -> str:
     """Return the title of a volume of a scan."""
-    temperature = experiment.scans[at["sample"], at["scan"]].temperature
-    kelvin = "" if temperature is None else f" at {temperature:g} K"
+    value, axis = experiment.scans[at["sample"], at["scan"]].value, experiment.axis(at["sample"])
+    place = "" if value is None else f" at {axis.at(value)}"
     kind = MASKED[at["kind"]]
-    return f"{subject}{at['sample']} {at['scan']}{kelvin}{kind}{quick_look(experiment)}"
+    return f"{subject}{at['sample']} {at['scan']}{place}{kind}{quick_look(experiment)}"
 
 
 def quick_look(experiment: Experiment) -> str:
