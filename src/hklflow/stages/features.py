@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hklflow.series.zone_average import ZoneAverage
     from hklflow.stage.feature_records import Fitted
 
-VERSION = 5
+VERSION = 6
 
 Hkl = tuple[float, float, float]
 
