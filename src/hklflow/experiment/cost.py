@@ -89,7 +89,7 @@ COSTS: Mapping[str, Cost] = {
     "symmetrise": Cost(450, per_mvoxel=20, voxel_rate=8, disk_voxel=12),
     # With gaps, as real measurements have them: the variance is learnt for all distances. Without
     # gaps, 16 MB. Wide gaps take longer; `memory` limits what is kept of large volumes.
-    "fill": Cost(450, per_mvoxel=45, seconds=20, voxel_rate=2, disk_voxel=7),
+    "fill": Cost(400, per_mvoxel=43, seconds=10, voxel_rate=0.5, disk_voxel=7),
     # 10 without the covariance of lattice vectors.
     "pdf": Cost(400, per_mvoxel=17, voxel_rate=8, disk_voxel=7),
     "difference": Cost(400, per_mvoxel=2, voxel_rate=7, disk_voxel=12),
