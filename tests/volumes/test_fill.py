@@ -1,5 +1,7 @@
 """`volumes.fill`, `volumes.kriging`: known fields, error bars, symmetry, edges, overlaps."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -257,3 +259,36 @@ def test_kriging_that_nothing_judges_does_not_overshoot() -> None:
     # Gaussian: wrong by many times the largest value around the hole.
     assert least[fill.BEST] < -5
     assert 0 < least[fill.UNJUDGED] < 1
+
+
+def of_balls(number: int) -> fill.Target:
+    """Holes of different shapes in a measured sphere; the corners of the grid are not measured."""
+    grid = Grid.symmetric([2.0, 2.0, 2.0], [0.1, 0.1, 0.1])
+    h, k, l = mesh(grid)  # noqa: E741
+    rng = np.random.default_rng(0)
+    data = rng.normal(50, 1, h.shape).astype(np.float32)
+    code = np.zeros(h.shape, np.uint8)
+    centres = np.stack(np.meshgrid(*3 * [np.arange(-1, 1.1, 0.65)]), axis=-1).reshape(-1, 3)
+    for x, y, z in centres[:number] + rng.uniform(-0.05, 0.05, (number, 3)):
+        code[(h - x) ** 2 + (k - y) ** 2 + (l - z) ** 2 < 0.19**2] = fill.PUNCHED
+    code[h**2 + k**2 + l**2 > 1.9**2] = fill.LEFT
+    data[code != fill.MEASURED] = np.nan
+    return fill.Target(data, np.ones_like(data), code, grid, CUBIC, NONE)
+
+
+def test_memory_does_not_grow_with_the_number_of_shapes() -> None:
+    """The matrices of a shape are freed before the garbage collector runs."""
+    fill.fill(of_balls(1))  # compiles the kernels
+    peaks, shapes = [], []
+    for number in (1, 50):
+        own = of_balls(number)
+        tracemalloc.start()
+        shapes.append(fill.fill(own)["shapes"])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert np.isfinite(own.data[own.code == fill.PUNCHED]).all()
+        assert np.isnan(own.data[own.code == fill.LEFT]).all()
+    assert shapes[0] == 1
+    assert shapes[1] > 40
+    # The matrices of two shapes, and what grows with the number of voxels.
+    assert peaks[1] < 5 * peaks[0], peaks

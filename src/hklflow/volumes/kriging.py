@@ -21,7 +21,6 @@ even and the odd combinations of voxels are independent, and each is decomposed 
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -100,16 +99,18 @@ class Kriging:
         at_hole, at_support = (
             np.column_stack([np.ones(len(x)), x][: 1 + drift]) for x in (self._hole, self._support)
         )
-        self._halves = [
+        halves = [
             self._half(own, around, at_hole, at_support)
             for own, around in parity.parts(self._hole, self._support)
         ]
         self._drift = np.zeros((len(hole), len(support)))
-        for half in self._halves:
+        for half in halves:
             by_hole = half.support.expanded(half.drift, len(support)).T
             self._drift += half.hole.expanded(by_hole, len(hole)).T
-        self._bases = [self._basis(length) for length in LENGTHS]
-        self._weights = lru_cache(maxsize=None)(self._weights_of)
+        self._bases = [self._basis(length, halves) for length in LENGTHS]
+        # No `lru_cache` of a method: its cycle of references would keep the matrices, some 10 MB
+        # for each shape, until the garbage collector runs, which counts objects and not bytes.
+        self._known: dict[tuple[int, int], Floats] = {}
 
     def _half(self, hole: Part, support: Part, at_hole: Floats, at_support: Floats) -> _Half:
         """Return the distances and the drift of even or odd combinations."""
@@ -122,12 +123,12 @@ class Kriging:
         drift = at_hole @ np.linalg.pinv(at_support, rcond=1e-9)
         return _Half(hole, support, across, among, full[:, rank:], drift)
 
-    def _basis(self, length: float) -> _Basis:
+    def _basis(self, length: float, halves: list[_Half]) -> _Basis:
         from scipy.linalg import eigh
 
         n_h, n_s = self._drift.shape
         eigenvalues, contrasts, onto, spread = [], [], [], np.ones(n_h)
-        for half in self._halves:
+        for half in halves:
             hole, support, c, drift = half.hole, half.support, half.complement, half.drift
             shapes = (
                 [self._shape(x / length) for x in distances]
@@ -151,10 +152,13 @@ class Kriging:
             np.maximum(spread, 0),
         )
 
-    def _weights_of(self, length: int, ratio: int) -> Floats:
+    def _weights(self, length: int, ratio: int) -> Floats:
         """Return the weights (hole, support) of the measured values."""
-        b, s = self._bases[length], RATIOS[ratio]
-        return self._drift + (b.onto * (s / (1 + s * b.eigenvalues))) @ b.contrasts
+        if (length, ratio) not in self._known:
+            b, s = self._bases[length], RATIOS[ratio]
+            weights = self._drift + (b.onto * (s / (1 + s * b.eigenvalues))) @ b.contrasts
+            self._known[length, ratio] = weights
+        return self._known[length, ratio]
 
     def _precision(self, length: int, ratio: int) -> Floats:
         """Return the precision (support, support) of the contrasts, in units of 1/σ²."""

@@ -97,7 +97,8 @@ def _measured(
     model = control.best_of(found, BEST)
     fill(target, model, rough=is_judged(found, model))
     given = target, holes, found, model, q_max, threads, progress
-    again = refill(*given, rough=True, memory=memory, rounds=_ROUNDS)[2]
+    # If kriging is kept, nothing needs its values: the holes are filled again in any case.
+    again = refill(*given, rough=False, memory=memory, rounds=_ROUNDS)[2]
     if again is None:
         return None
     voxels, number = tails.rim()
