@@ -40,6 +40,7 @@ LEAST_JUMP = 0.03
 comparisons of scans assume."""
 
 _SIDE = 11  # frames on each side of a jump
+_ALONE = 4.0  # smallest ratio of a jump to the rms change between other frames next to it
 _GAP = 5  # frames without a signal over which a jump is searched
 
 
@@ -362,7 +363,8 @@ def jumps(signal: NDArray[Any], incident: NDArray[Any]) -> list[Jump]:
     through the 11 frames after are compared half-way. A jump is a difference of more than
     `JUMP_LIMIT` times the scatter (1.4826 MAD) of these differences over the rotation, and of more
     than `LEAST_JUMP`. The medians of both sides must have at least half of it, and so must the two
-    frames, so that a sharp feature of S on a few frames is no jump.
+    frames, whose change must also be 4 times that between other frames next to them, so that a
+    narrow feature of S is no jump.
 
     Parameters
     ----------
@@ -384,29 +386,27 @@ def jumps(signal: NDArray[Any], incident: NDArray[Any]) -> list[Jump]:
     weight = np.asarray(incident, np.float64)[frames] / np.median(incident)
     blocks = _fit_blocks(ratio, weight, _SIDE)
     at = np.arange(_SIDE, frames.size - _SIDE + 1)
-    # Half a frame outside of the block before, and of the block after.
-    outside = (_SIDE / 2 / _SIDE) ** np.arange(blocks.coefficients.shape[1])
-    signs = (-1.0) ** np.arange(outside.size)
-    low, high = (
-        blocks.coefficients[at - _SIDE] @ outside,
-        blocks.coefficients[at] @ (outside * signs),
-    )
+    # The places of a block are -1/2 to 1/2 at half a frame outside of its first and last frame.
+    end = 0.5 ** np.arange(blocks.coefficients.shape[1])
+    start = (-0.5) ** np.arange(end.size)
+    low, high = blocks.coefficients[at - _SIDE] @ end, blocks.coefficients[at] @ start
     usable = (low > 0) & (high > 0) & (frames[at] - frames[at - 1] <= _GAP)
+    if not usable.any():
+        return []
     step = np.log(np.where(usable, high, 1.0) / np.where(usable, low, 1.0))
-    scatter = 1.4826 * float(np.median(np.abs(step[usable]))) if usable.any() else 0.0
-    limit = max(JUMP_LIMIT * scatter, LEAST_JUMP)
+    limit = max(JUMP_LIMIT * 1.4826 * float(np.median(np.abs(step[usable]))), LEAST_JUMP)
     pair = np.diff(log)[at - 1]
     both = np.array([np.median(log[z : z + _SIDE]) - np.median(log[z - _SIDE : z]) for z in at])
-    found, free = [], usable.copy()
-    while free.any():
+    found = []
+    free = usable.copy()
+    while np.any(free & (np.abs(step) > limit)):
         i = int(np.argmax(np.where(free, np.abs(step), 0.0)))
-        if abs(step[i]) <= limit:
-            break
-        near = slice(max(i - _SIDE, 0), i + _SIDE + 1)
-        j = near.start + int(np.argmax(np.where(free, pair * np.sign(step[i]), 0.0)[near]))
-        least = abs(step[i]) / 2
-        if min(x[j] * np.sign(step[i]) for x in (step, pair, both)) > least:
-            z = int(at[j])
+        sign, near = np.sign(step[i]), slice(max(i - _SIDE, 0), i + _SIDE + 1)
+        j = near.start + int(np.argmax(np.where(free, pair * sign, -np.inf)[near]))
+        least, others = abs(step[i]) / 2, np.delete(pair[near], j - near.start)
+        least = max(least, _ALONE * float(np.sqrt(np.mean(others**2))))
+        if pair[j] * sign > least and min(step[j] * sign, both[j] * sign) > abs(step[i]) / 2:
+            z = at[j]
             found.append(Jump(int(frames[z - 1]), int(frames[z]), float(np.exp(step[j])), limit))
         free[near] = False
     return found
