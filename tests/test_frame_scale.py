@@ -410,7 +410,7 @@ def test_a_monitor_that_counts_twice_from_a_frame_on_is_reported(
     shutil.copytree(absorbing.folder, folder)
     made = Made(folder, absorbing.simulation, absorbing.mask)
     with h5py.File(made / "scan.nxs", "r+") as file:
-        file["entry/monitor/data"][50:] *= factor
+        file["entry/frames/monitor"][50:] *= factor
     found = scale_of(made, made)
     metrics = stage.read_json(made / "scale.json")
     assert len(metrics["warnings"]) == jumps
@@ -435,23 +435,23 @@ def test_a_jump_of_the_background_without_a_monitor_is_a_note(
         h5py.File(made / "scan.nxs", "r+") as file,
         h5py.File(made / "statistics.nxs", "r+") as other,
     ):
-        monitor = file["entry/monitor/data"][()]
-        for name in ("frame_sums/background", "parts/data"):
-            values = other["entry"][name]
-            half = np.where(np.arange(N) < 50, 1.0, 0.5)
-            values[...] = (values[()].T * half / monitor * np.median(monitor)).T
-        file["entry/monitor/data"][...] = 1.0
+        monitor = file["entry/frames/monitor"][()]
+        half = np.where(np.arange(N) < 50, 1.0, 0.5)
+        other["entry/frame_sums/background"][...] *= half / monitor * np.median(monitor)
+        file["entry/frames/monitor"][...] = 1.0
     scale_of(made, made)
     metrics = stage.read_json(made / "scale.json")
     assert metrics["warnings"] == []
-    assert ["from frame 49 to frame 50," in note for note in metrics["notes"]] == [True]
+    assert [
+        "from frame 49 to frame 50; there is no monitor" in note for note in metrics["notes"]
+    ] == [True]
 
 
 def test_a_transmission_that_no_crystal_has_is_reported(absorbing: Made, tmp_path: Path) -> None:
     made = Made(tmp_path / "made", absorbing.simulation, absorbing.mask)
     shutil.copytree(absorbing.folder, made.folder)
     with h5py.File(made / "scan.nxs", "r+") as file:
-        file["entry/monitor/data"][...] *= np.exp(np.linspace(0, 3, N))
+        file["entry/frames/monitor"][...] *= np.exp(np.linspace(0, 3, N))
     scale_of(made, made)
     assert any(
         "times the smallest (limit 10)" in warning

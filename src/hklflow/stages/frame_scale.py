@@ -138,9 +138,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         signal.values - (0.0 if around is None else signal.incident * around.level), signal.incident
     )
     jumped = _jump_doubts(jumps, scan, inputs.statistics)
-    # Without a monitor, the curve is the only measure of the beam, and a jump may be its own.
+    # Without a monitor, the curve is the only measure of the beam, whose jumps it corrects.
     monitored = bool(np.ptp(scan.monitor) > 0)
-    warnings = [*jumped, *warnings] if monitored else warnings
+    warnings = [*(jumped if monitored else ()), *warnings]
     metrics = {
         "frames": len(curve),
         "frames over which the curve is smooth": 1 if window is None else window,
@@ -154,8 +154,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         **({} if around is None else _of_surroundings(signal, around)),
         "jumps between neighbouring frames": [asdict(jump) for jump in jumps],
         "warnings": warnings,
-        "errors of S": dict.fromkeys(jumped, jumps[0].error) if jumps else {},
-        "notes": [] if monitored else jumped,
+        "errors of S": dict.fromkeys(jumped, jumps[0].error) if jumped else {},
+        "notes": [] if monitored else _jump_notes(jumps, scan),
     }
     stage.write_json(outputs.metrics, metrics)
     for warning in warnings:
@@ -328,6 +328,16 @@ def _jump_doubts(jumps: "list[Jump]", scan: "RotationScan", statistics: Path) ->
         "up to this factor; check the monitor and exposure of these frames (`import_scan: "
         "monitor`), or leave out the frames of the wrong side, such as "
         f"`per_scan: {{{sample}/{name}: {{import_scan: {{leave_out: [{items}]}}}}}}`"
+    ]
+
+
+def _jump_notes(jumps: "list[Jump]", scan: "RotationScan") -> list[str]:
+    """Return a note on the largest jump, if there is one, for a rotation without a monitor."""
+    return [
+        f"the background changes by a factor of {jump.factor:.3g} from frame "
+        f"{scan.first + jump.before} to frame {scan.first + jump.after}; there is no monitor, and "
+        "the transmission corrects it: check beam and exposure of these frames"
+        for jump in jumps[:1]
     ]
 
 
