@@ -407,6 +407,64 @@ def test_a_beam_that_flickers_is_reported_and_own_values_follow_it(
         assert "`frame_scale: {smooth: false}`" in warnings[0][0]
 
 
+@pytest.mark.parametrize(("factor", "jumps"), [(1.0, 0), (2.0, 1)])
+def test_a_monitor_that_counts_twice_from_a_frame_on_is_reported(
+    absorbing: Made, tmp_path: Path, factor: float, jumps: int
+) -> None:
+    """The curve follows the step, so that S has the right shape and the wrong scale."""
+    folder = tmp_path / "alloy/300K/r1"
+    shutil.copytree(absorbing.folder, folder)
+    made = Made(folder, absorbing.simulation, absorbing.mask)
+    with h5py.File(made / "scan.nxs", "r+") as file:
+        file["entry/frames/monitor"][50:] *= factor
+    found = scale_of(made, made)
+    metrics = stage.read_json(made / "scale.json")
+    assert len(metrics["warnings"]) == jumps
+    assert metrics["notes"] == []
+    if jumps:
+        assert found.scale[50] / found.scale[49] == pytest.approx(1 / factor, rel=0.03)
+        (sentence,) = metrics["warnings"]
+        said = float(sentence.split("factor of ")[1].split()[0])
+        assert said == pytest.approx(1 / factor, rel=0.03)
+        assert "from frame 49 to frame 50," in sentence
+        assert "`per_scan: {alloy/300K: {import_scan: {leave_out: [r1:50-89]}}}`" in sentence
+        assert metrics["errors of S"][sentence] == pytest.approx(1.0, abs=0.06)
+
+
+def test_a_jump_of_the_background_without_a_monitor_is_a_note(
+    absorbing: Made, tmp_path: Path
+) -> None:
+    """The beam may have changed, which the curve corrects."""
+    made = Made(tmp_path / "made", absorbing.simulation, absorbing.mask)
+    shutil.copytree(absorbing.folder, made.folder)
+    with (
+        h5py.File(made / "scan.nxs", "r+") as file,
+        h5py.File(made / "statistics.nxs", "r+") as other,
+    ):
+        monitor = file["entry/frames/monitor"][()]
+        half = np.where(np.arange(N) < 50, 1.0, 0.5)
+        other["entry/frame_sums/background"][...] *= half / monitor * np.median(monitor)
+        file["entry/frames/monitor"][...] = 1.0
+    scale_of(made, made)
+    metrics = stage.read_json(made / "scale.json")
+    assert metrics["warnings"] == []
+    assert [
+        "from frame 49 to frame 50; there is no monitor" in note for note in metrics["notes"]
+    ] == [True]
+
+
+def test_a_transmission_that_no_crystal_has_is_reported(absorbing: Made, tmp_path: Path) -> None:
+    made = Made(tmp_path / "made", absorbing.simulation, absorbing.mask)
+    shutil.copytree(absorbing.folder, made.folder)
+    with h5py.File(made / "scan.nxs", "r+") as file:
+        file["entry/frames/monitor"][...] *= np.exp(np.linspace(0, 3, N))
+    scale_of(made, made)
+    assert any(
+        "times the smallest (limit 10)" in warning
+        for warning in stage.read_json(made / "scale.json")["warnings"]
+    )
+
+
 def test_the_counters_add_up(absorbing: Made) -> None:
     scale_of(absorbing, absorbing)
     metrics = stage.read_json(absorbing / "scale.json")

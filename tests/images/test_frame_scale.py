@@ -6,7 +6,7 @@ from tests.truth.defaults import transmission
 
 from hklflow.base.errors import HklflowError
 from hklflow.images import frame_scale
-from hklflow.images.frame_scale import FrameScale, Status, change, compare, constant, uneven
+from hklflow.images.frame_scale import FrameScale, Status, change, compare, constant, jumps, uneven
 from hklflow.images.statistics import FrameStatistics
 from hklflow.simulation.frames import (
     Background,
@@ -275,3 +275,38 @@ def test_a_curve_changes_by_more_than_its_noise(window: int | None) -> None:
         swing.append(change(frame_scale.transmission(noise * sine, np.ones(N), window), window))
     assert flat == [0.0] * 20
     assert swing == pytest.approx([0.05 / np.sqrt(2)] * 20, abs=0.008)
+
+
+def rotation_of(seed, jump=None, factor=1.0, feature=False):
+    """Counts of a plate that is edge-on once, with frames that scatter by 1 %."""
+    rng = np.random.default_rng(seed)
+    frame = np.arange(2 * N)
+    expected = 1e4 * (1 - 0.5 * np.abs(np.sin(3 * frame / (2 * N) + seed)))
+    if feature:
+        place, width = rng.integers(20, 2 * N - 20), rng.uniform(0.5, 4)
+        expected *= 1 + rng.uniform(0, 2) * np.exp(-0.5 * ((frame - place) / width) ** 2)
+    if jump is not None:
+        expected[jump:] *= factor
+    return rng.poisson(expected * np.exp(0.01 * rng.standard_normal(2 * N)))
+
+
+@pytest.mark.parametrize("feature", [False, True])
+def test_a_plate_and_narrow_diffuse_scattering_do_not_jump(feature):
+    for seed in range(60):
+        assert jumps(rotation_of(seed, feature=feature), np.ones(2 * N)) == []
+
+
+def test_a_jump_is_found_at_its_frame():
+    for seed in range(20):
+        place = 20 + 17 * seed % (2 * N - 40)
+        (found,) = jumps(rotation_of(seed, place, 0.7), np.ones(2 * N))
+        assert (found.before, found.after) == (place - 1, place)
+        assert found.factor == pytest.approx(0.7, rel=0.06)
+        assert found.error == pytest.approx(1 / found.factor - 1)
+
+
+def test_frames_without_a_signal_do_not_hide_a_jump():
+    signal = rotation_of(3, 200, 0.7).astype(float)
+    signal[198:201] = np.nan
+    (found,) = jumps(signal, np.ones(2 * N))
+    assert (found.before, found.after) == (197, 201)

@@ -464,6 +464,15 @@ def test_a_displacement_that_the_distance_explains_comes_last(cell: float, first
     assert (sentences[-1] == "outward") == (first == "cell")
 
 
+@pytest.mark.parametrize(("relative", "is_doubtful"), [(-5.7e-5, False), (2e-4, True)])
+def test_a_distance_that_is_off_by_less_than_a_wavelength_is_no_doubt(
+    relative: float, is_doubtful: bool
+) -> None:
+    """No wavelength is known to 6e-5, even if that is 39 errors of the cell."""
+    sizes = [{"what": "distance", "relative": relative, "bias in sigma": 39.0, "sentence": "far"}]
+    assert bool(doubtful({"sizes": sizes}, ScanLimits().limits())) == is_doubtful
+
+
 def test_a_wrong_distance_is_said_before_a_parent_is_given_another_cell() -> None:
     """A wrong distance on an arm breaks the relations of the cell."""
     sizes = [

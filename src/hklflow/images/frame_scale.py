@@ -30,6 +30,20 @@ cannot explain the scatter. The ratio is 1.1 to 1.5 in simulated scans with a st
 2.4 in a measured scan (L-cysteine), because tails of Bragg peaks add noise to the background."""
 
 
+JUMP_LIMIT = 8.0
+"""Smallest jump of the transmission between two frames, in units of the scatter of such
+differences over the rotation. Without a jump, the largest of 360 is 4.3 times the scatter in
+simulated rotations with diffuse scattering."""
+
+LEAST_JUMP = 0.03
+"""Smallest jump (logarithm) that is reported: three times the relative error of the scale that
+comparisons of scans assume."""
+
+_SIDE = 11  # frames on each side of a jump
+_ALONE = 4.0  # smallest ratio of a jump to the rms change between other frames next to it
+_GAP = 5  # frames without a signal over which a jump is searched
+
+
 class Status(IntEnum):
     """Use of the value measured on a frame."""
 
@@ -314,6 +328,88 @@ def counting_error(errors: Floats) -> float | None:
         return None
     total = np.sqrt(np.sum(np.where(known, errors, 0.0) ** 2, axis=1))
     return float(np.median(total[number > 0] / number[number > 0]))
+
+
+@dataclass(frozen=True)
+class Jump:
+    """Jump of the transmission between two neighbouring frames.
+
+    Attributes
+    ----------
+    before, after : int
+        Frames on both sides, from 0.
+    factor : float
+        Transmission after the jump relative to the transmission before it.
+    limit : float
+        Smallest change, |log factor|, that is a jump in this rotation.
+    """
+
+    before: int
+    after: int
+    factor: float
+    limit: float
+
+    @property
+    def error(self) -> float:
+        """Relative error of S on one side, if the other side is right."""
+        return max(self.factor, 1 / self.factor) - 1
+
+
+def jumps(signal: NDArray[Any], incident: NDArray[Any]) -> list[Jump]:
+    """Return the jumps of signal over incident intensity, the largest first.
+
+    The transmission of a crystal is continuous in the angle, also where a plate is edge-on. For
+    each pair of neighbouring frames, the parabola through the 11 frames before and the parabola
+    through the 11 frames after are compared half-way. A jump is a difference of more than
+    `JUMP_LIMIT` times the scatter (1.4826 MAD) of these differences over the rotation, and of more
+    than `LEAST_JUMP`. The medians of both sides must have at least half of it, and so must the two
+    frames, whose change must also be 4 times that between other frames next to them, so that a
+    narrow feature of S is no jump.
+
+    Parameters
+    ----------
+    signal
+        (n_frames,) counts per pixel of the crystal; NaN for a frame without a signal.
+    incident
+        (n_frames,) positive incident intensity of each frame.
+
+    Returns
+    -------
+    list of Jump
+        Empty if fewer than 44 frames have a signal. The first and last 11 frames are not tested.
+    """
+    ratio = np.asarray(signal, np.float64) / incident
+    frames = np.flatnonzero(np.isfinite(ratio) & (ratio > 0))
+    if frames.size < 4 * _SIDE:
+        return []
+    ratio, log = ratio[frames], np.log(ratio[frames])
+    weight = np.asarray(incident, np.float64)[frames] / np.median(incident)
+    blocks = _fit_blocks(ratio, weight, _SIDE)
+    at = np.arange(_SIDE, frames.size - _SIDE + 1)
+    # The places of a block are -1/2 to 1/2 at half a frame outside of its first and last frame.
+    end = 0.5 ** np.arange(blocks.coefficients.shape[1])
+    start = (-0.5) ** np.arange(end.size)
+    low, high = blocks.coefficients[at - _SIDE] @ end, blocks.coefficients[at] @ start
+    usable = (low > 0) & (high > 0) & (frames[at] - frames[at - 1] <= _GAP)
+    if not usable.any():
+        return []
+    step = np.log(np.where(usable, high, 1.0) / np.where(usable, low, 1.0))
+    limit = max(JUMP_LIMIT * 1.4826 * float(np.median(np.abs(step[usable]))), LEAST_JUMP)
+    pair = np.diff(log)[at - 1]
+    both = np.array([np.median(log[z : z + _SIDE]) - np.median(log[z - _SIDE : z]) for z in at])
+    found = []
+    free = usable.copy()
+    while np.any(free & (np.abs(step) > limit)):
+        i = int(np.argmax(np.where(free, np.abs(step), 0.0)))
+        sign, near = np.sign(step[i]), slice(max(i - _SIDE, 0), i + _SIDE + 1)
+        j = near.start + int(np.argmax(np.where(free, pair * sign, -np.inf)[near]))
+        least, others = abs(step[i]) / 2, np.delete(pair[near], j - near.start)
+        least = max(least, _ALONE * float(np.sqrt(np.mean(others**2))))
+        if pair[j] * sign > least and min(step[j] * sign, both[j] * sign) > abs(step[i]) / 2:
+            z = at[j]
+            found.append(Jump(int(frames[z - 1]), int(frames[z]), float(np.exp(step[j])), limit))
+        free[near] = False
+    return found
 
 
 def change(curve: Transmission, window: int | None) -> float:

@@ -44,7 +44,8 @@ class Limits:
         value the motion is reported, above the second the scan is not accepted.
     told_bias : float
         Resulting error of cell or orientation, in standard deviations, from which a motion, a
-        displacement of peaks along Q, or a wrong distance of the detector is reported.
+        displacement of peaks along Q, or a wrong distance of the detector is reported. A distance
+        must also be wrong by 1e-4 (`quality.gates.ACCURACY`).
     max_crystal : float
         Largest fraction of the intensity of the peaks on a second lattice with the same cell.
     told_module : float

@@ -74,9 +74,9 @@ def _distance(
     bias = abs(change) * float(precision)
     sentence = (
         f"the detector seems to be {1e3 * moved:+.3f} ± {1e3 * sigma:.1g} mm along its normal "
-        f"from where the calibration has it ({moved / distance:+.2%} of its distance): the cell "
-        f"would be {abs(change):.2%} {_larger(change)}, {bias:.2g} of its errors; check the "
-        "calibration, or set `refine_parent: {refine_distance: true}`"
+        f"from where the calibration has it ({100 * moved / distance:+.2g}% of its distance): "
+        f"the cell would be {100 * abs(change):.2g}% {_larger(change)}, {bias:.2g} of its errors; "
+        "check the calibration, or set `refine_parent: {refine_distance: true}`"
     )
     relative = moved / distance
     found = {"what": "distance", "relative": relative, "bias in sigma": bias, "sentence": sentence}

@@ -22,6 +22,10 @@ from hklflow.quality.remedies import along, vector_text
 FEWEST = 20
 """Smallest number of peaks in a refinement; a fixed orientation with fewer peaks is not judged."""
 
+ACCURACY = 1e-4
+"""Relative error of the distance that is no doubt, however many errors of the cell it is.
+Hardly any wavelength is known better, and it changes the cell by the same factor."""
+
 
 def failures(
     figures: Mapping[str, Any],
@@ -161,7 +165,8 @@ def _findings(
         if size["what"] == "distance" and figures.get("motions"):
             continue  # the distance would absorb a part of the motions
         if size.get("bias in sigma", 0.0) > limits.told_bias:
-            most = 0.0  # the errors of the cell do not contain the error of the distance
+            # the errors of the cell do not contain the error of the distance
+            most = min(most, ACCURACY)
         yield size, abs(size["relative"]), "", most, math.inf
     for left in figures.get("unindexed", ()):
         least = 0.0 if left["named"] else limits.told_unindexed

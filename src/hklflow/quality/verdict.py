@@ -15,6 +15,10 @@ from hklflow.quality import gates
 Level = Literal["passed", "doubtful", "failed"]
 LEVELS: tuple[Level, ...] = ("passed", "doubtful", "failed")
 
+_LARGE = 0.05
+"""Relative error of S(Q) from which its cause comes before all other doubts. Half of the intensity
+that fails a scan if it is on a second lattice."""
+
 
 def level(failures: Sequence[str], doubts: Sequence[str]) -> Level:
     """Return the verdict for the sentences of `gates.failures` and `doubts`."""
@@ -37,7 +41,8 @@ def reasons(accepted: Mapping[str, Any]) -> list[str]:
 class OfScan(NamedTuple):
     """Verdict on a scan from all of its stages.
 
-    ``reasons`` are sentences, the most serious first.
+    ``reasons`` are sentences: failures, causes of large errors of S(Q), the largest first, and
+    other doubts in the order of the stages.
     """
 
     verdict: Level
@@ -58,21 +63,24 @@ def of_scan(
     figures : iterable of (str, mapping)
         Name of each product, such as ``r1, scale``, and its metrics; their ``failures`` and
         ``warnings`` are sentences. A repeated sentence is kept once, with its first product. The
-        sentences of ``diagnostic`` say why all products are diagnostic.
+        sentences of ``diagnostic`` say why all products are diagnostic. ``errors of S`` has the
+        relative error of S(Q) behind a warning, if it is known.
     """
     failed, doubts = list(accepted["sentences"]), list(accepted["doubts"])
-    reported = {*failed, *doubts}
+    reported, size = {*failed, *doubts}, {}
     for name, data in figures:
         for sentences, key in ((failed, "failures"), (doubts, "warnings")):
             for sentence in data.get(key) or ():
                 if sentence not in reported and not _is_note(name):
                     reported.add(sentence)
                     sentences.append(f"{name}: {sentence}")
+                    size[sentences[-1]] = data.get("errors of S", {}).get(sentence, 0.0)
         for sentence in data.get("diagnostic") or ():
             if sentence not in reported:
                 reported.add(sentence)
                 doubts.append(f"diagnostic: {sentence}")
-    return OfScan(level(failed, doubts), [*failed, *doubts])
+    large = sorted((x for x in doubts if size.get(x, 0.0) >= _LARGE), key=lambda x: -size[x])
+    return OfScan(level(failed, doubts), [*failed, *large, *(x for x in doubts if x not in large)])
 
 
 def notes(

@@ -42,7 +42,8 @@ class ScanLimits(stage.Params):
     """Error of cell or orientation, in standard deviations, from which its cause is reported: a
     motion (even if spots are displaced by less than `told_shift`), peaks that are displaced along
     Q, neighbouring peaks that are displaced alike, or a distance of the detector that does not fit
-    (even below `told_distance`). Three standard deviations count as significant."""
+    (even below `told_distance`, but by 1e-4 or more, because a wavelength is not known better).
+    Three standard deviations count as significant."""
     max_shift: float = Field(0.5, gt=0)
     """Rms displacement of spots by a motion above which the scan is not accepted. Half a pixel or
     frame blurs S(Q), and cell and orientation are wrong by many standard deviations.

@@ -15,7 +15,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.quality import verdict
 from hklflow.stage.scan_limits import ScanLimits
 
-VERSION = 8
+VERSION = 9
 
 
 class Inputs(stage.Inputs):

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hklflow.images.frame_scale import Transmission, Uneven
+    from hklflow.images.frame_scale import Jump, Transmission, Uneven
     from hklflow.images.scan import RotationScan
     from hklflow.images.surrounded import Surroundings
     from hklflow.stage.rehearsal import Known
     from hklflow.transform.direction import Direction
 
-VERSION = 5
+VERSION = 6
 
 _PARTS = 4  # along each side of the detector
 
@@ -64,7 +64,8 @@ class Params(Curve):
     """Scale the rotations of a scan to each other by the medians of signal over monitor. Set False
     if their detector settings differ, so that their backgrounds cannot be compared."""
     doubtful_scale: float = Field(10.0, gt=1)
-    """Ratio of the scales of two rotations, or its inverse, above which the ratio is reported. One
+    """Ratio of the scales of two rotations, or its inverse, above which the ratio is reported, and
+    ratio of the largest to the smallest transmission of a rotation. One
     crystal in one beam cannot cause such a ratio. Slits, attenuators and monitors that are missing
     in the headers can, and so can a background that does not come from the sample.
     """
@@ -80,7 +81,7 @@ class Params(Curve):
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Estimate the transmission, compare it with the first rotation, and draw it."""
-    from dataclasses import replace
+    from dataclasses import asdict, replace
 
     import numpy as np
 
@@ -134,6 +135,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     warnings = _scale_doubts(rotation, scan, first, params)
     warnings += _curve_doubts(own, uneven, window, params)
     warnings += _scatter_doubts(own, counting, params)
+    warnings += _range_doubts(own, params)
+    jumps = frame_scale.jumps(
+        signal.values - (0.0 if around is None else signal.incident * around.level), signal.incident
+    )
+    jumped = _jump_doubts(jumps, scan, inputs.statistics)
+    # Without a monitor, the curve is the only measure of the beam, whose jumps it corrects.
+    monitored = bool(np.ptp(scan.monitor) > 0)
+    warnings = [*(jumped if monitored else ()), *warnings]
     metrics = {
         "frames": len(curve),
         "frames over which the curve is smooth": 1 if window is None else window,
@@ -145,7 +154,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "scale of the rotation": rotation,
         "pixel area relative to the first rotation": area,
         **({} if around is None else _of_surroundings(signal, around)),
+        "jumps between neighbouring frames": [asdict(jump) for jump in jumps],
         "warnings": warnings,
+        "errors of S": dict.fromkeys(jumped, jumps[0].error) if jumped else {},
+        "notes": [] if monitored else _jump_notes(jumps, scan),
     }
     stage.write_json(outputs.metrics, metrics)
     for warning in warnings:
@@ -290,6 +302,58 @@ def _scatter_doubts(own: "Transmission", counting: float | None, params: Params)
         "frame to frame and the monitor does not measure this change, give the monitor "
         "(`import_scan: monitor`), or set `frame_scale: {smooth: false}`; if a peak fills the "
         "frames, set `frame_scale: {source: none}`"
+    ]
+
+
+def _jump_doubts(jumps: "list[Jump]", scan: "RotationScan", statistics: Path) -> list[str]:
+    """Return a sentence on the largest jump between neighbouring frames, if there is one."""
+    from math import expm1
+
+    from hklflow.geometry import left_out
+
+    if not jumps:
+        return []
+    jump, n = jumps[0], scan.rotation.scan.n_frames
+    sample, name, rotation = statistics.absolute().parts[-4:-1]
+    # The side with fewer frames is proposed.
+    side = range(jump.after) if jump.after < n / 2 else range(jump.after, n)
+    items = ", ".join(
+        f"{rotation}:{item}" for item in left_out.written([scan.first + frame for frame in side])
+    )
+    more = "" if len(jumps) == 1 else f" ({len(jumps) - 1} more such jumps)"
+    return [
+        f"the background per monitor count changes by a factor of {jump.factor:.3g} from frame "
+        f"{scan.first + jump.before} to frame {scan.first + jump.after}{more}, although the "
+        f"transmission of a crystal is smooth in angle (limit {expm1(jump.limit):.0%}): the "
+        "monitor, the exposure or the attenuation of one side is wrong, or the crystal moved in "
+        "the beam, and the scale of S(Q), also relative to other rotations and scans, is wrong by "
+        "up to this factor; check the monitor and exposure of these frames (`import_scan: "
+        "monitor`), or leave out the frames of the wrong side, such as "
+        f"`per_scan: {{{sample}/{name}: {{import_scan: {{leave_out: [{items}]}}}}}}`"
+    ]
+
+
+def _jump_notes(jumps: "list[Jump]", scan: "RotationScan") -> list[str]:
+    """Return a note on the largest jump, if there is one, for a rotation without a monitor."""
+    return [
+        f"the background changes by a factor of {jump.factor:.3g} from frame "
+        f"{scan.first + jump.before} to frame {scan.first + jump.after}; there is no monitor, and "
+        "the transmission corrects it: check beam and exposure of these frames"
+        for jump in jumps[:1]
+    ]
+
+
+def _range_doubts(own: "Transmission", params: Params) -> list[str]:
+    """Return a warning if the transmission changes by more than a crystal can absorb."""
+    curve = own.transmission
+    ratio = float(curve.max() / curve.min())
+    if ratio <= params.doubtful_scale:
+        return []
+    return [
+        f"the largest transmission of this rotation is {ratio:.3g} times the smallest (limit "
+        f"{params.doubtful_scale:g}); check the monitor, attenuators and exposure of its frames, "
+        "and that the crystal stays in the beam; if they are right, raise `frame_scale: "
+        "doubtful_scale`"
     ]
 
 
