@@ -58,10 +58,11 @@ def profile(data, errors, centre, form, reach, bins, sums, squares, counts):  # 
 def set_codes(data, code, h, k, l, b, q_max):  # type: ignore[no-untyped-def]  # noqa: E741
     """Replace a mask (l, k, h) of punched voxels by the codes of `fill`, and count them.
 
-    Measured voxels (data not NaN) get 1 if they are punched and 0 if not, the other voxels 2 within
-    q_max (1/Å) and 3 beyond. h, k, l are the axes of the grid, in r.l.u.; ``b`` has the reciprocal
-    axes as columns and is upper triangular. Return the numbers of voxels with the codes 0 to 3, and
-    of voxels within q_max.
+    Punched voxels get 1, also those that were not measured (data NaN), as the 3-D mask leaves the
+    middle of strong reflections, if they lie within q_max (1/Å). Other measured voxels get 0, other
+    voxels 2 within q_max and 3 beyond. h, k, l are the axes of the grid, in r.l.u.; ``b`` has the
+    reciprocal axes as columns and is upper triangular. Return the numbers of voxels with the codes
+    0 to 3, and of voxels within q_max.
     """
     counts = np.zeros(5, np.int64)
     for i in range(l.size):
@@ -74,7 +75,8 @@ def set_codes(data, code, h, k, l, b, q_max):  # type: ignore[no-untyped-def]  #
                 q2 = (b[0, 0] * h[m] + b[0, 1] * k[j] + across) ** 2 + rest
                 within = np.sqrt(q2) <= q_max
                 missing = not np.isfinite(values[m])
-                is_punched = not missing and row[m] > 0
+                is_punched = row[m] > 0 and (within or not missing)
+                missing = missing and not is_punched
                 row[m] = is_punched + missing * (3 - within)
                 punched += is_punched
                 unmeasured += missing and within
