@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 # 1/Å, used if the radius cannot be measured.
 _USUAL_RADIUS = 0.2
+# Radius of reflections that do not end where they can be measured, in shortest distances between
+# positions: measured voxels are left between the holes, and maxima in them can be modelled.
+_WIDE = 1 / 3
 
 
 def check_radii(params: HoleSettings, target: "Target", group: "SpaceGroup") -> None:
@@ -122,6 +125,15 @@ def _radius(params: HoleSettings, target: "Target", group: "SpaceGroup") -> dict
     positions = punch.bragg_positions(grid, cell, group, 1e-3, params.absences)
     try:
         profile = punch.measured_radius(target.data, target.errors, grid, cell, positions)
+    except punch.WideError as error:
+        radius = max(error.radius, _WIDE * punch.shortest(cell, group))
+        return {
+            "radius in 1/Å": radius,
+            "warnings": [
+                f"{error}; a radius of {radius:.3g} 1/Å is used instead: S outside of it, and "
+                "maxima that are found inside of holes, may be tails of reflections"
+            ],
+        }
     except HklflowError as error:
         # Only a warning: a scan without strong reflections must not stop.
         edge = float(np.linalg.norm(target.edges, axis=1).max())
