@@ -222,6 +222,7 @@ def _load(
     _check(path, sums, of_errors, params)
     _check_measured(path, source.shares, params)
     gaps = None if source.gaps is None else gap_factor(source.gaps, transform, errors)
+    source.gaps = None
     if gaps is not None:
         errors.multiply(gaps.plane, gaps.beyond)
     return _Loaded(made, room, transform, errors, sums, source.shares, source.vectors, gaps)

@@ -67,8 +67,8 @@ class GapSums:
         n_x, n_y, n_z = (min(n, _MOST) for n in made.sizes)
         #: Size of the box of r along x, y, z; axes that symmetry mixes have the same size.
         self.box = n_x, n_y, n_z
-        # Transform along h and k of each plane with gaps, in the box; r = 0 comes first.
-        self._planes: dict[int, NDArray[np.complex64]] = {}
+        # Transform along h and k (l, y, x) in the box; Q = 0 and r = 0 come first.
+        self._waves = np.zeros((made.sizes[2], n_y, n_x // 2 + 1), np.complex64)
         self._variance = 0.0
         # The tiles in which the last plane lies (plane of a tile, k, h), and their periodograms.
         half = _TILE // 2
@@ -112,7 +112,7 @@ class GapSums:
         along = scipy.fft.rfft(plane, axis=1)[:, : self.box[0] // 2 + 1]
         waves = np.zeros((n_y, along.shape[1]), np.complex64)
         waves[rows % n_y] = along
-        self._planes[at] = _cropped(scipy.fft.fft(waves, axis=0), 0, self.box[1])
+        self._waves[at % made.sizes[2]] = _cropped(scipy.fft.fft(waves, axis=0), self.box[1])
         layer, within = divmod(at + _TILE // 2, _TILE)
         if layer != self._layer:
             self._finish_tiles()
@@ -141,14 +141,10 @@ class GapSums:
     def power(self) -> Singles:
         """Return |F(w σ_gap)|² in the box (z, y, x), r = 0 first, for a sum of 1 over all r."""
         n_x, n_y, n_z = self.box
-        size = self.made.sizes[2]
-        waves = np.zeros((size, n_y, n_x // 2 + 1), np.complex64)
-        for at, plane in self._planes.items():
-            waves[at % size] = plane
-        squares = np.empty((n_z, *waves.shape[1:]), np.float32)
+        squares = np.empty((n_z, *self._waves.shape[1:]), np.float32)
         for y in range(n_y):
-            column = _cropped(scipy.fft.fft(waves[:, y], axis=0), 0, n_z)
-            squares[:, y] = np.square(np.abs(column))
+            row = _cropped(scipy.fft.fft(self._waves[:, y], axis=0), n_z)
+            squares[:, y] = np.square(np.abs(row))
         # F(−r) is the complex conjugate of F(r).
         whole = np.empty((n_z, n_y, n_x), np.float32)
         whole[:, :, : n_x // 2 + 1] = squares
@@ -190,10 +186,10 @@ class GapSums:
         return float(scipy.fft.irfftn(self._periodogram, (2 * _TILE,) * 3)[0, 0, 0])
 
 
-def _cropped(waves: NDArray[Any], axis: int, size: int) -> NDArray[Any]:
-    """Return the ``size`` values around r = 0, which comes first."""
-    index = (np.arange(size) + size // 2) % size - size // 2
-    return np.take(waves, index, axis=axis)
+def _cropped(waves: NDArray[Any], size: int) -> NDArray[Any]:
+    """Return the ``size`` rows around r = 0, which comes first."""
+    near: NDArray[Any] = waves[(np.arange(size) + size // 2) % size - size // 2]
+    return near
 
 
 @dataclass(frozen=True)
@@ -229,19 +225,19 @@ class Envelope:
         n_x, n_y, n_z = self.sizes
         y, x = (np.arange(n) - n // 2 for n in shape)
         waves = [
-            np.exp(2j * np.pi / n * np.outer(r, apart))
-            for n, r in ((n_z, [z]), (n_y, y), (n_x, x))
+            np.exp(2j * np.pi / n * np.outer(r, apart)) for n, r in ((n_z, [z]), (n_y, y), (n_x, x))
         ]
         at_z = np.tensordot(waves[0][0], self.correlation, 1)
         plane = (waves[1] @ at_z @ waves[2].T).real
         mean: Floats = np.maximum(plane, 0) / self._total
         return mean
 
-    def box(self, shape: tuple[int, ...]) -> Singles:
-        """Return E in a box (z, y, x), r = 0 in the middle."""
-        planes = np.empty(shape, np.float32)
+    def box(self, sizes: tuple[int, int, int]) -> Singles:
+        """Return E in a box (z, y, x) of some size along x, y, z, r = 0 in the middle."""
+        n_x, n_y, n_z = sizes
+        planes = np.empty((n_z, n_y, n_x), np.float32)
         for z, plane in enumerate(planes):
-            plane[:] = self.plane(z - shape[0] // 2, shape[1:])
+            plane[:] = self.plane(z - n_z // 2, (n_y, n_x))
         return planes
 
 
@@ -309,13 +305,14 @@ def gap_factor(sums: GapSums, data: Transform, errors: Errors) -> GapFactor | No
     if total == 0:
         return None
     number, voxels = float(np.prod(made.sizes, dtype=np.float64)), int(sphere.sum())
-    rest, mean, envelope = scipy.fft.fftshift(sums.power()), sums.envelope(), sums.envelope(power)
-    mean_inside, smooth = mean.box(power.shape), envelope.box(power.shape)
+    mean, envelope = sums.envelope(), sums.envelope(power)
+    rest: Singles = scipy.fft.fftshift(sums.power())
+    mean_inside, smooth = mean.box(sums.box), envelope.box(sums.box)
     weight = float((1 - rest[sphere].sum(dtype=np.float64)) / (1 - mean_inside[sphere].sum()))
     rest -= np.float32(weight) * mean_inside
     if sums.box != made.sizes:
         # The corners of a part of the period have no equivalents.
-        rest = np.where(sphere, rest, np.float32(0))
+        rest[~sphere] = 0
     smooth *= np.float32(weight)
     v: Singles = scipy.fft.irfftn(
         scipy.fft.rfftn(power) * scipy.fft.rfftn(scipy.fft.ifftshift(rest)), power.shape,
