@@ -63,7 +63,7 @@ def tails(model: "Tails") -> list[str]:
         return [
             "the radius is more than a third of the distance between reflections: maxima of the "
             "diffuse scattering inside of the holes are not modelled, and the ΔPDF is too small at "
-            "lattice vectors if there are any; use a smaller radius"
+            "lattice vectors if there are any; use a smaller radius, if reflections end within it"
         ]
     if model.found or not model.rises:
         return []

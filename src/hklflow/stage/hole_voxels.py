@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 # 1/Å, used if the radius cannot be measured.
 _USUAL_RADIUS = 0.2
 # Radius of reflections that do not end where they can be measured, in shortest distances between
-# positions: measured voxels are left between the holes, and maxima in them can be modelled.
-_WIDE = 1 / 3
+# positions. Voxels are left between the holes, but no maxima are modelled inside of them, which is
+# done up to a third: a model would be fitted to tails of reflections.
+_WIDE = 0.34
 
 
 def check_radii(params: HoleSettings, target: "Target", group: "SpaceGroup") -> None:
@@ -130,8 +131,9 @@ def _radius(params: HoleSettings, target: "Target", group: "SpaceGroup") -> dict
         return {
             "radius in 1/Å": radius,
             "warnings": [
-                f"{error}; a radius of {radius:.3g} 1/Å is used instead: S outside of it, and "
-                "maxima that are found inside of holes, may be tails of reflections"
+                f"{error}; a radius of {radius:.3g} 1/Å is used instead: tails of "
+                "reflections may remain outside of it, and with a smaller radius, maxima that are "
+                "found inside of holes may be such tails"
             ],
         }
     except HklflowError as error:

@@ -308,22 +308,25 @@ def gap_factor(sums: GapSums, data: Transform, errors: Errors) -> GapFactor | No
     mean, envelope = sums.envelope(), sums.envelope(power)
     rest: Singles = scipy.fft.fftshift(sums.power())
     mean_inside, smooth = mean.box(sums.box), envelope.box(sums.box)
-    weight = float((1 - rest[sphere].sum(dtype=np.float64)) / (1 - mean_inside[sphere].sum()))
+
+    def outside(values: Singles) -> float:
+        return max(1 - float(values[sphere].sum(dtype=np.float64)), 1e-9)
+
+    weight, left_of_smooth = outside(rest) / outside(mean_inside), outside(smooth)
     rest -= np.float32(weight) * mean_inside
     if sums.box != made.sizes:
         # The corners of a part of the period have no equivalents.
         rest[~sphere] = 0
-    smooth *= np.float32(weight)
-    v: Singles = scipy.fft.irfftn(
-        scipy.fft.rfftn(power) * scipy.fft.rfftn(scipy.fft.ifftshift(rest)), power.shape,
-        overwrite_x=True,
-    )  # fmt: skip
-    v = _symmetrised(np.maximum(smooth + v / np.float32(total), 0), made)
-    inside = np.where(sphere, 1 + share * (number * v - 1), np.nan)
-    left = max(1 - float(v[sphere].sum(dtype=np.float64)), 0.0)
+    waves: NDArray[Any] = scipy.fft.rfftn(power)
+    waves *= scipy.fft.rfftn(scipy.fft.ifftshift(rest))
+    v: Singles = scipy.fft.irfftn(waves, power.shape, overwrite_x=True)
+    v /= np.float32(total)
+    v += np.float32(weight) * smooth
+    v = _symmetrised(np.maximum(v, 0), made)
+    inside = np.where(sphere, 1 + share * (number * v - 1), np.float32(np.nan))
+    left = outside(v)
     beyond = 1 + share * (number * left / (number - voxels) - 1)
-    weight *= left / (weight - float(smooth[sphere].sum(dtype=np.float64)))
-    return GapFactor(inside.astype(np.float32), beyond, share, envelope, weight)
+    return GapFactor(inside.astype(np.float32), beyond, share, envelope, left / left_of_smooth)
 
 
 def _lengths(steps: Floats, box: tuple[int, int, int]) -> Singles:
