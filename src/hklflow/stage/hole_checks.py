@@ -40,9 +40,9 @@ def too_little(share: float) -> list[str]:
     if share <= _TOO_MUCH:
         return []
     return [
-        f"{100 * share:.1f} % of the voxels within q_max were not measured: too little is left to "
-        "learn the spectrum and maxima inside of holes from, so that kriging alone fills them; "
-        "reduce q_max or measure more"
+        f"{100 * share:.1f} % of the voxels within q_max, outside of reflections, were not "
+        "measured: too little is left to learn the spectrum and maxima inside of holes from, so "
+        "that kriging alone fills them; reduce q_max or measure more"
     ]
 
 
@@ -51,9 +51,10 @@ def much(share: float) -> list[str]:
     if share <= _MUCH:
         return []
     return [
-        f"{100 * share:.1f} % of the voxels within q_max were not measured and are filled: their "
-        "errors are correlated, so that σ of the ΔPDF is larger at small r, and may still be too "
-        "small there; maxima in these regions come out too weak; reduce q_max or measure more"
+        f"{100 * share:.1f} % of the voxels within q_max, outside of reflections, were not "
+        "measured and are filled: their errors are correlated, so that σ of the ΔPDF is larger at "
+        "small r, and may still be too small there; maxima in these regions come out too weak; "
+        "reduce q_max or measure more"
     ]
 
 

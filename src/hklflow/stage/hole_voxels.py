@@ -194,4 +194,5 @@ def punch_voxels(
     axes = (grid.axis(i) for i in range(3))
     counts = punch_kernels.set_codes(target.data, mask, *axes, lattice.b_matrix(cell), q_max)
     numbers["voxels within q_max"] = int(counts[4])
+    numbers["voxels within q_max outside of holes"] = int(counts[5])
     return numbers, counts[:4]
