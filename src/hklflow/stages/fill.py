@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hklflow.volumes.hole_covariance import Prior
     from hklflow.volumes.tails import Tails
 
-VERSION = 17
+VERSION = 18
 
 # Memory per voxel, measured: S, σ, code, and temporary arrays.
 _BYTES_PER_VOXEL = 12
