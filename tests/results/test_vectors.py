@@ -92,3 +92,13 @@ def test_a_volume_without_covariance_is_refused(tmp_path: Path) -> None:
         writer.note({"kind": "delta"})
     with pytest.raises(HklflowError, match=r"has no covariance of lattice vectors: .*`spectrum: t"):
         hklflow.open(path).covariance([(1, 0, 0)])
+
+
+def test_a_rejected_spectrum_is_told(tmp_path: Path) -> None:
+    path, types = tmp_path / "pdf.nxs", {"data": np.float32}
+    rejected = "the fill by the spectrum is wrong by 9 σ in control holes: kriging is kept"
+    with GridWriter(path, GRID, CELL, "t", types, group="pdf", direct=True) as writer:
+        writer.write(0, data=np.ones(GRID.array_shape, np.float32))
+        writer.note({"kind": "delta", "doubts": ["another doubt", rejected]})
+    with pytest.raises(HklflowError, match=f"by the spectrum; {rejected}$"):
+        hklflow.open(path).covariance([(1, 0, 0)])

@@ -1,5 +1,6 @@
 """Judge of σ of the ΔPDF where regions were not measured: pulls against |r|."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +58,9 @@ def volumes(made: Plan, data: Array, sigma: Array, code: Array) -> Volumes:
     return Volumes(values, independent, errors.planes(0, n_z), factor)
 
 
-def squared_pulls(world: World, data: Array, sigma: Array) -> Array:
+def squared_pulls(
+    world: World, data: Array, sigma: Array, ranges: Iterable[tuple[float, float]] = RANGES
+) -> Array:
     """Return the mean squared pulls (2, ranges): of independent voxels, and with the factor.
 
     The truth is the transform of the true S. Voxels within a quarter cell of a lattice vector are
@@ -70,6 +73,6 @@ def squared_pulls(world: World, data: Array, sigma: Array) -> Array:
     r = np.stack(np.meshgrid(*axes[::-1], indexing="ij")[::-1], axis=-1)
     away = np.abs(r - np.rint(r)).max(axis=-1) > 0.25
     length = np.linalg.norm(r @ world.lattice.direct.T, axis=-1)
-    own = [away & (length > low) & (length < high) for low, high in RANGES]
+    own = [away & (length > low) & (length < high) for low, high in ranges]
     squares = ((found.pdf - truth) / np.stack([found.independent, found.sigma])) ** 2
     return np.array([[part[where].mean() for where in own] for part in squares])

@@ -1,5 +1,7 @@
 """Errors of the ΔPDF by gaps that were not measured, against worlds with a known S(Q)."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from tests.truth import gap_judge, hole_worlds
@@ -12,7 +14,11 @@ SIZE, STEP = 31, 0.125
 
 def filled(kind: str, cell: str, missing: str, seed: int) -> tuple[World, np.ndarray, np.ndarray]:
     """Return a world, and S and σ with gaps that have the radial mean of S and its error."""
-    world = hole_worlds.make_world(kind, cell, SIZE, STEP, True, 0.01, (missing,))
+    if missing == "reflections":
+        world = hole_worlds.make_world(kind, cell, SIZE, STEP, False, 0.25)
+        world.punched[world.punched == PUNCHED] = UNMEASURED
+    else:
+        world = hole_worlds.make_world(kind, cell, SIZE, STEP, True, 0.01, (missing,))
     values, sigma = world.measure(30.0, seed)
     q = np.linalg.norm(hole_worlds.hkl_of(world.grid) @ world.lattice.reciprocal.T, axis=-1)
     shell = (q / 0.1503).astype(int)
@@ -33,6 +39,28 @@ def test_pulls_at_short_distances_are_near_one(cell: str, missing: str) -> None:
     (before, *_), (after, *_) = np.sqrt(np.mean(squares, axis=0))
     assert before > 2
     assert 0.8 < after < 1.5
+
+
+@pytest.mark.parametrize(
+    ("cell", "missing"), [("triclinic", "gaps"), ("cubic", "cone"), ("triclinic", "reflections")]
+)
+def test_pulls_are_near_one_on_both_sides_of_a_small_box(
+    cell: str, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The box ends at a third of the period, where gaps of 0.1 1/Å still have errors.
+    monkeypatch.setattr(gap_errors, "_MOST", SIZE // 3)
+    edges = np.array([2.0, 4, 6, 8, 10, 12, 14])
+    squares = []
+    for seed in range(2):
+        world, values, sigma = filled("short-range order", cell, missing, seed)
+        squares.append(gap_judge.squared_pulls(world, values, sigma, pairwise(edges)))
+    before, after = np.sqrt(np.mean(squares, axis=0))
+    assert before.max() > 2
+    assert after.min() > 0.6
+    assert after.max() < 1.5
+    # σ decreases smoothly.
+    steps = (before / after)[:-1] / (before / after)[1:]
+    assert steps.max() < 2
 
 
 def test_without_gaps_sigma_is_the_same() -> None:

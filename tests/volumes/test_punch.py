@@ -131,6 +131,21 @@ def test_radius_is_where_peaks_vanish_in_the_noise(width: float, n_strong: int) 
     assert found.reflections >= 3
 
 
+def test_reflections_that_do_not_end_need_a_larger_radius() -> None:
+    grid = Grid.symmetric([2.0] * 3, [0.05] * 3)
+    q = q_of(grid, CUBIC)
+    hkl = bragg_positions(grid, CUBIC, space_group("P 1"), 0.01)
+    away = np.linalg.norm(q - 1.256637061 * np.rint(q / 1.256637061), axis=-1)
+    data = 10 + 1e4 * np.exp(-0.5 * (away / 0.2) ** 2)
+    with pytest.raises(punch.WideError, match="do not end within") as raised:
+        punch.measured_radius(
+            data.astype(np.float32), np.ones(data.shape, np.float32), grid, CUBIC, hkl
+        )
+    assert raised.value.radius > 0.3
+    advised = float(str(raised.value).split("{radius: ")[1].split("}")[0])
+    assert raised.value.radius < advised < 1.256637061 / 2
+
+
 def test_radius_is_not_made_up() -> None:
     grid = Grid.symmetric([2.0] * 3, [0.05] * 3)
     rng = np.random.default_rng(5)
@@ -197,8 +212,13 @@ def test_codes_follow_mask_measurement_and_radius() -> None:
     mask = (rng.random(data.shape) < 0.2).astype(np.uint8) * rng.choice([1, 2], data.shape)
     within = np.linalg.norm(q_of(grid, SKEWED), axis=-1) <= 1.2345
     measured = np.isfinite(data)
-    wanted = np.where(measured, mask > 0, np.where(within, 2, 3))
+    # The 3-D mask removes the middle of strong reflections, which is no gap.
+    wanted = np.where((mask > 0) & (measured | within), 1, np.where(measured, 0, 3 - within))
     code, axes = mask.astype(np.uint8), [grid.axis(i) for i in range(3)]
     counts = punch_kernels.set_codes(data, code, *axes, lattice.b_matrix(SKEWED), 1.2345)
     np.testing.assert_array_equal(code, wanted)
-    assert counts.tolist() == [*(int((wanted == i).sum()) for i in range(4)), int(within.sum())]
+    assert counts.tolist() == [
+        *(int((wanted == i).sum()) for i in range(4)),
+        int(within.sum()),
+        int((within & (wanted != 1)).sum()),
+    ]

@@ -1,12 +1,13 @@
 """Lattice vectors in files: the prior of the fill, and the covariance of a pair distribution."""
 
+import json
 from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.nexus.entry import add_array, add_group
+from hklflow.nexus.entry import add_array, add_group, text
 
 if TYPE_CHECKING:
     from hklflow.volumes.hole_covariance import Prior
@@ -15,6 +16,9 @@ Floats = NDArray[np.float64]
 
 PRIOR, COVARIANCE = "fill_prior", "lattice_vectors"
 """Names of the groups in the entry of the filled volume, and of the pair distribution."""
+
+# Words of the warnings of a fill that did not use the spectrum.
+_KEPT = ("kriging is kept", "kriging is used", "kriging alone")
 
 
 def write_prior(entry: h5py.Group, prior: "Prior") -> None:
@@ -74,3 +78,11 @@ def read_covariance(volume: h5py.Group) -> tuple[Floats, Floats] | None:
     """Return vectors (n, 3) and their covariance (n, n) from the file of a volume, or None."""
     group = volume.parent.get(COVARIANCE)
     return None if group is None else (group["vectors"][()], group["covariance"][()])
+
+
+def kriged(volume: h5py.Group) -> list[str]:
+    """Return the warnings in the file of a pair distribution that tell why kriging was kept."""
+    if "notes/notes" not in volume.parent:
+        return []
+    doubts = json.loads(text(volume.parent["notes/notes"])).get("doubts", [])
+    return [sentence for sentence in doubts if any(words in sentence for words in _KEPT)]

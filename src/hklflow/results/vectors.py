@@ -17,16 +17,17 @@ Floats = NDArray[np.float64]
 
 def covariance_of(source: "Source", vectors: ArrayLike) -> Floats:
     """Return the covariance (n, n) of lattice vectors (n, 3); see `Volume.covariance`."""
-    from hklflow.nexus.lattice_vectors import read_covariance
+    from hklflow.nexus.lattice_vectors import kriged, read_covariance
     from hklflow.nexus.plottable import open_plottable
 
     with open_plottable(source.path, source.inside) as plottable:
         stored = None if plottable is None else read_covariance(plottable.signal.parent)
+        kept = [] if plottable is None or stored is not None else kriged(plottable.signal.parent)
     if stored is None:
         raise HklflowError(
             f"{source.path} has no covariance of lattice vectors: it is stored with pair "
-            "distributions whose holes were filled by the spectrum; run the stages fill and pdf "
-            "with `spectrum: true`"
+            "distributions whose holes were filled by the spectrum; "
+            + ("; ".join(kept) or "run the stages fill and pdf with `spectrum: true`")
         )
     known, matrix = stored
     numbers = {

@@ -93,9 +93,9 @@ def too_little(share: float) -> list[str]:
     if share <= _TOO_MUCH:
         return []
     return [
-        f"{100 * share:.1f} % of the voxels within q_max were not measured: too little is left to "
-        "learn the spectrum and maxima inside of holes from, so that kriging alone fills them; "
-        "reduce q_max or measure more"
+        f"{100 * share:.1f} % of the voxels within q_max, outside of reflections, were not "
+        "measured: too little is left to learn the spectrum and maxima inside of holes from, so "
+        "that kriging alone fills them; reduce q_max or measure more"
     ]
 
 
@@ -104,9 +104,10 @@ def much(share: float) -> list[str]:
     if share <= _MUCH:
         return []
     return [
-        f"{100 * share:.1f} % of the voxels within q_max were not measured and are filled: their "
-        "errors are correlated, so that σ of the ΔPDF is larger at small r, and may still be too "
-        "small there; maxima in these regions come out too weak; reduce q_max or measure more"
+        f"{100 * share:.1f} % of the voxels within q_max, outside of reflections, were not "
+        "measured and are filled: their errors are correlated, so that σ of the ΔPDF is larger at "
+        "small r, and may still be too small there; maxima in these regions come out too weak; "
+        "reduce q_max or measure more"
     ]
 
 
@@ -116,7 +117,7 @@ def tails(model: "Tails") -> list[str]:
         return [
             "the radius is more than a third of the distance between reflections: maxima of the "
             "diffuse scattering inside of the holes are not modelled, and the ΔPDF is too small at "
-            "lattice vectors if there are any; use a smaller radius"
+            "lattice vectors if there are any; use a smaller radius, if reflections end within it"
         ]
     if model.found or not model.rises:
         return []

@@ -19,8 +19,8 @@ class HoleSettings(stage.Params):
     """
     radius: _Radius | Literal["measured"] = "measured"
     """Radius in 1/Å that is punched around a reflection. `measured`: the radius follows from the
-    profile of the strongest reflections; if that fails, it is 0.2 or the edge of a voxel, with a
-    warning.
+    profile of the strongest reflections; if that fails, it is 0.2 or the edge of a voxel, and if
+    they do not end near their positions, 0.34 of the distance between them, with a warning.
     """
     radii: tuple[_Radius, _Radius, _Radius] | None = None
     """Radii of an ellipsoid along a*, b* and c*, 1/Å; None: `radius` is used."""

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 # 1/Å, used if the radius cannot be measured.
 _USUAL_RADIUS = 0.2
+# Radius of reflections that do not end where they can be measured, in shortest distances between
+# positions. Voxels are left between the holes, but no maxima are modelled inside of them, which is
+# done up to a third: a model would be fitted to tails of reflections.
+_WIDE = 0.34
 
 
 def check_radii(params: HoleSettings, target: "Target", group: "SpaceGroup") -> None:
@@ -168,6 +172,16 @@ def _radius(params: HoleSettings, target: "Target", group: "SpaceGroup") -> dict
     positions = punch.bragg_positions(grid, cell, group, 1e-3, params.absences)
     try:
         profile = punch.measured_radius(target.data, target.errors, grid, cell, positions)
+    except punch.WideError as error:
+        radius = max(error.radius, _WIDE * punch.shortest(cell, group))
+        return {
+            "radius in 1/Å": radius,
+            "warnings": [
+                f"{error}; a radius of {radius:.3g} 1/Å is used instead: tails of "
+                "reflections may remain outside of it, and with a smaller radius, maxima that are "
+                "found inside of holes may be such tails"
+            ],
+        }
     except HklflowError as error:
         # Only a warning: a scan without strong reflections must not stop.
         edge = float(np.linalg.norm(target.edges, axis=1).max())
@@ -226,4 +240,5 @@ def punch_voxels(
     axes = (grid.axis(i) for i in range(3))
     counts = punch_kernels.set_codes(target.data, mask, *axes, lattice.b_matrix(cell), q_max)
     numbers["voxels within q_max"] = int(counts[4])
+    numbers["voxels within q_max outside of holes"] = int(counts[5])
     return numbers, counts[:4]

@@ -80,7 +80,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         hole_checks.require_scattering(target, within, q_max, str(inputs.symmetrised))
         l = _shown(target)  # noqa: E741
         before = target.data[l].copy()
-        unmeasured = n[fill.UNMEASURED] / max(metrics["voxels within q_max"], 1)
+        unmeasured = n[fill.UNMEASURED] / max(metrics["voxels within q_max outside of holes"], 1)
         memory = _memory_of_spectrum(target.data.shape, params)
         missing = spectrum.bytes_needed(target.data.shape) - memory
         learns = params.spectrum or params.tails

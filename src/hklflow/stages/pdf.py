@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hklflow.volumes.gap_errors import GapFactor
     from hklflow.volumes.pdf_plan import Plan
 
-VERSION = 12
+VERSION = 13
 
 #: Number of features in the metrics.
 _FEATURES = 20
@@ -222,6 +222,7 @@ def _load(
     _check(path, sums, of_errors, params)
     _check_measured(path, source.shares, params)
     gaps = None if source.gaps is None else gap_factor(source.gaps, transform, errors)
+    source.gaps = None
     if gaps is not None:
         errors.multiply(gaps.plane, gaps.beyond)
     return _Loaded(made, room, transform, errors, sums, source.shares, source.vectors, gaps)

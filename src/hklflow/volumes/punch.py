@@ -31,6 +31,20 @@ _HARMLESS = 0.3
 _GIVE = "give the radius in 1/Å, such as `fill: {radius: 0.2}`"
 
 
+class WideError(HklflowError):
+    """The strongest reflections do not end within the distances where they can be measured.
+
+    Attributes
+    ----------
+    radius : float
+        Radius that the profile reaches at least, 1/Å.
+    """
+
+    def __init__(self, message: str, radius: float) -> None:
+        super().__init__(message)
+        self.radius = radius
+
+
 @dataclass(frozen=True)
 class Ellipsoid:
     """Shape that is punched around a position.
@@ -207,8 +221,9 @@ def measured_radius(
     Raises
     ------
     HklflowError
-        If fewer than three reflections are strong enough, or the reflections do not end within 0.35
-        of the shortest distance between positions.
+        If fewer than three reflections are strong enough.
+    WideError
+        If the reflections do not end within 0.35 of the shortest distance between positions.
     """
     metric = lattice.b_matrix(cell)
     edge = float(np.linalg.norm(metric * grid.step, axis=0).max())
@@ -277,9 +292,14 @@ def _end(r: Floats, value: Floats, floor: Floats, last: int) -> float:
             fall, start = max(falls)
             square = middle[start] ** 2 + np.log(value[start] / floor[i]) / fall
             return float(np.sqrt(min(square, middle[last] ** 2)))
-    raise HklflowError(
-        f"radius: the strongest reflections do not end within {r[last - 1]:.3g} 1/Å of their "
-        f"positions; check cell and centring, or {_GIVE}"
+    end = float(r[last - 1])
+    raise WideError(
+        f"radius: the strongest reflections do not end within {end:.3g} 1/Å of their positions; "
+        "check cell and centring; if voxels are as wide as the reflections, use a smaller "
+        "`grid_step` (with smaller `grid_limits`, if volumes become too large); or look up in the "
+        "planes where reflections end, and give this radius, such as "
+        f"`fill: {{radius: {1.1 * end:.2g}}}`",
+        end,
     )
 
 

@@ -58,31 +58,35 @@ def profile(data, errors, centre, form, reach, bins, sums, squares, counts):  # 
 def set_codes(data, code, h, k, l, b, q_max):  # type: ignore[no-untyped-def]  # noqa: E741
     """Replace a mask (l, k, h) of punched voxels by the codes of `fill`, and count them.
 
-    Measured voxels (data not NaN) get 1 if they are punched and 0 if not, the other voxels 2 within
-    q_max (1/Å) and 3 beyond. h, k, l are the axes of the grid, in r.l.u.; ``b`` has the reciprocal
-    axes as columns and is upper triangular. Return the numbers of voxels with the codes 0 to 3, and
-    of voxels within q_max.
+    Punched voxels get 1, also those that were not measured (data NaN), as the 3-D mask leaves the
+    middle of strong reflections, if they lie within q_max (1/Å). Other measured voxels get 0, other
+    voxels 2 within q_max and 3 beyond. h, k, l are the axes of the grid, in r.l.u.; ``b`` has the
+    reciprocal axes as columns and is upper triangular. Return the numbers of voxels with the codes
+    0 to 3, of voxels within q_max, and of those of them that are not punched.
     """
-    counts = np.zeros(5, np.int64)
+    counts = np.zeros(6, np.int64)
     for i in range(l.size):
         for j in range(k.size):
             across = b[0, 2] * l[i]
             rest = (b[1, 1] * k[j] + b[1, 2] * l[i]) ** 2 + (b[2, 2] * l[i]) ** 2
-            punched = unmeasured = left = inside = 0
+            punched = unmeasured = left = inside = outside = 0
             row, values = code[i, j], data[i, j]
             for m in range(h.size):
                 q2 = (b[0, 0] * h[m] + b[0, 1] * k[j] + across) ** 2 + rest
                 within = np.sqrt(q2) <= q_max
                 missing = not np.isfinite(values[m])
-                is_punched = not missing and row[m] > 0
+                is_punched = row[m] > 0 and (within or not missing)
+                missing = missing and not is_punched
                 row[m] = is_punched + missing * (3 - within)
                 punched += is_punched
                 unmeasured += missing and within
                 left += missing and not within
                 inside += within
+                outside += within and not is_punched
             counts[1] += punched
             counts[2] += unmeasured
             counts[3] += left
             counts[4] += inside
+            counts[5] += outside
     counts[0] = data.size - counts[1] - counts[2] - counts[3]
     return counts
