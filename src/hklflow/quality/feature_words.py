@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hklflow.base.axis import TEMPERATURE, Axis
-from hklflow.quality.order_words import decimals
+from hklflow.quality.order_words import decimals, with_error
 from hklflow.series.feature_fit import Fit, Interval
 
 UNCHANGED = "does not change beyond errors"
@@ -126,10 +126,7 @@ def _of_intensity(course: Course, ends: tuple[int, int], pair: str, along: Axis)
     error = math.hypot(*(course.intensity_sigma[i] for i in ends))
     if ends[0] == ends[1] or not abs(b - a) > _CHANGE * error:
         return []
-    texts = []
-    for i in ends:
-        n = decimals(course.intensity_sigma[i])
-        texts.append(f"{course.intensity[i]:.{n}f} ± {course.intensity_sigma[i]:.{n}f}")
+    texts = [with_error(course.intensity[i], course.intensity_sigma[i]) for i in ends]
     verb = "grows" if b > a else "decreases"
     return [
         f"{course.name}: the integrated intensity {verb} {along.course}, from {texts[0]} to "

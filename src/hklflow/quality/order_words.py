@@ -9,6 +9,7 @@ from hklflow.bragg.order_parameter import Interval, Order
 _STATIC = 3.0  # intensity above T_c, in standard deviations, that is called static
 _NEGATIVE = -3.0  # the same, below which the background must be wrong
 _UNEVEN = 1.5  # ratio of the two sides of an interval above which both are written
+_FEW_ZEROS = 4  # largest power of ten of a number that is written without it
 
 
 def number(x: Interval, unit: str = "") -> str:
@@ -119,3 +120,21 @@ def decimals(sigma: float) -> int:
     if round(sigma / 10.0 ** (last - 1)) < 20:
         last -= 1
     return max(-last, 0)
+
+
+def with_error(value: float, sigma: float) -> str:
+    """Return a value with its error as text; S(Q) may have any unit, so it may need a power of ten.
+
+    Examples
+    --------
+    >>> with_error(0.194, 0.0101), with_error(1.94e-13, 1.01e-14)
+    ('0.194 ± 0.010', '(1.94 ± 0.10)e-13')
+    """
+    size = max(abs(value), sigma) if math.isfinite(sigma) else abs(value)
+    power = math.floor(math.log10(size)) if 0 < size < math.inf else 0
+    if -_FEW_ZEROS <= power <= _FEW_ZEROS:
+        digits = decimals(sigma)
+        return f"{value:.{digits}f} ± {sigma:.{digits}f}"
+    value, sigma = value / 10.0**power, sigma / 10.0**power
+    digits = decimals(sigma)
+    return f"({value:.{digits}f} ± {sigma:.{digits}f})e{power:+03d}"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from hklflow.base.axis import TEMPERATURE, Axis
-from hklflow.quality.order_words import decimals
+from hklflow.quality.order_words import decimals, with_error
 from hklflow.volumes.pdf_changes import Changes
 
 Floats = NDArray[np.float64]
@@ -166,15 +166,15 @@ def _of_vector(course: Course, found: Changes, i: int, t: Floats, axis: Axis) ->
     """Return how a vector changes, as one sentence."""
     value, sigma = found.departure[:, i], found.sigma[:, i]
     how = way(t, value, sigma)
-    digits = decimals(float(min(sigma[0], sigma[-1])))
     start, end = axis.ends(list(range(len(t))))
-    first, last = (f"{value[k]:.{digits}f} ± {sigma[k]:.{digits}f}" for k in (start, end))
+    first, last = (with_error(float(value[k]), float(sigma[k])) for k in (start, end))
     length = course.length[course.reference, i]
     name = f"{vector_name(course.vectors[i])} at {length:.2f} Å"
     if not how.monotone or abs(how.change) < _CONTRARY * how.sigma:
         low, high = int(np.argmin(value)), int(np.argmax(value))
         ends = [
-            f"{value[k]:.{digits}f} ± {sigma[k]:.{digits}f} at {axis.at(t[k])}" for k in (low, high)
+            f"{with_error(float(value[k]), float(sigma[k]))} at {axis.at(t[k])}"
+            for k in (low, high)
         ]
         return f"{name} does not change steadily: least {ends[0]}, largest {ends[1]}"
     # The change is that from warm to cold.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hklflow.base.axis import TEMPERATURE, Axis
-from hklflow.quality.order_words import decimals
+from hklflow.quality.order_words import decimals, with_error
 from hklflow.quality.remedies import vector_text
 from hklflow.series.feature_search import Discovery
 from hklflow.series.features import Lattice
@@ -97,7 +97,6 @@ def sentences(sightings: Sequence[Sighting], parent: str, axis: Axis = TEMPERATU
 
 def _sentence(sighting: Sighting, axis: Axis) -> str:
     one = sighting.discovery
-    n = decimals(one.contrast_sigma)
     along = ""
     if one.direction is not None:
         vector = " ".join(str(int(x)) for x in one.direction)
@@ -114,8 +113,8 @@ def _sentence(sighting: Sighting, axis: Axis) -> str:
         )
     return (
         f"found without help at {axis.at(sighting.temperature)}: {one.shape}s{along} at "
-        f"{vector_text(one.point.tolist())}{name}{error}, {equal}, {one.contrast:.{n}f} ± "
-        f"{one.contrast_sigma:.{n}f} above the surroundings ({one.significance:.0f} σ), in "
+        f"{vector_text(one.point.tolist())}{name}{error}, {equal}, "
+        f"{with_error(one.contrast, one.contrast_sigma)} above the surroundings ({one.significance:.0f} σ), in "
         f"{one.zones_seen} of {one.zones} groups of zones{doubt}; to keep it, paste `features: "
         f"{{define: {{{sighting.pasted()}}}}}`"
     )
