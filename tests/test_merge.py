@@ -118,6 +118,8 @@ def test_slabs_are_as_the_whole_volume(
         assert metrics["rotations' reduced chi2"] == pytest.approx(chi2 / dof, rel=1e-11)
         # They are of one crystal.
         assert chi2 / dof == pytest.approx(1, abs=5 * np.sqrt(2 / dof))
+        away = metrics["rotations' reduced chi2 away from reflections"]
+        assert away == pytest.approx(1, abs=0.05)
     else:
         assert dof == 0
         assert metrics["rotations' reduced chi2"] is None

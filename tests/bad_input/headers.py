@@ -291,8 +291,9 @@ CASES = [
     Case(
         "angles not evenly spaced",
         IMPORT,
-        "raw/r1.nxs: the scan angles are not evenly spaced (steps from 0.3 to 0.7 deg): "
-        "give `axis=start:step` in the scan table if the steps were equal, or split the scan",
+        "raw/r1.nxs: the scan angles are not evenly spaced (steps from 0.3 to 0.7 deg, "
+        "0.3 deg from frame 3 to 4): give `axis=start:step` in the scan table if the steps were "
+        "equal, or split the scan",
         r1(PHI, at(ANGLES, 3, -3.3)),
     ),
     Case(
@@ -334,8 +335,9 @@ CASES = [
     Case(
         "angles that turn back",
         IMPORT,
-        "raw/r1.nxs: the scan angles are not evenly spaced (steps from -0.5 to 0.5 deg): "
-        "give `axis=start:step` in the scan table if the steps were equal, or split the scan",
+        "raw/r1.nxs: the scan angles are not evenly spaced (steps from -0.5 to 0.5 deg, "
+        "-0.5 deg from frame 0 to 1): give `axis=start:step` in the scan table if the steps were "
+        "equal, or split the scan",
         r1(PHI, np.abs(ANGLES + 4)),
     ),
     Case(

@@ -167,6 +167,31 @@ def test_the_scatter_of_weak_voxels_is_measured(scatter: float) -> None:
     np.testing.assert_allclose(found.level, 100, rtol=0.2)
 
 
+def test_a_voxel_that_no_scan_measured_has_no_amplitude() -> None:
+    """Its matrix was singular, so that the whole stage failed."""
+    rng = np.random.default_rng(4)
+    courses = np.stack([np.ones(6), np.linspace(-1, 1, 6)], axis=1)
+    shape = np.array([[0.0, 0.0, 0.0, 1.0, 2.0, 3.0]])
+    variance = np.full((5, 6), 0.01)
+    variance[2] = np.inf
+    y = 7.0 * shape + 0.1 * rng.normal(size=(5, 6))
+    top, bottom = labelling.matched(
+        np.where(np.isfinite(variance), y, 0.0), variance, courses, shape
+    )
+    known = np.arange(5) != 2
+    amplitude = top[known, 0] / bottom[known, 0]
+    assert np.abs((amplitude - 7.0) * np.sqrt(bottom[known, 0])).max() < 4
+    assert top[2, 0] == 0
+    assert np.float32(bottom[2, 0]) > 0
+    labels, _ = labelling.smooth(
+        top.astype(np.float32),
+        bottom.astype(np.float32),
+        labelling.Neighbours(np.arange(5), (1, 1, 5)),
+        np.zeros(5, np.int64),
+    )
+    assert labels[0] == 1
+
+
 def test_connected_parts_are_those_of_scipy() -> None:
     random = np.random.default_rng(8)
     volume = (random.random((9, 10, 11)) < 0.12).astype(np.int64)

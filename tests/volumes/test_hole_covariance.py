@@ -79,6 +79,23 @@ def test_lattice_vectors_are_independent_on_the_grid() -> None:
         assert np.abs(images).max() < n
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1e-6, 1e6, 1e9])
+def test_errors_scale_with_the_unit_of_s(unit: float) -> None:
+    """With a monitor of 1e7 counts, S is 1e-7 times as large; before, variances became negative."""
+    world = hole_worlds.make_world("short-range order", "hexagonal", 29, 1 / 14, True)
+    target = target_of(world)
+    target.errors[:] = np.sqrt(np.maximum(world.truth, 0.1) / 10)
+    operations = world.lattice.operations
+    vectors = hole_covariance.lattice_vectors(target.cell, operations, target.grid.step)
+    prior = Prior(vectors, np.linspace(0.9, 0, len(vectors)), 0.8)
+    taper = Taper("tukey", world.q_max, 0.5)
+    plain = stated(target, taper, prior, operations)
+    target.errors[:] *= np.float32(unit)
+    scaled = stated(target, taper, prior, operations) / float(np.float32(unit)) ** 2
+    size = np.sqrt(np.outer(np.diag(plain), np.diag(plain)))
+    np.testing.assert_allclose(scaled / size, plain / size, atol=1e-4)
+
+
 def test_covariance_is_positive_definite_where_the_signal_is_strong() -> None:
     world = hole_worlds.make_world("short-range order", "hexagonal", 29, 1 / 14, False)
     target = target_of(world)

@@ -39,7 +39,12 @@ _FIGURES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("reduced chi2 of the peaks", "orientation.json", ("metrics", "reduced chi2"), ".4f"),
     ("coverage of S", "transform.json", ("coverage",), ".4f"),
     ("counts per measured voxel", "transform.json", ("mean counts per measured voxel",), ".4g"),
-    ("chi2 between rotations", "transform.json", ("rotations' reduced chi2",), ".4f"),
+    (
+        "chi2 between rotations",
+        "transform.json",
+        ("rotations' reduced chi2 away from reflections",),
+        ".4f",
+    ),
     ("space group of the reflections", "structure_factors.json", ("space group",), ""),
     ("unique reflections", "structure_factors.json", ("unique",), "d"),
     ("R_merge", "structure_factors.json", ("overall", "R_merge"), ".4f"),

@@ -387,7 +387,11 @@ def _angles(header: Header, said: Said, n_raw: int, problems: list[str]) -> tupl
             what = f"not all known (frame {bad[0]} has {header.angles_deg[bad[0]]:g})"
         else:
             steps = np.diff(header.angles_deg)
-            what = f"not evenly spaced (steps from {steps.min():g} to {steps.max():g} deg)"
+            at = int(np.argmax(np.abs(steps - np.median(steps))))
+            what = (
+                f"not evenly spaced (steps from {steps.min():g} to {steps.max():g} deg, "
+                f"{steps[at]:g} deg from frame {at} to {at + 1})"
+            )
         problems.append(
             f"the scan angles are {what}: give `axis=start:step` in the scan table if the "
             "steps were equal, or split the scan"

@@ -273,11 +273,16 @@ STEPS = (
         (
             Figure("voxels measured", _S, ("coverage",), "{:.1%}"),
             Figure("voxels measured, 3-D masked", _M, ("coverage",), "{:.1%}"),
-            Figure("χ² between rotations", _S, ("rotations' reduced chi2",), "{:.2f}"),
+            Figure(
+                "χ² between rotations",
+                _S,
+                ("rotations' reduced chi2 away from reflections",),
+                "{:.2f}",
+            ),
             Figure(
                 f"χ² between rotations, {KINDS[_M]}",
                 _M,
-                ("rotations' reduced chi2",),
+                ("rotations' reduced chi2 away from reflections",),
                 "{:.2f}",
                 _CHI2,
             ),

@@ -24,6 +24,7 @@ _ROUNDS, _ALONE, _RISE = 30, 1, 0.15  # rounds, rounds without smoothing, rise o
 _STEPS, _STEP = 3, 0.5  # steps of β and α in a round, and their largest size
 _CLEAR = 2.0  # least significance of the amplitude of the neighbours
 _SPREAD = 0.2  # relative difference of the amplitudes of neighbours
+_NOTHING = float(np.finfo(np.float32).tiny)  # denominator of voxels without a measurement
 _FREE = 5.0  # half of the logarithm of the range of an amplitude of which nothing is known
 
 
@@ -42,13 +43,16 @@ def matched(y: Floats, variance: Floats, courses: Floats, shapes: Floats) -> tup
     """
     w = 1 / variance
     normal = np.einsum("nt,tp,tq->npq", w, courses, courses)
-    normal += 1e-12 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(courses.shape[1])
+    ridge = 1e-12 * np.trace(normal, axis1=1, axis2=2)
+    # A voxel that no scan measured has no weight, and gets the amplitude 0 without significance.
+    ridge[ridge == 0] = 1.0
+    normal += ridge[:, None, None] * np.eye(courses.shape[1])
     top = (w * y) @ courses
     mixed = np.einsum("nt,tp,kt->npk", w, courses, shapes)
     solved = np.linalg.solve(normal, mixed)
     numerator = (w * y) @ shapes.T - np.einsum("npk,np->nk", solved, top)
     denominator = w @ (shapes**2).T - np.einsum("npk,npk->nk", mixed, solved)
-    return numerator, np.maximum(denominator, 1e-300)
+    return numerator, np.maximum(denominator, _NOTHING)
 
 
 def shapes_of(mixture: Mixture, basis: Floats) -> Floats:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from hklflow.transform.shells import Shells
     from hklflow.volumes.pairs import Rotations
 
-VERSION = 5
+VERSION = 6
+
+# With few counts per voxel, χ² of all voxels is that of the reflections, which alone have enough.
+_AWAY = "rotations' reduced chi2 away from reflections"
 
 
 class Inputs(stage.Inputs):
@@ -110,6 +113,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             findings = findings.plus(doubt)
         metrics = _metrics(merged.sums, len(volumes), int(np.prod(grid.shape)))
         if len(volumes) > 1:
+            metrics[_AWAY] = _mean_chi2(compared)
             metrics["rotations compared"] = compared
             metrics["largest difference"] = merged.between.map.worst(names)
             writer.add_group(
@@ -134,10 +138,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     plots.save(plots.slices(grid, cell, sections, params.title), outputs.slices)
     plots.save(plots.coverage(grid, cell, sections, shells, params.title), outputs.coverage)
     stage.write_json(outputs.metrics, metrics)
-    chi2 = metrics["rotations' reduced chi2"]
+    chi2 = metrics.get(_AWAY)
     print(
         f"merged {len(volumes)} rotations: {100 * metrics['coverage']:.1f} % of voxels measured, "
-        f"reduced chi2 between rotations {'not known' if chi2 is None else f'{chi2:.3f}'}"
+        f"reduced chi2 between rotations away from reflections "
+        f"{'not known' if chi2 is None else f'{chi2:.3f}'}"
     )
     for sentence in (*findings.failures, *findings.doubts):
         print(f"warning: {sentence}")
@@ -200,6 +205,13 @@ def _partly_subtracted(volumes: "list[OpenVolume]", names: list[str]) -> str | N
         f"no background was subtracted from {', '.join(without)}, but one was from the other "
         "rotations: give all rotations a background (`background: runs`)"
     )
+
+
+def _mean_chi2(compared: list[dict[str, Any]]) -> float | None:
+    """Return the reduced χ² of all rotations away from reflections; None without common voxels."""
+    pairs = sum(row["pairs"] for row in compared)
+    total = sum(row["pairs"] * row["reduced chi2"] for row in compared if row["pairs"])
+    return total / pairs if pairs else None
 
 
 def _metrics(sums: "estimator.Sums", n_rotations: int, n_voxels: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pydantic import Field
 from hklflow import stage
 from hklflow.base.values import CELL_NAMES
 
-VERSION = 7
+VERSION = 8
 
 
 class Inputs(stage.Inputs):
@@ -80,7 +80,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "rmsd_frames": entries["rmsd in frames"],
             "coverage": metrics["coverage"],
             # A single rotation cannot be compared with others.
-            "rotations_chi2": metrics["rotations' reduced chi2"] or float("nan"),
+            "rotations_chi2": metrics.get("rotations' reduced chi2 away from reflections")
+            or float("nan"),
             "reasons": reasons,
             "warnings": _cell(x for x in orientation.warnings if x not in reasons),
         }

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hklflow.volumes.gap_errors import GapFactor
     from hklflow.volumes.pdf_plan import Plan
 
-VERSION = 11
+VERSION = 12
 
 #: Number of features in the metrics.
 _FEATURES = 20

@@ -188,6 +188,9 @@ class HoleSums:
         self._gaps = np.zeros((3, *shape))
         self._in_gaps = np.zeros(shape)
         self._weight = self._noise = 0.0
+        # Unit of σ, from the first plane that has σ. S may be in any unit, but variances and tapers
+        # are summed as parts of one complex number of single precision.
+        self._unit = 0.0
 
     def _waves_at(self, shift: Floats) -> list[NDArray[np.complex64]]:
         """Return exp(2πi h (u − shift)) for each axis of the grid."""
@@ -212,10 +215,22 @@ class HoleSums:
         stays = np.empty(tapers.shape, np.int64)
         for sign, numbers in zip((1, -1), stays, strict=True):
             pdf_kernels.stabilisers(sign * at, self._moved, numbers)
+        if not self._unit:
+            known = sigma[(sigma > 0) & np.isfinite(sigma)]
+            self._unit = float(np.median(known)) if len(known) else 0.0
         fields = np.zeros((4, len(k), len(h)), np.float32)
         codes, origin = (MEASURED, PUNCHED, UNMEASURED), np.array([h[0], k[0]])
         weight, noise, gaps = pdf_kernels.hole_fields(
-            code, sigma, tapers, stays, codes, origin, made.zero, made.reach, fields
+            code,
+            sigma,
+            self._unit or 1.0,
+            tapers,
+            stays,
+            codes,
+            origin,
+            made.zero,
+            made.reach,
+            fields,
         )
         self._weight += weight
         self._noise += noise
@@ -259,9 +274,13 @@ class HoleSums:
         return _positive(result)
 
     def _scale(self) -> float:
-        """Return the variance of the ΔPDF for a sum of variances of 1 over sets of equivalents."""
+        """Return the variance of the ΔPDF for a sum of variances of 1 over sets of equivalents.
+
+        The sums are in units of `_unit`.
+        """
         made = self._plan
-        return made.scale**2 * (len(made.operations) if made.symmetrised else 1)
+        scale = (made.scale * (self._unit or 1.0)) ** 2
+        return scale * (len(made.operations) if made.symmetrised else 1)
 
     def _even(self, sums: NDArray[Any]) -> NDArray[Any]:
         """Return the mean of sums at R and −R."""

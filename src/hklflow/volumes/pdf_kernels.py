@@ -167,7 +167,7 @@ def weigh(code, weights, mates, zero, reach, sums):  # type: ignore[no-untyped-d
 
 @kernel
 def hole_fields(  # type: ignore[no-untyped-def]
-    code, sigma, tapers, stays, codes, origin, zero, reach, fields
+    code, sigma, unit, tapers, stays, codes, origin, zero, reach, fields
 ):
     """Fill the fields of a plane (k, h) for the covariance at lattice vectors.
 
@@ -175,6 +175,8 @@ def hole_fields(  # type: ignore[no-untyped-def]
     ----------
     code, sigma : (k, h) arrays
         Codes of the whole plane and σ.
+    unit : float
+        Unit of σ in the fields.
     tapers, stays : (2, k, h) arrays
         Taper w of this plane and of the plane -l, and the number n of operations that leave a voxel
         in place; k from -reach, h >= 0.
@@ -208,12 +210,12 @@ def hole_fields(  # type: ignore[no-untyped-def]
             if not abs(error) < np.inf:
                 continue
             if kind == codes[0]:
-                variance = square * np.float64(error) ** 2
+                variance = square * (np.float64(error) / unit) ** 2
                 noise += variance
                 fields[0, j, i] = variance
             elif kind == codes[2]:
                 gaps = True
-                fields[2, j, i], fields[3, j, i] = square, w * error
+                fields[2, j, i], fields[3, j, i] = square, w * (error / unit)
     return weight, noise, gaps
 
 
