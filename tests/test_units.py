@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from hklflow import stage
 from tests import test_cluster, test_features, test_order_parameters, test_stack_pdf
 from tests.truth import trajectories
 from tests.units import UNITS, differences, in_unit
-
-from hklflow import stage
 
 features_of = test_features.made
 orders_of = test_order_parameters.made
@@ -83,5 +83,8 @@ def test_clusters_of_voxels(tmp_path: Path) -> None:
 def test_a_difference_is_found() -> None:
     plain = {"a": 1.0, "b": "seen at 3.1 ± 0.2", "c": [True, None]}
     unit = UNITS[0]
-    assert differences(plain, {"a": unit, "b": "seen at (3.1 ± 0.2)e-12", "c": [True, None]}, unit) == []
+    assert (
+        differences(plain, {"a": unit, "b": "seen at (3.1 ± 0.2)e-12", "c": [True, None]}, unit)
+        == []
+    )
     assert len(differences(plain, {"a": 1.1, "b": "not seen", "c": [False, np.nan]}, unit)) == 4

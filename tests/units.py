@@ -1,4 +1,4 @@
-"""The same measurement in another unit: S and its errors multiplied by a power of two, counts as before."""
+"""The same counts with S and its errors in another unit, a power of two."""
 
 import re
 import shutil

@@ -1,5 +1,7 @@
 """Order parameters of simulated counts; `benchmarks/order_truth.py` has the figures of many."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -46,6 +48,18 @@ def test_without_a_transition_none_is_claimed(kind: str) -> None:
     assert order.answer != "transition"
     assert order.t_c is order.exponent is None
     assert "T_c" not in sentence("(1/2, 0, 0)", order, NAMES)
+
+
+@pytest.mark.parametrize("unit", [2.0**-40, 2.0**40])
+def test_the_unit_of_the_intensity_does_not_matter(unit: float) -> None:
+    """Of amplitudes and weights in absolute numbers, the best curves depended on the monitor."""
+    data = counts(series("power law", 8))
+    plain = order_parameter.fit(data)
+    scaled = order_parameter.fit(replace(data, factor=data.factor / unit))
+    assert plain.t_c is not None and scaled.t_c is not None
+    assert scaled.t_c.value == pytest.approx(plain.t_c.value, rel=1e-6)
+    assert scaled.t_c.sigma == pytest.approx(plain.t_c.sigma, rel=1e-4)
+    assert scaled.ratio == pytest.approx(plain.ratio, rel=1e-6)
 
 
 def test_a_limit_is_given_where_nothing_appears() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from hklflow.base.axis import Axis
 from hklflow.quality.feature_words import Course, length, sentences
+from hklflow.quality.order_words import value_and_error
 from hklflow.series.feature_fit import Fit, Interval
 
 
@@ -83,3 +84,18 @@ def test_along_a_field_the_order_of_the_scans_is_ascending() -> None:
     assert found[0].endswith("between 100 and 300 T")
     assert "grows with increasing field, from 1.00 ± 0.05 to 2.00 ± 0.05" in found[1]
     assert not any("cooling" in text or " K" in text for text in found)
+
+
+@pytest.mark.parametrize(
+    ("value", "sigma", "text"),
+    [
+        (0.194, 0.0101, "0.194 ± 0.010"),
+        (-1860.0, 19.4, "-1860 ± 19"),
+        (1.94e-13, 1.01e-14, "(1.94 ± 0.10)e-13"),
+        (-2.5e-9, 8e-9, "(-2 ± 8)e-09"),
+        (1.86e12, 4.2e10, "(1.86 ± 0.04)e+12"),
+        (0.0, 0.0, "0.00 ± 0.00"),
+    ],
+)
+def test_values_of_any_unit_have_few_zeros(value: float, sigma: float, text: str) -> None:
+    assert value_and_error(value, sigma) == text

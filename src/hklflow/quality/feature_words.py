@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hklflow.base.axis import TEMPERATURE, Axis
-from hklflow.quality.order_words import decimals, with_error
+from hklflow.quality.order_words import decimals, value_and_error
 from hklflow.series.feature_fit import Fit, Interval
 
 UNCHANGED = "does not change beyond errors"
@@ -126,7 +126,7 @@ def _of_intensity(course: Course, ends: tuple[int, int], pair: str, along: Axis)
     error = math.hypot(*(course.intensity_sigma[i] for i in ends))
     if ends[0] == ends[1] or not abs(b - a) > _CHANGE * error:
         return []
-    texts = [with_error(course.intensity[i], course.intensity_sigma[i]) for i in ends]
+    texts = [value_and_error(course.intensity[i], course.intensity_sigma[i]) for i in ends]
     verb = "grows" if b > a else "decreases"
     return [
         f"{course.name}: the integrated intensity {verb} {along.course}, from {texts[0]} to "

@@ -122,12 +122,12 @@ def decimals(sigma: float) -> int:
     return max(-last, 0)
 
 
-def with_error(value: float, sigma: float) -> str:
+def value_and_error(value: float, sigma: float) -> str:
     """Return a value with its error as text; S(Q) may have any unit, so it may need a power of ten.
 
     Examples
     --------
-    >>> with_error(0.194, 0.0101), with_error(1.94e-13, 1.01e-14)
+    >>> value_and_error(0.194, 0.0101), value_and_error(1.94e-13, 1.01e-14)
     ('0.194 ± 0.010', '(1.94 ± 0.10)e-13')
     """
     size = max(abs(value), sigma) if math.isfinite(sigma) else abs(value)

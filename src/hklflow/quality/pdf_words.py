@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from hklflow.base.axis import TEMPERATURE, Axis
-from hklflow.quality.order_words import decimals, with_error
+from hklflow.quality.order_words import decimals, value_and_error
 from hklflow.volumes.pdf_changes import Changes
 
 Floats = NDArray[np.float64]
@@ -167,13 +167,13 @@ def _of_vector(course: Course, found: Changes, i: int, t: Floats, axis: Axis) ->
     value, sigma = found.departure[:, i], found.sigma[:, i]
     how = way(t, value, sigma)
     start, end = axis.ends(list(range(len(t))))
-    first, last = (with_error(float(value[k]), float(sigma[k])) for k in (start, end))
+    first, last = (value_and_error(float(value[k]), float(sigma[k])) for k in (start, end))
     length = course.length[course.reference, i]
     name = f"{vector_name(course.vectors[i])} at {length:.2f} Å"
     if not how.monotone or abs(how.change) < _CONTRARY * how.sigma:
         low, high = int(np.argmin(value)), int(np.argmax(value))
         ends = [
-            f"{with_error(float(value[k]), float(sigma[k]))} at {axis.at(t[k])}"
+            f"{value_and_error(float(value[k]), float(sigma[k]))} at {axis.at(t[k])}"
             for k in (low, high)
         ]
         return f"{name} does not change steadily: least {ends[0]}, largest {ends[1]}"

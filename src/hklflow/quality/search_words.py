@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hklflow.base.axis import TEMPERATURE, Axis
-from hklflow.quality.order_words import decimals, with_error
+from hklflow.quality.order_words import decimals, value_and_error
 from hklflow.quality.remedies import vector_text
 from hklflow.series.feature_search import Discovery
 from hklflow.series.features import Lattice
@@ -114,7 +114,7 @@ def _sentence(sighting: Sighting, axis: Axis) -> str:
     return (
         f"found without help at {axis.at(sighting.temperature)}: {one.shape}s{along} at "
         f"{vector_text(one.point.tolist())}{name}{error}, {equal}, "
-        f"{with_error(one.contrast, one.contrast_sigma)} above the surroundings ({one.significance:.0f} σ), in "
-        f"{one.zones_seen} of {one.zones} groups of zones{doubt}; to keep it, paste `features: "
-        f"{{define: {{{sighting.pasted()}}}}}`"
+        f"{value_and_error(one.contrast, one.contrast_sigma)} above the surroundings "
+        f"({one.significance:.0f} σ), in {one.zones_seen} of {one.zones} groups of zones{doubt}; "
+        f"to keep it, paste `features: {{define: {{{sighting.pasted()}}}}}`"
     )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hklflow.series.zone_average import ZoneAverage
     from hklflow.stage.feature_records import Fitted
 
-VERSION = 4
+VERSION = 5
 
 Hkl = tuple[float, float, float]
 
