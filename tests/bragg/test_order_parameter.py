@@ -1,5 +1,7 @@
 """Order parameters of simulated counts; `benchmarks/order_truth.py` has the figures of many."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -46,6 +48,20 @@ def test_without_a_transition_none_is_claimed(kind: str) -> None:
     assert order.answer != "transition"
     assert order.t_c is order.exponent is None
     assert "T_c" not in sentence("(1/2, 0, 0)", order, NAMES)
+
+
+@pytest.mark.parametrize(("kind", "seed"), [("power law", 11), ("first order", 3)])
+def test_the_unit_of_the_intensity_does_not_matter(kind: str, seed: int) -> None:
+    """Before, limits of amplitudes and weights were absolute numbers, and T_c changed by them."""
+    data = counts(series(kind, seed))
+    plain = order_parameter.fit(data)
+    assert plain.t_c is not None
+    for unit in (2.0**-40, 2.0**40):
+        scaled = order_parameter.fit(replace(data, factor=data.factor / unit))
+        assert scaled.t_c is not None
+        assert scaled.t_c.value == pytest.approx(plain.t_c.value, rel=1e-6)
+        assert scaled.t_c.sigma == pytest.approx(plain.t_c.sigma, rel=1e-4)
+        assert scaled.ratio == pytest.approx(plain.ratio, rel=1e-6)
 
 
 def test_a_limit_is_given_where_nothing_appears() -> None:

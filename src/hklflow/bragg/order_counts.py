@@ -130,8 +130,9 @@ def best(
     amplitudes = np.zeros((len(curves), curves.shape[2]))
     parts = np.ones(curves.shape[:2])
     inverse = np.zeros(curves.shape[2]) if widths is None else 1 / widths
+    least = 1e-12 * highest
     for step in range(_STEPS):
-        ridge = (inverse / np.maximum(amplitudes[:, :1], 1e-12)) ** 2 if step else 0 * amplitudes
+        ridge = (inverse / np.maximum(amplitudes[:, :1], least)) ** 2 if step else 0 * amplitudes
         amplitudes = _positive(rows, signal, weight * parts, ridge)
         expected, extra = _moments(data, rows, spread, amplitudes)
         var = expected + extra
@@ -142,7 +143,7 @@ def best(
     expected, extra = _moments(data, rows, spread, amplitudes)
     good = np.log1p(-_BAD) + _negative_binomial(data.counts, expected, extra)
     each = np.logaddexp(good, np.log(bad))
-    ratios = amplitudes * inverse / np.maximum(amplitudes[:, :1], 1e-12)
+    ratios = amplitudes * inverse / np.maximum(amplitudes[:, :1], least)
     before = -0.5 * np.sum(ratios**2, axis=1)
     return amplitudes, each.sum(axis=1) + before, np.exp(good - each)
 
@@ -175,7 +176,7 @@ def _positive(rows: Floats, y: Floats, weight: Floats, ridge: Floats) -> Floats:
     right = (weighted.transpose(0, 2, 1) @ y[:, None])[:, :, 0]
     p = rows.shape[2]
     normal += ridge[:, :, None] * np.eye(p)
-    size = np.maximum(np.einsum("gpp->gp", normal), 1e-30)
+    size = np.maximum(np.einsum("gpp->gp", normal), 1e-300)
     scale = np.sqrt(size)
     normal = normal / (scale[:, :, None] * scale[:, None, :]) + 1e-9 * np.eye(p)
     right = right / scale

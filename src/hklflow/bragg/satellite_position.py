@@ -93,7 +93,7 @@ def fit(voxels: Voxels, star: Star, centre: Floats, width: Floats, usual: bool) 
     free, covariance = np.zeros(f), width
     background = float(np.sum(voxels.norm * voxels.background))
     amplitude = max(float(voxels.counts.sum()) - background, 1.0) / max(
-        float(np.sum(voxels.norm * voxels.weight)), 1e-12
+        float(np.sum(voxels.norm * voxels.weight)), 1e-300
     )
     # The Gaussian has the integral 1: its amplitude is an intensity per volume of the box.
     span = np.ptp(voxels.offset, axis=0)
@@ -113,12 +113,12 @@ def fit(voxels: Voxels, star: Star, centre: Floats, width: Floats, usual: bool) 
         last = covariance
         covariance = _moment(voxels, star, model, width, _USUAL if usual else 0.0)
         model = _model(voxels, star, height, level, slope, free, covariance)
-        error = np.sqrt(np.diag(np.linalg.pinv(fisher))[2 + f :])
+        error = np.sqrt(np.diag(_inverse(fisher))[2 + f :])
         same = np.allclose(last, covariance, rtol=0, atol=_CLOSE * float(np.trace(covariance)))
         if same and (f == 0 or np.all(np.abs(move) < _CLOSE * error)):
             break
     scores, fisher = _scores(voxels, model)
-    inverse = np.linalg.pinv(fisher)
+    inverse = _inverse(fisher)
     enlarged = _scatter(scores, fisher, 2 + f) if f else 1.0
     height_error = float(np.sqrt(max(inverse[0, 0], 1e-300)))
     return Position(
@@ -169,10 +169,17 @@ def _model(
 def _step(voxels: Voxels, model: _Model) -> tuple[Floats, Floats]:
     weighted = model.slopes / (model.expected * voxels.noise)[:, None]
     fisher = weighted.T @ model.slopes
+    return _inverse(fisher) @ (weighted.T @ (voxels.counts - model.expected)), fisher
+
+
+def _inverse(fisher: Floats) -> Floats:
+    """Return the inverse of a Fisher matrix on the parameters that are determined.
+
+    The height has the unit of S, other parameters have none: no unit may decide what is determined.
+    """
     scale = np.sqrt(np.maximum(np.diag(fisher), 1e-300))
-    score = weighted.T @ (voxels.counts - model.expected)
-    step = np.linalg.lstsq(fisher / np.outer(scale, scale), score / scale, rcond=1e-10)[0] / scale
-    return step, fisher
+    size = np.outer(scale, scale)
+    return np.asarray(np.linalg.pinv(fisher / size, rcond=1e-10, hermitian=True) / size)
 
 
 def _moment(voxels: Voxels, star: Star, model: _Model, width: Floats, usual: float) -> Floats:
@@ -207,9 +214,9 @@ def _scatter(scores: Floats, fisher: Floats, first: int) -> float:
         return 1.0
     # Scores of the position, with the best values of the other parameters.
     other = fisher[:first, :first]
-    mixed = np.linalg.pinv(other) @ fisher[:first, first:]
+    mixed = _inverse(other) @ fisher[:first, first:]
     own = scores[:, first:] - scores[:, :first] @ mixed
     left = fisher[first:, first:] - fisher[first:, :first] @ mixed
-    ratio = np.trace(np.linalg.pinv(left) @ (own.T @ own)) / left.shape[0]
+    ratio = np.trace(_inverse(left) @ (own.T @ own)) / left.shape[0]
     n = len(scores)
     return float(np.sqrt(max(ratio * n / (n - 1), 1.0)))

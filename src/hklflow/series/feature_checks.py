@@ -49,7 +49,7 @@ class Checks:
         sigma = np.sqrt(average.variance[model.bins])
         self.noise = [sigma * rng.normal(size=len(sigma)) for _ in range(_DRAWS)]
         heights = [model.heights(terms, model.values + x) for x in self.noise]
-        self.height_sigma = np.maximum(np.std(heights, axis=0), 1e-12)
+        self.height_sigma = np.maximum(np.std(heights, axis=0), 1e-300)
 
     def zones(self, i: int) -> tuple[int, int] | None:
         """Return the groups of zones that measure a term and that show it; None if it is none."""

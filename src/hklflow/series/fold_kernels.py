@@ -8,7 +8,7 @@ from hklflow.simd.jit import kernel
 @kernel(error_model="numpy")
 def residuals(  # type: ignore[no-untyped-def]
     data, sigma, axes_h, axes_k, axes_l, bins_h, bins_k, bins_l, nearest, metric, reach, growth,
-    half, profile, width, out, variance, good
+    half, profile, width, unit, out, variance, good
 ):  # fmt: skip
     """Write S minus its profile in |Q|; voxels in Bragg reflections and gaps are not good.
 
@@ -33,6 +33,8 @@ def residuals(  # type: ignore[no-untyped-def]
         S at |Q| = (i + 1/2) · width.
     width : float
         1/Å.
+    unit : float
+        Unit of σ in ``variance``: products of variances of any S must stay in single precision.
     out, variance : (l, k, h) float32 arrays
         0 where not good.
     good : (l, k, h) float32 array
@@ -69,7 +71,7 @@ def residuals(  # type: ignore[no-untyped-def]
                 i = min(int(place), last - 1)
                 level = profile[i] + (profile[i + 1] - profile[i]) * (place - i)
                 out[l, k, h] = value - level
-                variance[l, k, h] = error * error
+                variance[l, k, h] = (error / unit) ** 2
                 good[l, k, h] = 1.0
 
 

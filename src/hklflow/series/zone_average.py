@@ -164,7 +164,7 @@ def zone_average(
     whole = [np.floor(axis + 0.5 + 1e-9).astype(np.int64) for axis in axes]
     zones = [x - x[0] for x in whole]
     group = _groups([np.arange(x[0], x[-1] + 1) for x in whole], lattice)
-    profile, width, level = _profile(read, grid, lattice)
+    profile, width, level, unit = _profile(read, grid, lattice)
     sums = np.zeros((int(group.max()) + 1, 3, *cell.shape))
     nearest = cell.nearest.reshape(*cell.shape, 3)
     reach = _REACH * np.sqrt(np.diag(resolution.covariance))
@@ -179,7 +179,7 @@ def zone_average(
         residual, variance, good = (np.empty(shape, np.float32) for _ in range(3))
         fold_kernels.residuals(
             data, sigma, *own, *folded, nearest, lattice.metric, reach, resolution.growth,
-            grid.step / 2, profile, width, residual, variance, good,
+            grid.step / 2, profile, width, unit, residual, variance, good,
         )  # fmt: skip
         mean, mean_variance, share = (_unit_cell_mean(x, size) for x in (residual, variance, good))
         independent = np.ones(shape, np.bool_)
@@ -189,6 +189,7 @@ def zone_average(
             residual, variance, good, mean, mean_variance, share, _LEAST, independent, first, last,
             *folded, *zones[:2], zones[2][region], group, sums,
         )  # fmt: skip
+    sums[:, 2] *= unit**2
     return _averaged(cell, sums.reshape(len(sums), 3, -1), level)
 
 
@@ -224,8 +225,8 @@ def _groups(nodes: list[Integers], lattice: Lattice) -> Integers:
     return np.asarray((orbit % min(_GROUPS, orbit.max() + 1)).reshape(h.shape), dtype=np.int64)
 
 
-def _profile(read: Read, grid: Grid, lattice: Lattice) -> tuple[Floats, float, float]:
-    r"""Return the profile of S in \|Q\|, the width of its bins (1/Å), and the mean of S.
+def _profile(read: Read, grid: Grid, lattice: Lattice) -> tuple[Floats, float, float, float]:
+    r"""Return the profile of S in \|Q\|, the width of its bins (1/Å), mean of S and median of σ.
 
     It is the mean of the weaker voxels of each shell, which features and reflections do not change.
     """
@@ -233,7 +234,7 @@ def _profile(read: Read, grid: Grid, lattice: Lattice) -> tuple[Floats, float, f
     planes = np.unique(
         np.linspace(0, grid.shape[2] - 1, max(min(_SAMPLE // plane, grid.shape[2]), 2)).astype(int)
     )
-    lengths, values = [], []
+    lengths, values, errors = [], [], []
     h, k = np.meshgrid(grid.axis(0), grid.axis(1), indexing="xy")
     for i in planes:
         data, sigma = (x[0] for x in read((slice(i, i + 1), slice(None), slice(None))))
@@ -241,6 +242,7 @@ def _profile(read: Read, grid: Grid, lattice: Lattice) -> tuple[Floats, float, f
         hkl = np.stack([h[good], k[good], np.full(good.sum(), grid.axis(2)[i])], axis=1)
         lengths.append(np.sqrt(np.einsum("ni,ij,nj->n", hkl, lattice.metric, hkl)))
         values.append(data[good])
+        errors.append(sigma[good])
     q, s = np.concatenate(lengths), np.concatenate(values)
     width = float((grid.step * np.sqrt(np.diag(lattice.metric))).min())
     shell = (q / width).astype(np.int64)
@@ -254,7 +256,7 @@ def _profile(read: Read, grid: Grid, lattice: Lattice) -> tuple[Floats, float, f
     mean = (total[starts + np.minimum(kept, counts)] - total[starts]) / kept
     place = np.flatnonzero(known)
     profile = np.interp(np.arange(max(len(counts), 2)), place, mean[place])
-    return profile, width, float(np.mean(s))
+    return profile, width, float(np.mean(s)), float(np.median(np.concatenate(errors)))
 
 
 def _averaged(cell: Cell, sums: Floats, level: float) -> ZoneAverage:

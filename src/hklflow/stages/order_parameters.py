@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from hklflow.volumes.satellite_voxels import Place, Read
     from hklflow.volumes.star_boxes import Counted
 
-VERSION = 8
+VERSION = 9
 
 Hkl = tuple[float, float, float]
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hklflow.nexus.stack import Member
     from hklflow.quality.pdf_words import Course
 
-VERSION = 7
+VERSION = 8
 
 _NEAREST = 1.0  # Å; smallest distance between two atoms
 
