@@ -84,7 +84,7 @@ def test_a_difference_is_found() -> None:
     plain = {"a": 1.0, "b": "seen at 3.1 ± 0.2", "c": [True, None]}
     unit = UNITS[0]
     assert (
-        differences(plain, {"a": unit, "b": "seen at (3.1 ± 0.2)e-12", "c": [True, None]}, unit)
+        differences(plain, {"a": unit, "b": "seen at (3.1 ± 0.2) × 10⁻¹²", "c": [True, None]}, unit)
         == []
     )
     assert len(differences(plain, {"a": 1.1, "b": "not seen", "c": [False, np.nan]}, unit)) == 4

@@ -54,5 +54,5 @@ def differences(plain: Any, scaled: Any, unit: float, name: str = "") -> list[st
 
 def _words(text: str) -> str:
     """Return a sentence without its numbers and powers of ten."""
-    text = re.sub(r"\((\S+ ± \S+)\)e[-+]\d+", r"\1", text)
-    return re.sub(r"\d+(\.\d+)?(e[-+]\d+)?", "#", text)
+    text = re.sub(r"\((\S+ ± \S+)\) × 10[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", r"\1", text)
+    return re.sub(r"\d+(\.\d+)?( × 10[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+)?", "#", text)

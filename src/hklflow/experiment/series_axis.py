@@ -26,6 +26,7 @@ _TAKEN = {
     *("common_reflections", "difference", "departure", "changes", "q", "q_h", "q_k", "q_l"),
     *("dh", "dk", "dl", "xi_68_low", "xi_68_high", "xi_95_low", "xi_95_high"),
     *("shape", "point", "direction", "definition", "name", "coordinates", "equivalents"),
+    "intensity_limit",
 }
 _OF_ERRORS = re.compile(r".*_(error|errors|sigma)|sigma_.*")
 # Pictures take text between two `$` for a formula.
