@@ -377,6 +377,25 @@ def test_passes_blocks_and_threads_give_the_same() -> None:
     np.testing.assert_allclose(tables[0].counts, tables[1].counts, rtol=0.02, atol=3)
 
 
+@pytest.mark.parametrize("unit", [2.0**-40, 2.0**40])
+def test_the_unit_of_the_monitor_does_not_matter(unit: float) -> None:
+    """With a monitor of 1e-12, a number added to curvatures changed σ of profiles by up to 2 %."""
+    simulation = simulated.scan("triclinic", n_frames=50, flux=10.0)
+    measurement, group = simulated.measurement(simulation), simulated.group("triclinic")
+    other = replace(measurement, frame_norm=measurement.frame_norm * unit)
+    settings = IntegrationSettings().chosen()
+    plain, scaled = (
+        integrate(x, simulation.ub, group, None, settings).reflections for x in (measurement, other)
+    )
+    np.testing.assert_array_equal(scaled.flags, plain.flags)
+    assert np.isfinite(plain.sigma_profile).sum() > 100
+    for name in ("intensity_sum", "sigma_sum", "intensity_profile", "sigma_profile", "background"):
+        expected = getattr(plain, name)
+        np.testing.assert_allclose(getattr(scaled, name) * unit, expected, rtol=1e-4, err_msg=name)
+    for name in ("observed_frame", "observed_slow", "var_frame", "var_slow", "var_fast"):
+        np.testing.assert_allclose(getattr(scaled, name), getattr(plain, name), rtol=1e-6)
+
+
 def test_collected_voxels_give_the_numbers_of_the_frames() -> None:
     simulation = simulated.scan("triclinic", n_frames=50, flux=10.0)
     measurement = simulated.measurement(simulation)

@@ -193,7 +193,7 @@ def _most_probable(
         matrix[3, 2] = matrix[2, 3] = m32
         for a in range(4):
             matrix[a, a] *= 1 + 1e-9
-            matrix[a, a] += 1e-30
+            matrix[a, a] += 1e-300
         covariance[:] = matrix
         for a in range(3):
             covariance[a + 1, a + 1] += 1 / error[a] ** 2
