@@ -379,7 +379,7 @@ def test_passes_blocks_and_threads_give_the_same() -> None:
 
 @pytest.mark.parametrize("unit", [2.0**-40, 2.0**40])
 def test_the_unit_of_the_monitor_does_not_matter(unit: float) -> None:
-    """With a monitor of 1e-12, a number added to curvatures changed σ of intensities by up to 0.9 %."""
+    """With a monitor of 1e-12, a number added to curvatures changed σ by up to 0.9 %."""
     simulation = simulated.scan("triclinic", n_frames=50, flux=10.0)
     measurement, group = simulated.measurement(simulation), simulated.group("triclinic")
     other = replace(measurement, frame_norm=measurement.frame_norm * unit)

@@ -31,7 +31,9 @@ def volume(tmp_path: Path) -> Path:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Planes]:
     """What is drawn, instead of drawing it."""
     found: list[Planes] = []
-    monkeypatch.setattr(draw, "told", lambda drawing, output, reasons: found.append(drawing))
+    monkeypatch.setattr(
+        draw, "print_or_save", lambda drawing, output, reasons: found.append(drawing)
+    )
     return found
 
 

@@ -456,8 +456,9 @@ def test_protein_crystal_on_a_ccd(real_data):
     """Staphylococcal nuclease: DIALS finds 2819 spots here and indexes 96.6 % of them."""
     found = search_snase(real_data / "rotation_snase")
     # Not above 3200 before peaks cut by the ends of the scan were found: 3214, of the new ones 9 of
-    # 10 are reflections by their hkl.
-    assert 2300 < len(found.peaks) < 3300
+    # 10 are reflections by their hkl. 3599 since the background follows curvature: of the 385 new
+    # ones 338 are reflections.
+    assert 2300 < len(found.peaks) < 3700
     assert np.mean((found.peaks.flags & PeakFlag.FIT_FAILED) != 0) < 0.05
     assert np.abs(found.beam).max() < 0.004
     assert found.indexed.mean() > 0.9

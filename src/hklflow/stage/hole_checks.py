@@ -25,7 +25,7 @@ def require_scattering(target: "Target", within: bool, q_max: float, path: str) 
     target : Target
         S, σ and codes of a volume.
     within : bool
-        True if a voxel within q_max is measured.
+        True if a voxel within q_max and outside of the holes is measured.
     q_max : float
         1/Å.
     path : str
@@ -34,16 +34,15 @@ def require_scattering(target: "Target", within: bool, q_max: float, path: str) 
     Raises
     ------
     HklflowError
-        If no voxel within q_max or outside of the holes is measured, or if S or σ is 0 in all
-        measured voxels outside of the holes.
+        If no voxel within q_max is measured outside of the holes, or if S or σ is 0 in all of them.
     """
     from hklflow.base.errors import HklflowError
     from hklflow.volumes.fill import MEASURED
 
     if not within:
         raise HklflowError(
-            f"{path}: no voxel within q_max = {q_max:.4g} 1/Å is measured, so that nothing can be "
-            "filled; check q_max and the masks"
+            f"{path}: no voxel within q_max = {q_max:.4g} 1/Å is measured outside of the holes, so "
+            "that nothing can be filled; check q_max, the radius of the holes, and the masks"
         )
     number, has_scattering, has_errors = 0, False, False
     for data, errors, code in zip(target.data, target.errors, target.code, strict=True):
@@ -53,11 +52,6 @@ def require_scattering(target: "Target", within: bool, q_max: float, path: str) 
         has_errors |= bool(errors[measured].any())
         if has_scattering and has_errors:
             return
-    if not number:
-        raise HklflowError(
-            f"{path}: no voxel outside of the holes is measured, so that nothing can be filled; "
-            "check the radius of the holes, and the masks"
-        )
     if not has_scattering:
         raise HklflowError(
             f"{path}: S = 0 in all {number} measured voxels outside of the holes; check that the "

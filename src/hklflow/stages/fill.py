@@ -76,7 +76,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         q_max, warnings = _extent(target, params)
         warnings += width.pop("warnings", [])
         metrics, n = hole_voxels.punch_voxels(target, params, group, q_max, width)
-        within = metrics["voxels within q_max"] > n[fill.UNMEASURED]
+        within = metrics["voxels within q_max outside of holes"] > n[fill.UNMEASURED]
         hole_checks.require_scattering(target, within, q_max, str(inputs.symmetrised))
         l = _shown(target)  # noqa: E741
         before = target.data[l].copy()
