@@ -289,8 +289,8 @@ def test_a_window_without_voxels_is_refused(made: dict[str, Any], tmp_path: Path
 
 def test_a_point_at_a_reflection_is_said(made: dict[str, Any], tmp_path: Path) -> None:
     at_node = {"shape": "point", "point": (1, 0, 0)}
-    beside = {"shape": "point", "point": (0.5, 0.5, 0.5)}
-    outputs = run(made, tmp_path, define={"node": at_node, "R": beside})
+    other = {"shape": "point", "point": (0.5, 0.5, 0.5)}
+    outputs = run(made, tmp_path, define={"node": at_node, "R": other})
     sentences = json.loads(outputs.results.read_text())["sentences"]
     (said,) = (text for text in sentences if "is at a reflection" in text)
     assert said.startswith("node of parent 300K is at a reflection: ")

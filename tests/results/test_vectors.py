@@ -1,5 +1,6 @@
 """Sums over lattice vectors with their covariance."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from hklflow.geometry.grid import Grid
 from hklflow.nexus.grid_writer import GridWriter
 from hklflow.nexus.lattice_vectors import write_covariance
 from hklflow.results import Volume
+from hklflow.stage import hole_checks
+from hklflow.volumes import fill, refill
+from hklflow.volumes.control import Control
 
 CELL = np.array([4.0, 4.0, 6.0, 90.0, 90.0, 120.0])
 GRID = Grid(np.full(3, -2.0), np.full(3, 0.5), (9, 9, 9))
@@ -94,11 +98,19 @@ def test_a_volume_without_covariance_is_refused(tmp_path: Path) -> None:
         hklflow.open(path).covariance([(1, 0, 0)])
 
 
-def test_a_rejected_spectrum_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "reason",
+    [
+        refill.rejected(*(Control(rms, 0.0, 0.1, 1.0, np.ones(9), 9) for rms in (9.0, 0.2))),
+        refill.too_large(1e9),
+        *hole_checks.too_little(0.9),
+        *hole_checks.told({}, fill.UNJUDGED)["warnings"],
+    ],
+)
+def test_the_reason_why_kriging_was_kept_is_said(tmp_path: Path, reason: str) -> None:
     path, types = tmp_path / "pdf.nxs", {"data": np.float32}
-    rejected = "the fill by the spectrum is wrong by 9 σ in control holes: kriging is kept"
     with GridWriter(path, GRID, CELL, "t", types, group="pdf", direct=True) as writer:
         writer.write(0, data=np.ones(GRID.array_shape, np.float32))
-        writer.note({"kind": "delta", "doubts": ["another doubt", rejected]})
-    with pytest.raises(HklflowError, match=f"by the spectrum; {rejected}$"):
+        writer.note({"kind": "delta", "doubts": ["another doubt", reason]})
+    with pytest.raises(HklflowError, match=f"by the spectrum; {re.escape(reason)}$"):
         hklflow.open(path).covariance([(1, 0, 0)])

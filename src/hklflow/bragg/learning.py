@@ -78,13 +78,13 @@ def learn(
     """
     measurement = frames.measurement
     n_frames = measurement.rotation.scan.n_frames
-    for turn in range(_LEARNING_PASSES):
+    for number in range(_LEARNING_PASSES):
         scene = Scene(spots, widths, params, n_frames)
         rows = candidates[~scene.long[candidates]]
         boxes = bx.Boxes.around(scene.centre[rows], scene.half[rows])
         room = np.cumsum(boxes.n_voxels) * 4 <= 0.5e6 * params.memory
         rows, boxes = rows[room], bx.Boxes(boxes.origin[room], boxes.shape[room])
-        label = "learn profiles" if turn == 0 else f"learn profiles, round {turn + 1}"
+        label = "learn profiles" if number == 0 else f"learn profiles, round {number + 1}"
         kept = bx.together(frames.filled(boxes, widths, 0.5e6 * params.memory, label), boxes)
         curvature = _curvature(measurement, scene, rows, kept, params)
         found = _strong(measurement, scene, rows, kept, params, curvature)

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 PRIOR, COVARIANCE = "fill_prior", "lattice_vectors"
 """Names of the groups in the entry of the filled volume, and of the pair distribution."""
 
-# Words of the warnings of a fill that did not use the spectrum.
+# Words of the warnings of `fill` that did not use the spectrum (volumes.refill, hole_checks).
 _KEPT = ("kriging is kept", "kriging is used", "kriging alone")
 
 

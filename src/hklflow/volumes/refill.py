@@ -24,6 +24,15 @@ def too_large(missing: float) -> str:
     )
 
 
+def rejected(spectrum: Control, kriging: Control) -> str:
+    """Return a warning that kriging is better than the spectrum in the control holes."""
+    return (
+        f"the fill by the spectrum is wrong by {spectrum.rms:.2f} σ in control holes, and "
+        f"kriging by {kriging.rms:.2f} σ: kriging is kept, whose errors add up at lattice "
+        "vectors of the ΔPDF; use a smaller radius or a smaller q_max"
+    )
+
+
 def refill(
     target: Target,
     holes: list[Holes],
@@ -84,12 +93,7 @@ def refill(
             fill(target, model)
         if spectrum is None:
             return model, [], None
-        rejected = (
-            f"the fill by the spectrum is wrong by {spectrum.rms:.2f} σ in control holes, and "
-            f"kriging by {kriging.rms:.2f} σ: kriging is kept, whose errors add up at lattice "
-            "vectors of the ΔPDF; use a smaller radius or a smaller q_max"
-        )
-        return model, [rejected], None
+        return model, [rejected(spectrum, kriging)], None
     again.write()
     if again.converged:
         return NAME, [], again
